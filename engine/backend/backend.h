@@ -1,0 +1,82 @@
+/*
+ * Backends run step programs on a device. They know the program and the plan's arithmetic, and of the outside world
+ * only a slab to write finished tiles to; never Vulkan.
+ */
+#ifndef TSR_BACKEND_H
+#define TSR_BACKEND_H
+
+#include "plan/plan.h"
+
+#include <stdatomic.h>
+
+/* Memory that the backend writes and Vulkan reads. */
+typedef enum tsr_slab_kind {
+    TSR_SLAB_HOST, /* host pages, 4096-aligned: imported by Vulkan, or copied */
+    TSR_SLAB_FD,   /* device memory exported as an opaque fd */
+    TSR_SLAB_WIN32,
+} tsr_slab_kind;
+
+typedef struct tsr_slab {
+    tsr_slab_kind kind;
+    size_t bytes;         /* as asked for */
+    size_t export_bytes;  /* as exported: rounded up to the device's granularity */
+    void *host;           /* HOST: the memory; else NULL */
+    uint64_t device;      /* device address, 0 for HOST */
+    int fd;               /* FD: owned by whoever imports it; -1 after */
+    void *handle;         /* WIN32 */
+    void *backend;        /* the backend's own record */
+} tsr_slab;
+
+typedef struct tsr_backend tsr_backend;
+typedef struct tsr_exec tsr_exec; /* a plan made ready to run: memory allocated, weights packed */
+
+/* One step of one tile. */
+typedef struct tsr_step_args {
+    tsr_step step;
+    int cache_set;        /* 0 .. plan->cache_sets-1: which tile's caches */
+    const float *input;   /* f32 [in_frames][in_h][in_w][in_c], host; not needed after the call returns */
+    tsr_slab *slab;
+    size_t slot_at;       /* offset of the slot in the slab */
+    uint64_t ready_value; /* asynchronous backends: the lane's timeline reaches this when the slot is written */
+} tsr_step_args;
+
+/* Called around every op where set (trace, per-op times); may be called from the decode thread only. */
+typedef void (*tsr_op_fn)(void *user, const tsr_program *p, int op, double begin, double end);
+
+typedef struct tsr_backend_vtable {
+    const char *name; /* "cpu", "cuda" */
+    bool asynchronous; /* step() returns before the work is done; ready_value says when */
+    void (*destroy)(tsr_backend *b);
+    void (*report)(tsr_backend *b, tsr_line_fn line, void *user);
+    void (*target)(tsr_backend *b, tsr_target *out);
+    /* Best precision here and, in why[], the reason. */
+    tsr_precision (*best)(tsr_backend *b, const tsr_half *half, char why[128]);
+    tsr_status (*slab_alloc)(tsr_backend *b, size_t bytes, tsr_slab *out);
+    void (*slab_free)(tsr_backend *b, tsr_slab *s);
+    /* Allocates exactly what the plan says, packs weights, makes primitives. Nothing is allocated after. */
+    tsr_status (*prepare)(tsr_backend *b, const tsr_plan *plan, tsr_exec **out);
+    void (*exec_destroy)(tsr_backend *b, tsr_exec **x);
+    tsr_status (*step)(tsr_backend *b, tsr_exec *x, const tsr_step_args *args);
+    /* Copies a tile's caches between the device and a block of plan->cache_bytes on the host. */
+    tsr_status (*park)(tsr_backend *b, tsr_exec *x, int cache_set, void *host);
+    tsr_status (*unpark)(tsr_backend *b, tsr_exec *x, int cache_set, const void *host);
+} tsr_backend_vtable;
+
+struct tsr_backend {
+    const tsr_backend_vtable *v; /* first member of every backend's own struct */
+    atomic_bool *cancel;         /* looked at between ops; owned by the engine */
+    tsr_op_fn on_op;
+    void *on_op_user;
+    uint8_t uuid[16];            /* of the CUDA device, for matching with Vulkan's */
+    bool has_uuid;
+};
+
+typedef struct tsr_cpu_params {
+    int threads;
+    bool reference; /* plain C tier only */
+} tsr_cpu_params;
+tsr_status tsr_cpu_create(tsr_backend **out, const tsr_cpu_params *params);
+/* TSR_ERR_UNSUPPORTED with one line where there is no driver, device or nvcc at build time. */
+tsr_status tsr_cuda_create(tsr_backend **out, int index);
+
+#endif

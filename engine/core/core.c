@@ -1,0 +1,179 @@
+#include "core/core.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---------------------------------------------------------------- failing, logging */
+
+static _Thread_local char last_error[1024] = "no error";
+
+const char *tsr_last_error(void) {
+    return last_error;
+}
+
+const char *tsr_version(void) {
+    return TSR_VERSION;
+}
+
+/* A message is one line whatever a file's strings hold. */
+static void one_line(char *s) {
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = '?';
+}
+
+tsr_status tsr_fail(tsr_status status, const char *format, ...) {
+    char text[sizeof last_error]; /* arguments may point into last_error */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    one_line(text);
+    memcpy(last_error, text, sizeof text);
+    return status;
+}
+
+tsr_status tsr_fail_context(tsr_status status, const char *format, ...) {
+    char text[sizeof last_error];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof text)
+        snprintf(text + n, sizeof text - (size_t)n, ": %s", last_error);
+    one_line(text);
+    memcpy(last_error, text, sizeof text);
+    return status;
+}
+
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static tsr_log_level log_most;
+static tsr_log_fn log_fn;
+static void *log_user;
+
+void tsr_log_set(tsr_log_level most, tsr_log_fn fn, void *user) {
+    pthread_mutex_lock(&log_lock);
+    log_most = most;
+    log_fn = fn;
+    log_user = user;
+    pthread_mutex_unlock(&log_lock);
+}
+
+void tsr_log(tsr_log_level level, const char *format, ...) {
+    pthread_mutex_lock(&log_lock);
+    if (log_fn && level <= log_most) {
+        char text[1024];
+        va_list args;
+        va_start(args, format);
+        vsnprintf(text, sizeof text, format, args);
+        va_end(args);
+        one_line(text);
+        log_fn(log_user, level, text);
+    }
+    pthread_mutex_unlock(&log_lock);
+}
+
+double tsr_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *tsr_precision_name(tsr_precision p) {
+    static const char *const names[] = {"auto", "f32", "fp16", "bf16", "fp8", "int8"};
+    return (unsigned)p < sizeof names / sizeof *names ? names[p] : "?";
+}
+
+/* ---------------------------------------------------------------- sizes and memory */
+
+bool tsr_mul(size_t a, size_t b, size_t *out) {
+    size_t r;
+    if (__builtin_mul_overflow(a, b, &r))
+        return false;
+    *out = r;
+    return true;
+}
+
+bool tsr_add(size_t a, size_t b, size_t *out) {
+    size_t r;
+    if (__builtin_add_overflow(a, b, &r))
+        return false;
+    *out = r;
+    return true;
+}
+
+/* A counted block is preceded by one page that remembers its size: whole pages, because Vulkan imports them. */
+enum { PAGE = 4096 };
+static atomic_size_t mem_used, mem_peak;
+static _Atomic int64_t mem_fail = -1;
+
+void *tsr_mem_alloc(size_t bytes) {
+    int64_t left = atomic_load(&mem_fail);
+    if (left >= 0 && atomic_fetch_sub(&mem_fail, 1) == 0)
+        return NULL;
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    char *p = aligned_alloc(PAGE, PAGE + tsr_align(bytes, PAGE));
+    if (!p)
+        return NULL;
+    memcpy(p, &bytes, sizeof bytes);
+    size_t used = atomic_fetch_add(&mem_used, bytes) + bytes, peak = atomic_load(&mem_peak);
+    while (used > peak && !atomic_compare_exchange_weak(&mem_peak, &peak, used))
+        ;
+    return p + PAGE;
+}
+
+void tsr_mem_free(void *p) {
+    if (!p)
+        return;
+    size_t bytes;
+    memcpy(&bytes, (char *)p - PAGE, sizeof bytes);
+    atomic_fetch_sub(&mem_used, bytes);
+    free((char *)p - PAGE);
+}
+
+size_t tsr_mem_used(void) {
+    return atomic_load(&mem_used);
+}
+
+size_t tsr_mem_peak(void) {
+    return atomic_load(&mem_peak);
+}
+
+void tsr_mem_reset_peak(void) {
+    atomic_store(&mem_peak, atomic_load(&mem_used));
+}
+
+void tsr_mem_fail_at(int64_t n) {
+    atomic_store(&mem_fail, n);
+}
+
+char *tsr_format_text(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *s = n < 0 ? NULL : malloc((size_t)n + 1);
+    if (!s)
+        return NULL;
+    va_start(args, format);
+    vsnprintf(s, (size_t)n + 1, format, args);
+    va_end(args);
+    return s;
+}
+
+const char *tsr_bytes_text(char buf[32], int64_t bytes) {
+    static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes;
+    int u = 0;
+    while (v >= 1000 && u < 4) { /* 1000, so that at most three digits stand before the point */
+        v /= 1024;
+        u++;
+    }
+    snprintf(buf, 32, u && v < 100 ? "%.1f %s" : "%.0f %s", v, unit[u]);
+    return buf;
+}

@@ -1,0 +1,125 @@
+/*
+ * Step programs: the network unrolled to a flat list of ops over numbered buffers, for one tile shape and one kind
+ * of step. The same list drives every backend and the planner's arithmetic.
+ *
+ * Decoder steps take one latent frame. FIRST: the clip's first latent, 1 output frame, all kernels without time
+ * taps. SECOND: 4 frames, its temporal upsamplers still see the clip's first frame (spec 9.3). LATER: 4 frames each.
+ * Encoder steps: FIRST takes 1 picture, LATER takes 4 and gives one latent; there is no SECOND.
+ *
+ * Buffers are [head + frames][h][w][c], c fastest (NDHWC). The head holds the frames that a causal conv remembers
+ * from before (kt - st of them), at negative frame numbers; CACHE_LOAD fills it and CACHE_SAVE keeps the last ones.
+ */
+#ifndef TSR_PROGRAM_H
+#define TSR_PROGRAM_H
+
+#include "model/kernels.h"
+
+typedef enum tsr_step { TSR_STEP_FIRST, TSR_STEP_SECOND, TSR_STEP_LATER, TSR_STEP_COUNT } tsr_step;
+const char *tsr_step_name(tsr_step s);
+
+typedef enum tsr_op_kind {
+    TSR_OP_INPUT,      /* out = the step's input frames (latent or pictures), converted */
+    TSR_OP_CONV,       /* out (+)= conv(in) * kernel + bias */
+    TSR_OP_STATS,      /* out = per frame and group: sum, sum of squares of in (f64 [frames][1][groups][2]) */
+    TSR_OP_NORM,       /* out = quantise(silu?(groupnorm(in; statistics))) */
+    TSR_OP_ATTENTION,  /* out = softmax(q k^T / sqrt(c)) v, per frame; in: [q | k | v], 3c channels */
+    TSR_OP_QUANTISE,   /* out = quantise(in): a raw stream that a conv reads in fewer bits */
+    TSR_OP_CACHE_LOAD, /* head of out = cache */
+    TSR_OP_CACHE_SAVE, /* cache = the last frames of in (with its head), or its frame 0 repeated */
+    TSR_OP_STORE,      /* the slot's frames out.t0.. = in, planar [frame][channel][row][column], in the slot's dtype */
+    TSR_OP_KINDS,
+} tsr_op_kind;
+const char *tsr_op_kind_name(tsr_op_kind k);
+
+typedef struct tsr_view { /* frames [t0, t0+nt), rows [y0, y0+ny) of a buffer */
+    int buf;              /* -1: none (INPUT's in, STORE's out) */
+    int t0, nt;
+    int y0, ny;
+} tsr_view;
+
+/* How a tensor of 8 bits stands for real numbers; shared by all backends, defined in docs/precision.md.
+ * real = (code - zero) * scale (u8), code * scale (e4m3). gain: per-channel factors the quantiser multiplies by
+ * before rounding and the weights absorb (smoothing), or NULL. */
+typedef struct tsr_quant {
+    float scale;
+    int zero;
+    const float *gain; /* [c], owned by the program */
+} tsr_quant;
+
+typedef struct tsr_op {
+    tsr_op_kind kind;
+    int layer;       /* for names, norm weights; -1 */
+    int kernel;      /* CONV: index into kernels; else -1 */
+    int cache;       /* CACHE_*: index into caches. CONV: whose frames precede `in` where heads are not joined; else -1 */
+    tsr_view in, out;
+    int stats;       /* NORM: the statistics' buffer. CONV: statistics the epilogue may produce on the way, -1: none */
+    /* CONV: output frame i reads input frames in.t0 + i*st - (kt-1) .. in.t0 + i*st (in.t0 is the last tap of the
+     * first output) and lands at out.t0 + i*out_dt. in.nt is the number of outputs. Rows likewise: output rows
+     * out.y0.. read rows from sy*y - pad_top; rows outside the buffer's picture are zero. */
+    int out_dt;
+    bool accumulate; /* CONV: add to out (the residual stream is updated in place) */
+    bool silu;       /* NORM */
+    bool replicate;  /* CACHE_SAVE: frame 0 fills the whole cache (first step) */
+} tsr_op;
+
+typedef struct tsr_buffer {
+    const char *name;
+    tsr_dtype dtype;
+    int head, frames;
+    int h, w, c;
+    int quant;             /* index into quants; -1: plain numbers */
+    int first_op, last_op; /* lifetime, both included */
+    size_t bytes;          /* (head + frames) * h * w * c * size */
+} tsr_buffer;
+
+typedef struct tsr_cache {
+    int layer;      /* the conv that remembers */
+    tsr_dtype dtype;
+    int frames, h, w, c;
+    size_t bytes;
+} tsr_cache;
+
+/* Number types of the parts of a program. */
+typedef struct tsr_numerics {
+    tsr_precision precision; /* what the user asked for: one of the concrete ones */
+    tsr_dtype stream;        /* residual stream: F32, F16, BF16 */
+    tsr_dtype act;           /* inputs of convs not in `eight` */
+    tsr_dtype slot;          /* F16 or F32 */
+    tsr_dtype eight_type;    /* U8 or E4M3 */
+    const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none */
+} tsr_numerics;
+
+typedef struct tsr_program_params {
+    bool encode;
+    tsr_step step;
+    int h, w;              /* of the input: latents (decoder) or pixels (encoder) */
+    tsr_numerics numerics;
+    bool join_heads;       /* conv inputs hold their head frames in one piece; false: read from the cache by the backend */
+    int slice_level;       /* levels >= this run one frame at a time within the step; 0..levels-1; >= levels: never */
+} tsr_program_params;
+
+typedef struct tsr_program {
+    tsr_program_params params;
+    const tsr_half *half;
+    int ops, buffers, kernels, caches, quants;
+    tsr_op *op;
+    tsr_buffer *buffer;
+    tsr_kernel *kernel;
+    tsr_cache *cache;      /* the same numbering and sizes in all steps of a (shape, numerics) */
+    tsr_quant *quant;
+    int in_frames, in_h, in_w, in_c;     /* of the step's input */
+    int out_frames, out_h, out_w, out_c; /* of what STORE leaves in the slot */
+} tsr_program;
+
+tsr_status tsr_program_create(tsr_program **out, const tsr_half *half, const tsr_program_params *params);
+void tsr_program_destroy(tsr_program **p);
+
+/* Multiply-adds counted as 2; norms and activations neglected. */
+double tsr_op_flops(const tsr_program *p, const tsr_op *op);
+double tsr_program_flops(const tsr_program *p);
+/* Bytes an op reads and writes, weights included: for rooflines. */
+double tsr_op_bytes(const tsr_program *p, const tsr_op *op);
+/* "up_blocks.2.resnets.0.conv1 conv 3x3x3 256->256 @ 4x64x64", for traces and benchmarks. */
+const char *tsr_op_text(char buf[160], const tsr_program *p, const tsr_op *op);
+
+#endif

@@ -2,7 +2,18 @@
  * The plan: what will be computed, in which pieces, and where every byte of it lives. Pure arithmetic, made before
  * anything is allocated; backends allocate exactly what it says.
  *
- *     total = weights + arena + caches (resident) + slots + frames
+ *     total = weights + arena + caches (cache_sets tiles) + slots + frames
+ *
+ * The order of work is the same in all modes:
+ *
+ *     for every segment of latents
+ *         for every tile, row by row
+ *             bring back its caches where they are parked
+ *             for every latent of the segment: one step, one slot
+ *             park its caches
+ *         the segment's frames are whole
+ *
+ * Untiled is one tile and segments of one latent.
  */
 #ifndef TSR_PLAN_H
 #define TSR_PLAN_H
@@ -10,7 +21,8 @@
 #include "model/program.h"
 #include "plan/spans.h"
 
-/* What the planner must know of a backend; filled by the backend. The planner never names one. */
+/* What the planner must know of a backend; filled by the backend, which must outlive the plans made from it.
+ * The planner never names one. */
 typedef struct tsr_target {
     const char *name;      /* "cpu (oneDNN)", for the report */
     bool join_heads;
@@ -22,7 +34,7 @@ typedef struct tsr_target {
     double bandwidth, link_bandwidth;    /* bytes/s: device memory; host link */
     /* Bytes of a kernel as the backend keeps it (packed weights and biases), for inputs of this type. */
     size_t (*kernel_bytes)(void *ctx, const tsr_kernel *k, tsr_dtype input);
-    /* Scratch the backend needs while it runs this op; the plan takes the largest. */
+    /* Scratch the backend needs while it runs this op. NULL: none ever. */
     size_t (*op_scratch)(void *ctx, const tsr_program *p, const tsr_op *op);
     void (*numerics)(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out);
     void *ctx;
@@ -35,39 +47,73 @@ typedef struct tsr_axis { /* one axis of the tiling */
     float *weight;    /* [tiles][pixels of a tile] */
 } tsr_axis;
 
+/* A kernel in the weight block. All steps that use it share it. */
+typedef struct tsr_plan_weight {
+    const tsr_kernel *kernel; /* of one of the programs */
+    tsr_dtype input;
+    size_t at, bytes;         /* bytes: as kernel_bytes() says */
+} tsr_plan_weight;
+
 struct tsr_plan {
     tsr_plan_info info;
     tsr_plan_params params;
+    tsr_target target;
+    tsr_numerics numerics;
     const tsr_half *half;
     tsr_axis y, x;
     int tile_h, tile_w; /* latents; all tiles are equal */
 
     tsr_program *program[TSR_STEP_COUNT]; /* NULL where the video has no such step */
-    size_t *buffer_at[TSR_STEP_COUNT];    /* [buffers], offset in the arena */
-    size_t arena_bytes, arena_bound;      /* and the lower bound: the largest live set */
-    size_t scratch_at, scratch_bytes;     /* part of the arena */
-    size_t *cache_at;                     /* [caches], offset in the cache block of one tile */
-    size_t cache_bytes;                   /* of one tile */
-    int cache_sets;                       /* tiles whose caches exist at once */
-    bool caches_on_host;
+
+    /* The weight block: kernels, then norms. */
     size_t weight_bytes;
+    int weights;
+    tsr_plan_weight *weight;
+    int *weight_of[TSR_STEP_COUNT]; /* [kernels of the program], index into weight */
+    size_t *norm_at;                /* [layers]: gamma [c], then beta [c], f32; SIZE_MAX where the layer is no norm */
+
+    /* The arena: one block, shared by the steps. */
+    size_t arena_bytes, arena_bound;    /* and the lower bound: the largest live set */
+    size_t *buffer_at[TSR_STEP_COUNT];  /* [buffers], offset in the arena */
+    size_t *scratch_at[TSR_STEP_COUNT]; /* [ops], offset in the arena of op_scratch() bytes; SIZE_MAX where none */
+
+    /* Caches. A video of one latent has none: cache_at is NULL, and CACHE_SAVE is not to be run. */
+    size_t *cache_at;     /* [caches], offset in the cache block of one tile */
+    size_t cache_bytes;   /* of one tile */
+    int cache_sets;       /* tiles whose caches exist on the device at once: 0, 1 or all. Tile i uses set
+                             i % cache_sets */
+    int parked_sets;      /* 0, or all tiles: blocks of cache_bytes on the host, between a tile's segments */
 
     int slots;              /* in the ring */
-    size_t slot_bytes;      /* [out_frames][3][tile rows][tile columns] of slot_dtype */
+    size_t slot_bytes;      /* [out_frames][3][tile rows][tile columns] of slot_dtype, rounded up to whole pages */
     tsr_dtype slot_dtype;
-    int frames_in_flight;   /* frame accumulators, [3][height][width] of frame_dtype each */
+    int frames_in_flight;   /* frame accumulators, [3][height][width] of frame_dtype each: the most wanted output
+                               frames that a segment has */
     size_t frame_bytes;
     tsr_dtype frame_dtype;
 
-    int first_latent, end_latent; /* decoded; output frames outside params are dropped */
+    /* Latents decoded: [first, end), as if the video began at first. Output frames outside
+     * [params.first_frame, params.end_frame) are dropped; those before may be wrong, because the first latent is not
+     * the video's (it lies as far back as causality sees). */
+    int first_latent, end_latent;
+    int segment; /* latents */
     char why[256], runner_up[256];
 };
 
+/* The budget is params.budget, or its share of all device memory, or the free memory less 10%; without any of these
+ * there is none. TSR_ERR_BUDGET names the bytes that would be needed. */
 tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params);
 
-/* Output frames of latent frame t: 1 for the first, 4 for others (time_factor). */
+/* Output frames of the first `latents` latents: 1 for the first, time_factor for each later one. */
 static inline int tsr_frames_of_latents(int time_factor, int latents) {
     return latents < 1 ? 0 : time_factor * (latents - 1) + 1;
 }
+/* The step that decodes latent t. */
+static inline tsr_step tsr_plan_step(const tsr_plan *p, int t) {
+    int seen = t - p->first_latent;
+    return seen == 0 ? TSR_STEP_FIRST : seen == 1 ? TSR_STEP_SECOND : TSR_STEP_LATER;
+}
+/* Latents before t that an output frame of t depends on; 37 for the published decoder. */
+int tsr_lookback(const tsr_half *decoder);
 
 #endif

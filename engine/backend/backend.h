@@ -60,6 +60,12 @@ typedef struct tsr_backend_vtable {
     /* Copies a tile's caches between the device and a block of plan->cache_bytes on the host. */
     tsr_status (*park)(tsr_backend *b, tsr_exec *x, int cache_set, void *host);
     tsr_status (*unpark)(tsr_backend *b, tsr_exec *x, int cache_set, const void *host);
+    /* Asynchronous backends: returns when the lane has reached ready_value, or with the step's error. Called from
+     * another thread than step(). NULL where step() is synchronous. */
+    tsr_status (*wait)(tsr_backend *b, tsr_exec *x, uint64_t ready_value);
+    /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now: the ceiling
+     * that bench holds convolutions against. 0: unknown. */
+    double (*gemm_rate)(tsr_backend *b, tsr_precision precision, int m, int n, int k);
 } tsr_backend_vtable;
 
 struct tsr_backend {

@@ -98,11 +98,16 @@ struct tsr_plan {
     int first_latent, end_latent;
     int segment; /* latents */
     char why[256], runner_up[256];
+
+    struct tsr_engine *engine; /* the session's: what the plan was made for, and keeps alive */
 };
 
 /* The budget is params.budget, or its share of all device memory, or the free memory less 10%; without any of these
  * there is none. TSR_ERR_BUDGET names the bytes that would be needed. */
 tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params);
+/* Frees what tsr_plan_make made. (tsr_plan_create and tsr_plan_destroy of the public header are the session's, which
+ * adds the engine; tsr_plan_get_info and tsr_plan_text live here.) */
+void tsr_plan_free(tsr_plan **p);
 
 /* Output frames of the first `latents` latents: 1 for the first, time_factor for each later one. */
 static inline int tsr_frames_of_latents(int time_factor, int latents) {

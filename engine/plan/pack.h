@@ -1,0 +1,18 @@
+/* Packing buffers with known lifetimes into one block: those alive at the same time never overlap. */
+#ifndef TSR_PACK_H
+#define TSR_PACK_H
+
+#include "core/core.h"
+
+typedef struct tsr_life {
+    size_t bytes;
+    int first, last; /* ops between which it is alive, both included; 0 <= first <= last */
+} tsr_life;
+
+/* Writes at[n], multiples of align (a power of two), and the size of the block. Stops at once where it meets the lower
+ * bound; otherwise tries `effort` rounds of rearranging. TSR_ERR_MEMORY, or TSR_ERR_UNSUPPORTED where sizes overflow. */
+tsr_status tsr_pack(const tsr_life *life, int n, size_t align, int effort, size_t *at, size_t *bytes);
+/* The largest live set, each buffer rounded up to align: no packing is smaller. SIZE_MAX where sizes overflow. */
+size_t tsr_pack_bound(const tsr_life *life, int n, size_t align);
+
+#endif

@@ -30,11 +30,15 @@ typedef struct tsr_kernel {
     int cin, cout;
     int kt, kh, kw;         /* taps after folding */
     int st, sy, sx;         /* strides */
-    int pad_top, pad_left;  /* zero rows and columns; phase (p, r) has 1-p and 1-r */
-    int pad_bottom, pad_right;
+    int pad_top, pad_left;  /* zero rows and columns; 1 with four phases, of which (p, r) pads 1-p above and */
+    int pad_bottom, pad_right; /* 1-r at the left, p below and r at the right */
     int phases;             /* 1, or 4: outputs land at (2h+p, 2w+r) */
     int classes;            /* bias vectors a phase: 1, or 4 at the picture's edge (spec 9.5): index ey*2 + ex */
 } tsr_kernel;
+
+/* The kernel of a conv layer under a fold that fits it. */
+void tsr_kernel_describe(tsr_kernel *out, const tsr_half *half, int layer, tsr_fold fold);
+const char *tsr_fold_name(tsr_fold f); /* "", "time", "s", "s1", "q0", ... */
 
 /* Elements of the folded weights [phases][cout][kt][kh][kw][cin] and biases [phases][classes][cout]. */
 size_t tsr_kernel_weights(const tsr_kernel *k);

@@ -18,14 +18,15 @@ typedef enum tsr_step { TSR_STEP_FIRST, TSR_STEP_SECOND, TSR_STEP_LATER, TSR_STE
 const char *tsr_step_name(tsr_step s);
 
 typedef enum tsr_op_kind {
-    TSR_OP_INPUT,      /* out = the step's input frames (latent or pictures), converted */
+    TSR_OP_INPUT,      /* out = the step's input frames in.t0.. (latent or pictures), converted */
     TSR_OP_CONV,       /* out (+)= conv(in) * kernel + bias */
     TSR_OP_STATS,      /* out = per frame and group: sum, sum of squares of in (f64 [frames][1][groups][2]) */
     TSR_OP_NORM,       /* out = quantise(silu?(groupnorm(in; statistics))) */
     TSR_OP_ATTENTION,  /* out = softmax(q k^T / sqrt(c)) v, per frame; in: [q | k | v], 3c channels */
     TSR_OP_QUANTISE,   /* out = quantise(in): a raw stream that a conv reads in fewer bits */
     TSR_OP_CACHE_LOAD, /* head of out = cache */
-    TSR_OP_CACHE_SAVE, /* cache = the last frames of in (with its head), or its frame 0 repeated */
+    TSR_OP_CACHE_SAVE, /* cache = frames in.t0 .. in.t0 + in.nt of in (as many as the cache has; negative ones lie in
+                          its head, or, where heads are not joined, are the cache's own last), or frame in.t0 repeated */
     TSR_OP_STORE,      /* the slot's frames out.t0.. = in, planar [frame][channel][row][column], in the slot's dtype */
     TSR_OP_KINDS,
 } tsr_op_kind;
@@ -94,6 +95,7 @@ typedef struct tsr_program_params {
     tsr_step step;
     int h, w;              /* of the input: latents (decoder) or pixels (encoder) */
     tsr_numerics numerics;
+    bool keep;             /* a later step will follow: leave caches for it. A first step that keeps nothing has none */
     bool join_heads;       /* conv inputs hold their head frames in one piece; false: read from the cache by the backend */
     int slice_level;       /* levels >= this run one frame at a time within the step; 0..levels-1; >= levels: never */
 } tsr_program_params;
@@ -105,7 +107,7 @@ typedef struct tsr_program {
     tsr_op *op;
     tsr_buffer *buffer;
     tsr_kernel *kernel;
-    tsr_cache *cache;      /* the same numbering and sizes in all steps of a (shape, numerics) */
+    tsr_cache *cache;      /* the same numbering and sizes in all steps of a (shape, numerics) that have any */
     tsr_quant *quant;
     int in_frames, in_h, in_w, in_c;     /* of the step's input */
     int out_frames, out_h, out_w, out_c; /* of what STORE leaves in the slot */

@@ -24,8 +24,8 @@ typedef struct tsr_layer {
     int kt, kh, kw;         /* as stored; 1 for NORM and linear layers */
     int st, sy, sx;         /* strides */
     int zt;                 /* UPSAMPLE: 2 where it doubles time, else 1 */
-    int level;              /* 0: the latent's own resolution; each upsampler adds one (decoder), or each
-                               downsampler takes one away from the highest (encoder) */
+    int level;              /* of the picture it reads. 0: the latent's own resolution; each upsampler adds one
+                               (decoder), or each downsampler takes one away from the highest (encoder) */
     const tsr_tensor *weight[3], *bias[3]; /* [0]; QKV: q, k, v; UPSAMPLE: [0] conv, [1] upscale_conv */
 } tsr_layer;
 
@@ -47,7 +47,7 @@ typedef struct tsr_block {
 typedef struct tsr_half { /* decoder or encoder */
     bool present;
     int in_channels, out_channels; /* decoder: Z, 3; encoder: 3, 2Z */
-    int layers, blocks;
+    int layers, blocks, levels; /* levels: 1 + upsamplers or downsamplers */
     tsr_layer *layer;
     tsr_block *block;
     int space_factor, time_factor; /* 8, 4 */
@@ -59,13 +59,17 @@ typedef struct tsr_vae {
     tsr_model_info info;
 } tsr_vae;
 
-/* Takes over file, also on failure. */
+/* Frames that a layer's convolution remembers from before: kt - st, of what it reads; 0 where it has no memory. */
+int tsr_layer_remembers(const tsr_layer *l);
+
+/* Takes over file, also on failure. Prefixes (vae., first_stage_model., model.diffusion_model., model.) are seen
+ * through, legacy attention names accepted. Every tensor of the architecture is checked; errors name file, tensor,
+ * expected and found shape. */
 tsr_status tsr_vae_create(tsr_vae **out, tsr_tensor_file *file);
 void tsr_vae_destroy(tsr_vae **v);
 
-/* Every layer of `half` in order, then "in all": name, kind, shapes. For inspect. */
-struct tsr_model {
-    tsr_vae *vae; /* the public handle */
+struct tsr_model { /* the public handle */
+    tsr_vae *vae;
 };
 
 #endif

@@ -132,6 +132,14 @@ static tsr_status refuse(const tsr_tensor_file *f) {
 }
 
 static tsr_status parse(tsr_tensor_file *f) {
+    if (starts(f, "GGUF", 4)) {
+        f->container = "gguf";
+        return tsr_gguf_parse(f);
+    }
+    if (starts(f, "\x93NUMPY", 6)) {
+        f->container = "npy";
+        return tsr_npy_parse(f);
+    }
     if (f->bytes > 8 && f->map[8] == '{') { /* 8 bytes of header length, then JSON */
         f->container = "safetensors";
         return tsr_safetensors_parse(f);

@@ -1,0 +1,351 @@
+/* Folding: exact algebra on stored weights, done once, in f32. */
+#include "model/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- what kernel a fold gives */
+
+/* What a merged upsampler's kernel sums (spec 9.3): time taps `taps` (bit kt) of the 3x3x3 conv,
+ * applied to phase zi of upscale_conv, read low-resolution frame tau. Taps that read the same frame
+ * and phase are summed before the product. */
+typedef struct term {
+    int tau;
+    unsigned taps;
+    int zi;
+} term;
+
+enum { KT0 = 1, KT1 = 2, KT2 = 4, KT_ALL = 7, MOST_TERMS = 3 };
+
+static const struct recipe {
+    const char *name;
+    int kt; /* low-resolution frames read */
+    int terms;
+    term term[MOST_TERMS];
+} recipes[] = {
+    [TSR_FOLD_NONE] = {.name = ""},
+    [TSR_FOLD_TIME] = {.name = "time"},
+    [TSR_FOLD_UP_S] = {"s", 3, 3, {{0, KT0, 0}, {1, KT1, 0}, {2, KT2, 0}}},
+    [TSR_FOLD_UP_S1] = {"s1", 1, 1, {{0, KT_ALL, 0}}},
+    [TSR_FOLD_UP_Q0] = {"q0", 2, 3, {{0, KT0, 0}, {0, KT1, 1}, {1, KT2, 0}}},
+    [TSR_FOLD_UP_Q1] = {"q1", 2, 3, {{0, KT0, 1}, {1, KT1, 0}, {1, KT2, 1}}},
+    [TSR_FOLD_UP_N1] = {"n1", 1, 1, {{0, KT_ALL, 0}}},
+    [TSR_FOLD_UP_N2] = {"n2", 2, 2, {{0, KT0 | KT1, 0}, {1, KT2, 0}}},
+    [TSR_FOLD_UP_N3] = {"n3", 2, 3, {{0, KT0, 0}, {1, KT1, 0}, {1, KT2, 1}}},
+};
+
+const char *tsr_fold_name(tsr_fold f) {
+    return (unsigned)f < sizeof recipes / sizeof *recipes ? recipes[f].name : "?";
+}
+
+void tsr_kernel_describe(tsr_kernel *out, const tsr_half *half, int layer, tsr_fold fold) {
+    const tsr_layer *l = &half->layer[layer];
+    tsr_kernel *k = out;
+    *k = (tsr_kernel){.layer = layer,
+        .fold = fold,
+        .cin = l->cin,
+        .cout = l->cout,
+        .kt = l->kt,
+        .kh = l->kh,
+        .kw = l->kw,
+        .st = l->st,
+        .sy = l->sy,
+        .sx = l->sx,
+        .phases = 1,
+        .classes = 1};
+    if (fold == TSR_FOLD_TIME)
+        k->kt = k->st = 1;
+    if (l->kind == TSR_LAYER_UPSAMPLE) {
+        k->kt = recipes[fold].kt;
+        k->kh = k->kw = 2;
+        k->phases = k->classes = 4;
+    }
+    bool wide =
+        l->kh == 3; /* else 1x1 without padding; downsamplers pad below and at the right only */
+    k->pad_bottom = k->pad_right = wide;
+    k->pad_top = k->pad_left = wide && l->sy == 1;
+}
+
+size_t tsr_kernel_weights(const tsr_kernel *k) {
+    return (size_t)k->phases * (size_t)k->cout * (size_t)(k->kt * k->kh * k->kw) * (size_t)k->cin;
+}
+
+size_t tsr_kernel_biases(const tsr_kernel *k) {
+    return (size_t)k->phases * (size_t)k->classes * (size_t)k->cout;
+}
+
+/* ---------------------------------------------------------------- reading */
+
+typedef struct read_job {
+    const tsr_tensor *tensor;
+    float *out;
+} read_job;
+
+enum { CHUNK = 1 << 16 }; /* elements; a multiple of every block size of GGUF */
+
+static void read_range(void *ctx, size_t begin, size_t end) {
+    const read_job *job = ctx;
+    size_t at = begin * CHUNK,
+           to = end * CHUNK < job->tensor->count ? end * CHUNK : job->tensor->count;
+    tsr_tensor_read(job->tensor, at, to - at, job->out + at);
+}
+
+static void read_all(const tsr_tensor *t, float *out) {
+    read_job job = {t, out};
+    tsr_parallel_for((t->count + CHUNK - 1) / CHUNK, 1, read_range, &job);
+}
+
+/* ---------------------------------------------------------------- plain convs */
+
+typedef struct conv_job {
+    const float *raw; /* [co][ci][kt][area] */
+    float *out;       /* [co][kt][area][ci], or kt summed: [co][area][ci] */
+    int cin, kt, area;
+    bool sum_time;
+} conv_job;
+
+static void conv_range(void *ctx, size_t begin, size_t end) {
+    const conv_job *j = ctx;
+    size_t ci_n = (size_t)j->cin, taps = (size_t)j->kt * (size_t)j->area,
+           kept = j->sum_time ? (size_t)j->area : taps;
+    for (size_t o = begin; o < end; o++) {
+        const float *raw = j->raw + o * ci_n * taps;
+        float *out = j->out + o * ci_n * kept;
+        for (size_t tap = 0; tap < kept; tap++) {
+            for (size_t ci = 0; ci < ci_n; ci++) {
+                float sum = 0;
+                for (size_t t = tap; t < taps; t += kept) /* once, or every kt of this place */
+                    sum += raw[ci * taps + t];
+                out[tap * ci_n + ci] = sum;
+            }
+        }
+    }
+}
+
+static tsr_status fold_conv(
+    const tsr_layer *l, const tsr_kernel *k, float *weights, float *biases) {
+    read_all(l->bias[0], biases);
+    if (l->kt * l->kh * l->kw == 1) { /* [co][ci] already */
+        read_all(l->weight[0], weights);
+        return TSR_OK;
+    }
+    float *raw = malloc(l->weight[0]->count * sizeof *raw);
+    if (!raw)
+        return tsr_fail(TSR_ERR_MEMORY, "%s: out of memory for folding", l->name);
+    read_all(l->weight[0], raw);
+    conv_job job = {raw, weights, l->cin, l->kt, l->kh * l->kw, k->fold == TSR_FOLD_TIME};
+    tsr_parallel_for((size_t)l->cout, 1, conv_range, &job);
+    free(raw);
+    return TSR_OK;
+}
+
+static tsr_status fold_qkv(const tsr_layer *l, float *weights, float *biases) {
+    size_t c = (size_t)l->cin;
+    for (size_t i = 0; i < 3; i++) {
+        read_all(l->weight[i], weights + i * c * c);
+        read_all(l->bias[i], biases + i * c);
+    }
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- merged upsamplers */
+
+/* Spec 9.2, one axis: output parity p, tap k of the 3-tap conv read high-resolution row 2h + p + k
+ * - 1, which is phase xi of low-resolution tap a (row h + a - 1 + p). Tap k leaves the picture at
+ * its edge where it is the first of parity 0 or the last of parity 1. */
+typedef struct place {
+    int a, xi;
+    bool leaves;
+} place;
+
+static place place_of(int p, int k) {
+    int d = p + k - 1; /* -1 .. 2 */
+    int low = d < 0 ? -1 : d / 2;
+    return (place){.a = low - (p - 1), .xi = d & 1, .leaves = p == 0 ? k == 0 : k == 2};
+}
+
+typedef struct up_job {
+    const float *raw;     /* conv, [o][c][3][3][3] */
+    const float *up;      /* upscale_conv, [xi][yi][zi][c][ci] */
+    const float *up_bias; /* [xi][yi][zi][c] */
+    float *sum;           /* [ky][kx][o][c]: the conv's taps of a term, summed over time */
+    float *biases;        /* [p][r][ey][ex][o] */
+    int c, zt;
+    term term;
+} up_job;
+
+static void sum_range(void *ctx, size_t begin, size_t end) {
+    const up_job *j = ctx;
+    size_t c_n = (size_t)j->c;
+    for (size_t o = begin; o < end; o++) {
+        for (size_t c = 0; c < c_n; c++) {
+            const float *raw = j->raw + (o * c_n + c) * 27;
+            for (size_t at = 0; at < 9; at++) {
+                float sum = 0;
+                for (size_t kt = 0; kt < 3; kt++)
+                    if (j->term.taps >> kt & 1)
+                        sum += raw[kt * 9 + at];
+                j->sum[(at * c_n + o) * c_n + c] = sum;
+            }
+        }
+    }
+}
+
+static const float *up_phase(const up_job *j, const float *of, size_t size, int xi, int yi) {
+    return of + (size_t)((xi * 2 + yi) * j->zt + j->term.zi) * size;
+}
+
+/* Spec 9.5: what upscale_conv's bias adds, but for the taps that leave the picture where ey, ex say
+ * so. */
+static void bias_range(void *ctx, size_t begin, size_t end) {
+    const up_job *j = ctx;
+    size_t c_n = (size_t)j->c;
+    for (size_t o = begin; o < end; o++) {
+        for (int phase = 0; phase < 4; phase++) {
+            for (int at = 0; at < 9; at++) {
+                place y = place_of(phase >> 1, at / 3), x = place_of(phase & 1, at % 3);
+                const float *ub = up_phase(j, j->up_bias, c_n, y.xi, x.xi),
+                            *k = j->sum + ((size_t)at * c_n + o) * c_n;
+                double v = 0;
+                for (size_t c = 0; c < c_n; c++)
+                    v += (double)k[c] * (double)ub[c];
+                for (int class = 0; class < 4; class ++)
+                    if (!(class >> 1 && y.leaves) && !(class & 1 && x.leaves))
+                        j->biases[(size_t)(phase * 4 + class) * c_n + o] += (float)v;
+            }
+        }
+    }
+}
+
+/* weights[phase][o][tau][a][b][ci] += sum over the taps that read (a, b) of K[o][c] U[c][ci]. */
+static void add_products(const up_job *j, const tsr_kernel *k, tsr_sgemm_fn gemm,
+    bool written[4][3][4], float *weights) {
+    size_t c = (size_t)j->c, row = (size_t)(k->kt * 4) * c;
+    for (int phase = 0; phase < 4; phase++) {
+        for (int at = 0; at < 9; at++) {
+            place y = place_of(phase >> 1, at / 3), x = place_of(phase & 1, at % 3);
+            int tap = y.a * 2 + x.a;
+            bool *seen = &written[phase][j->term.tau][tap];
+            float *out = weights + (size_t)phase * c * row + (size_t)(j->term.tau * 4 + tap) * c;
+            gemm(j->c, j->c, j->c, j->sum + (size_t)at * c * c, j->c,
+                up_phase(j, j->up, c * c, y.xi, x.xi), j->c, *seen ? 1 : 0, out, (int)row);
+            *seen = true;
+        }
+    }
+}
+
+/* Temporaries of fold_upsample, in floats: the conv, upscale_conv and its bias, a term's summed
+ * taps. */
+static size_t upsample_temporaries(const tsr_layer *l) {
+    size_t c = (size_t)l->cin, phases = 4 * (size_t)l->zt;
+    return 27 * c * c + phases * c * c + phases * c + 9 * c * c;
+}
+
+static tsr_status fold_upsample(
+    const tsr_layer *l, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases) {
+    size_t c = (size_t)l->cin, phases = 4 * (size_t)l->zt;
+    float *memory = malloc(upsample_temporaries(l) * sizeof *memory);
+    if (!memory)
+        return tsr_fail(TSR_ERR_MEMORY, "%s: out of memory for folding", l->name);
+    float *raw = memory, *up = raw + 27 * c * c, *sum = up + phases * c * c,
+          *up_bias = sum + 9 * c * c;
+    up_job job = {raw, up, up_bias, sum, biases, l->cin, l->zt, {0}};
+    read_all(l->weight[0], raw);
+    read_all(l->weight[1], up);
+    read_all(l->bias[1], up_bias);
+    read_all(l->bias[0], biases);
+    for (size_t i = 1; i < 16; i++)
+        memcpy(biases + i * c, biases, c * sizeof *biases);
+    bool written[4][3][4] = {0};
+    const struct recipe *r = &recipes[k->fold];
+    for (int i = 0; i < r->terms; i++) {
+        job.term = r->term[i];
+        tsr_parallel_for(c, 1, sum_range, &job);
+        tsr_parallel_for(c, 1, bias_range, &job);
+        add_products(&job, k, gemm, written, weights);
+    }
+    free(memory);
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- all */
+
+tsr_status tsr_kernel_fold(
+    const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases) {
+    const tsr_layer *l = &half->layer[k->layer];
+    switch (l->kind) {
+    case TSR_LAYER_UPSAMPLE:
+        return fold_upsample(l, k, gemm, weights, biases);
+    case TSR_LAYER_QKV:
+        return fold_qkv(l, weights, biases);
+    default:
+        return fold_conv(l, k, weights, biases);
+    }
+}
+
+size_t tsr_kernel_fold_bytes(const tsr_half *half, const tsr_kernel *k) {
+    const tsr_layer *l = &half->layer[k->layer];
+    if (l->kind == TSR_LAYER_UPSAMPLE)
+        return upsample_temporaries(l) * sizeof(float);
+    bool as_stored = l->kt * l->kh * l->kw == 1;
+    return as_stored ? 0 : l->weight[0]->count * sizeof(float);
+}
+
+/* ---------------------------------------------------------------- a plain matrix product */
+
+enum { ROWS = 4, COLS = 8, DEPTH = 256 }; /* register tile; depth of a packed panel of b */
+
+typedef struct gemm_job {
+    int n, k, lda, ldb, ldc;
+    const float *a, *b;
+    float beta, *c;
+} gemm_job;
+
+/* c[rows][cols] (+)= a[rows][depth] panel[depth][COLS] */
+static void gemm_tile(const float *a, int lda, const float (*panel)[COLS], int depth, float beta,
+    float *c, int ldc, int rows, int cols) {
+    float sum[ROWS][COLS] = {0};
+    if (rows == ROWS) {
+        for (int k = 0; k < depth; k++)
+            for (int i = 0; i < ROWS; i++)
+                for (int j = 0; j < COLS; j++)
+                    sum[i][j] += a[(size_t)i * (size_t)lda + (size_t)k] * panel[k][j];
+    } else {
+        for (int i = 0; i < rows; i++)
+            for (int k = 0; k < depth; k++)
+                for (int j = 0; j < COLS; j++)
+                    sum[i][j] += a[(size_t)i * (size_t)lda + (size_t)k] * panel[k][j];
+    }
+    for (int i = 0; i < rows; i++) {
+        float *row = c + (size_t)i * (size_t)ldc;
+        for (int j = 0; j < cols; j++)
+            row[j] = sum[i][j] + (beta != 0 ? row[j] : 0); /* with beta 0, c may hold anything */
+    }
+}
+
+static void gemm_rows(void *ctx, size_t begin, size_t end) {
+    const gemm_job *g = ctx;
+    float panel[DEPTH][COLS];
+    for (int k0 = 0; k0 < g->k; k0 += DEPTH) {
+        int depth = g->k - k0 < DEPTH ? g->k - k0 : DEPTH;
+        float beta = k0 ? 1 : g->beta;
+        for (int j0 = 0; j0 < g->n; j0 += COLS) {
+            int cols = g->n - j0 < COLS ? g->n - j0 : COLS;
+            for (int k = 0; k < depth; k++)
+                for (int j = 0; j < COLS; j++)
+                    panel[k][j] =
+                        j < cols ? g->b[(size_t)(k0 + k) * (size_t)g->ldb + (size_t)(j0 + j)] : 0;
+            for (size_t i = begin; i < end; i += ROWS) {
+                int rows = end - i < ROWS ? (int)(end - i) : ROWS;
+                gemm_tile(g->a + i * (size_t)g->lda + k0, g->lda, (const float(*)[COLS])panel,
+                    depth, beta, g->c + i * (size_t)g->ldc + j0, g->ldc, rows, cols);
+            }
+        }
+    }
+}
+
+void tsr_sgemm_plain(int m, int n, int k, const float *a, int lda, const float *b, int ldb,
+    float beta, float *c, int ldc) {
+    gemm_job g = {n, k, lda, ldb, ldc, a, b, beta, c};
+    tsr_parallel_for((size_t)m, 16, gemm_rows, &g);
+}

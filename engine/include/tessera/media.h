@@ -25,29 +25,35 @@ typedef enum tsr_format {
 } tsr_format;
 /* "png", "mp4", ...; false where there is none of that name. */
 TSR_API bool tsr_format_from_name(const char *name, tsr_format *out);
+TSR_API const char *tsr_format_name(tsr_format f);
 
 typedef struct tsr_writer_params {
     const char *path;    /* "-": standard output; with %05d: numbered pictures; NULL for TSR_FORMAT_NULL */
     tsr_format format;
     int width, height;
-    int64_t frames;      /* that will come: npy and safetensors need it, one picture wants 1 */
-    double fps;
+    int64_t frames;      /* that will come, 0: not known; npy and safetensors need it, one picture wants 1 */
+    int64_t first;       /* index of the first of them; numbered pictures carry the index of their frame */
+    double fps;          /* 23.976, 29.97, 59.94 and the like become the exact n*1000/1001 */
     int crf;             /* -1: the codec's default here */
     const char *codec;   /* libav encoder name, NULL: the container's default here */
-    int depth;           /* 8 or 10, video */
+    int depth;           /* bits: 8 or 10 for video, 8 or 16 for PNG */
     bool overwrite;
 } tsr_writer_params;
 #define TSR_WRITER_PARAMS_DEFAULT {.fps = 24, .crf = -1, .depth = 8}
 
-/* What a writer takes. */
+/* What a writer takes. Video is BT.709, limited range, tagged so (Y4M has no tag for the matrix); 4:2:0 with
+ * chroma sited left, or 4:4:4 where an odd width or height and an encoder that wants even ones ask for it. Opening
+ * a video sends libav's log, process-wide, to tsr_log. A write to a closed pipe or beyond a file size limit is an
+ * error here only where the program ignores SIGPIPE and SIGXFSZ. */
 typedef struct tsr_writer tsr_writer;
 /* Checks everything that can be checked before decoding: the folder exists and takes files, the output does
  * not exist (or overwrite), suffix and codec are known, one picture is one frame. Regular files are written as
  * path.part and renamed by tsr_writer_finish; numbered pictures one by one; pipes and devices directly. */
 TSR_API tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params);
 TSR_API tsr_pixels tsr_writer_pixels(const tsr_writer *w); /* the format tsr_writer_frame expects */
+/* Frames in order, index first, first + 1, ... After a failure only tsr_writer_close is left to call. */
 TSR_API tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *frame);
-/* Completes the file and gives it its name. */
+/* Completes the file and gives it its name; fails where fewer frames came than announced. */
 TSR_API tsr_status tsr_writer_finish(tsr_writer *w);
 /* Without a finish before it, removes the part file. */
 TSR_API void tsr_writer_close(tsr_writer **w);

@@ -1,0 +1,188 @@
+#include "media/media.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name; /* also the suffix, where there is one */
+    bool suffix;
+    const tsr_writer_ops *ops;
+} formats[] = {
+    [TSR_FORMAT_AUTO] = {"auto", false, NULL},
+    [TSR_FORMAT_PNG] = {"png", true, &tsr_png_ops},
+    [TSR_FORMAT_MP4] = {"mp4", true, &tsr_video_ops},
+    [TSR_FORMAT_MKV] = {"mkv", true, &tsr_video_ops},
+    [TSR_FORMAT_WEBM] = {"webm", true, &tsr_video_ops},
+    [TSR_FORMAT_Y4M] = {"y4m", true, &tsr_y4m_ops},
+    [TSR_FORMAT_RGB24] = {"rgb24", false, &tsr_raw_ops},
+    [TSR_FORMAT_RGB48] = {"rgb48", false, &tsr_raw_ops},
+    [TSR_FORMAT_NPY] = {"npy", true, &tsr_npy_ops},
+    [TSR_FORMAT_SAFETENSORS] = {"safetensors", true, &tsr_safetensors_ops},
+    [TSR_FORMAT_NULL] = {"null", false, &tsr_null_ops},
+};
+enum { FORMATS = sizeof formats / sizeof *formats, MAX_SIDE = 65536 };
+
+bool tsr_format_from_name(const char *name, tsr_format *out) {
+    for (int f = TSR_FORMAT_AUTO + 1; f < FORMATS; f++)
+        if (strcmp(name, formats[f].name) == 0) {
+            *out = (tsr_format)f;
+            return true;
+        }
+    return false;
+}
+
+const char *tsr_format_name(tsr_format f) {
+    return (unsigned)f < FORMATS ? formats[f].name : "?";
+}
+
+size_t tsr_pixels_bytes(tsr_pixels pixels, int width, int height) {
+    size_t each = pixels == TSR_PIXELS_RGB8 ? 1 : pixels == TSR_PIXELS_RGB16 ? 2 : 4;
+    return (size_t)width * (size_t)height * 3 * each;
+}
+
+void tsr_fps_fraction(double fps, int *num, int *den) {
+    for (int n = 24; n <= 240; n++) { /* "23.98" is as far off as people write it */
+        bool broadcast = n % 24 == 0 || n % 30 == 0;
+        if (broadcast && fabs(fps - n * 1000 / 1001.0) < 0.005) {
+            *num = n * 1000;
+            *den = 1001;
+            return;
+        }
+    }
+    *den = 1;
+    while (*den < 1000 && fabs(fps * *den - round(fps * *den)) > 1e-6 * *den)
+        ++*den;
+    *num = (int)lround(fps * *den);
+}
+
+static tsr_status find_format(const char *path, tsr_format *format) {
+    if (!path || strcmp(path, "-") == 0)
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "no format: %s has no suffix to know it by; name one (y4m, rgb24, rgb48, ...)",
+            path ? "standard output" : "the output");
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
+    for (int f = TSR_FORMAT_AUTO + 1; dot && f < FORMATS; f++)
+        if (formats[f].suffix && strcasecmp(dot + 1, formats[f].name) == 0) {
+            *format = (tsr_format)f;
+            return TSR_OK;
+        }
+    return tsr_fail(TSR_ERR_ARGUMENT,
+        "unknown suffix: %s; use .png .mp4 .mkv .webm .y4m .npy .safetensors or name a format",
+        path);
+}
+
+static tsr_status check_params(const tsr_writer_params *p) {
+    if (p->width < 1 || p->height < 1 || p->width > MAX_SIDE || p->height > MAX_SIDE)
+        return tsr_fail(TSR_ERR_ARGUMENT, "impossible picture size: %dx%d; sides of 1 to %d",
+            p->width, p->height, MAX_SIDE);
+    if (p->frames < 0 || p->first < 0 || p->frames > INT32_MAX || p->first > INT32_MAX)
+        return tsr_fail(TSR_ERR_ARGUMENT, "impossible frames: %lld from %lld", (long long)p->frames,
+            (long long)p->first);
+    if (!(p->fps >= 0.01 && p->fps <= 1000))
+        return tsr_fail(TSR_ERR_ARGUMENT, "impossible frame rate: %g; use 0.01 to 1000", p->fps);
+    if (p->crf < -1 || p->crf > 63)
+        return tsr_fail(TSR_ERR_ARGUMENT, "impossible crf: %d; use 0 to 63", p->crf);
+    bool png = p->format == TSR_FORMAT_PNG;
+    bool video = p->format >= TSR_FORMAT_MP4 && p->format <= TSR_FORMAT_Y4M;
+    if (p->depth != 8 && !(png && p->depth == 16) && !(video && p->depth == 10))
+        return tsr_fail(TSR_ERR_ARGUMENT, "impossible depth: %d bits in %s; use 8%s", p->depth,
+            tsr_format_name(p->format),
+            png     ? " or 16"
+            : video ? " or 10"
+                    : "");
+    return TSR_OK;
+}
+
+tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
+    *out = NULL;
+    tsr_writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory: writer");
+    tsr_status status;
+    w->out = (tsr_out)TSR_OUT_NONE;
+    w->params = *params;
+    w->params.path = params->path ? strdup(params->path) : NULL;
+    w->params.codec = params->codec ? strdup(params->codec) : NULL;
+    if ((params->path && !w->params.path) || (params->codec && !w->params.codec)) {
+        status = tsr_fail(TSR_ERR_MEMORY, "out of memory: writer");
+        goto error;
+    }
+    if (params->format == TSR_FORMAT_AUTO)
+        TSR_TRY(find_format(params->path, &w->params.format));
+    if ((unsigned)w->params.format >= FORMATS ||
+        (!params->path && w->params.format != TSR_FORMAT_NULL)) {
+        status = tsr_fail(TSR_ERR_ARGUMENT, "no output: the %s format wants a file name",
+            tsr_format_name(w->params.format));
+        goto error;
+    }
+    TSR_TRY(check_params(&w->params));
+    w->ops = formats[w->params.format].ops;
+    TSR_TRY(w->ops->open(w));
+    w->frame_bytes = tsr_pixels_bytes(w->pixels, w->params.width, w->params.height);
+    *out = w;
+    return TSR_OK;
+error:
+    tsr_writer_close(&w);
+    return status;
+}
+
+tsr_pixels tsr_writer_pixels(const tsr_writer *w) {
+    return w->pixels;
+}
+
+tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *f) {
+    if (w->failed || w->finished)
+        return tsr_fail(TSR_ERR_ARGUMENT, "no more frames: the writer has %s",
+            w->failed ? "failed before" : "finished");
+    if (f->width != w->params.width || f->height != w->params.height || f->pixels != w->pixels ||
+        f->bytes != w->frame_bytes)
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "wrong frame: %dx%d, %zu bytes; the writer was opened for %dx%d, %zu bytes", f->width,
+            f->height, f->bytes, w->params.width, w->params.height, w->frame_bytes);
+    if (f->index != w->params.first + w->written ||
+        (w->params.frames && w->written == w->params.frames))
+        return tsr_fail(TSR_ERR_ARGUMENT, "wrong frame: number %lld where %lld was due",
+            (long long)f->index, (long long)(w->params.first + w->written));
+    tsr_status status = w->ops->frame(w, f);
+    if (status == TSR_OK)
+        w->written++;
+    else
+        w->failed = true;
+    return status;
+}
+
+tsr_status tsr_writer_finish(tsr_writer *w) {
+    if (w->failed || w->finished)
+        return tsr_fail(TSR_ERR_ARGUMENT, "nothing to finish: the writer has %s",
+            w->failed ? "failed before" : "finished");
+    w->failed = true; /* until all of it succeeded */
+    if (w->params.frames && w->written != w->params.frames)
+        return tsr_fail(TSR_ERR_IO, "incomplete: %lld of %lld frames written",
+            (long long)w->written, (long long)w->params.frames);
+    if (w->written == 0)
+        return tsr_fail(TSR_ERR_IO, "incomplete: no frame written");
+    tsr_status status;
+    if (w->ops->finish)
+        TSR_TRY(w->ops->finish(w));
+    if (w->out.fd >= 0)
+        TSR_TRY(tsr_out_commit(&w->out));
+    w->failed = false;
+    w->finished = true;
+    return TSR_OK;
+error:
+    return status;
+}
+
+void tsr_writer_close(tsr_writer **wp) {
+    tsr_writer *w = *wp;
+    if (!w)
+        return;
+    if (w->ops && w->ops->close)
+        w->ops->close(w);
+    tsr_out_abort(&w->out);
+    free((char *)w->params.path);
+    free((char *)w->params.codec);
+    free(w);
+    *wp = NULL;
+}

@@ -1,7 +1,6 @@
 /* Unrolls a half of the VAE into the flat list of ops of one step. */
 #include "model/program.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,30 +102,14 @@ static tsr_dtype input_type(const maker *m, int layer) {
     return n->eight && n->eight[layer] ? n->eight_type : n->act;
 }
 
-/* Codes for what a norm gives. Data-free: a normalised channel is beta + gamma z, and |z| > 4 is
- * rare enough to be clipped; SiLU never goes below -0.2785. */
-static int new_quant(maker *m, int norm, bool silu) {
+/* e4m3 codes of what a norm gives: a constant scale (docs/precision.md). The range of u8 codes
+ * follows the data. */
+static int new_quant(maker *m) {
     tsr_program *p = m->p;
-    const tsr_layer *l = &m->half->layer[norm];
-    float *affine = malloc(2 * (size_t)l->cout * sizeof *affine); /* gamma [c], beta [c] */
-    m->failed = m->failed || !affine;
-    if (!grow(m, (void **)&p->quant, p->quants, sizeof *p->quant)) {
-        free(affine);
-        return 0;
-    }
-    tsr_tensor_read(l->weight[0], 0, (size_t)l->cout, affine);
-    tsr_tensor_read(l->bias[0], 0, (size_t)l->cout, affine + l->cout);
-    float high = 1e-3f;
-    for (int c = 0; c < l->cout; c++)
-        high = fmaxf(high, fabsf(affine[l->cout + c]) + 4 * fabsf(affine[c]));
-    free(affine);
-    tsr_quant q = {.scale = high / 448};
-    if (m->params.numerics.eight_type == TSR_U8) {
-        float low = silu ? -0.2785f : -high;
-        q.scale = (high - low) / 255;
-        q.zero = (int)lrintf(-low / q.scale);
-    }
-    p->quant[p->quants] = q;
+    if (!grow(m, (void **)&p->quant, p->quants, sizeof *p->quant))
+        return -1;
+    p->quant[p->quants] =
+        (tsr_quant){.scale = m->params.numerics.eight_type == TSR_E4M3 ? 1 / 8.0f : 0};
     return p->quants++;
 }
 
@@ -250,11 +233,9 @@ static stream normed(maker *m, int norm, int reader, stream s, bool silu) {
     int stats = new_buffer(m, "statistics", TSR_F64, 0, s.nt, 1, TSR_GROUPS, 2);
     new_op(m, TSR_OP_STATS, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, stats, 0, s.nt));
     stream n = like(m, "conv input", input_type(m, reader), head_of(m, reader), s, s.c);
-    if (!m->failed && m->params.numerics.eight && m->params.numerics.eight[reader]) {
-        int quant = new_quant(m, norm, silu);
-        if (!m->failed)
-            m->p->buffer[n.buf].quant = quant;
-    }
+    int quant = m->params.numerics.eight && m->params.numerics.eight[reader] ? new_quant(m) : -1;
+    if (!m->failed)
+        m->p->buffer[n.buf].quant = quant;
     tsr_op *op =
         new_op(m, TSR_OP_NORM, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, n.buf, 0, n.nt));
     op->stats = stats;

@@ -42,7 +42,7 @@ typedef struct tsr_view { /* frames [t0, t0+nt), rows [y0, y0+ny) of a buffer */
  * real = (code - zero) * scale (u8), code * scale (e4m3). gain: per-channel factors the quantiser multiplies by
  * before rounding and the weights absorb (smoothing), or NULL. */
 typedef struct tsr_quant {
-    float scale;
+    float scale; /* 0: chosen while decoding, with zero, from the data */
     int zero;
     const float *gain; /* [c], owned by the program */
 } tsr_quant;

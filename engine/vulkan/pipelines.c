@@ -1,0 +1,65 @@
+/* The shaders, built in, and the pipelines made of them at first use. */
+#include "vulkan/internal.h"
+
+static const uint32_t blend_f32_f32[] = {
+#include "blend_f32_f32.inc"
+};
+static const uint32_t blend_f32_f16[] = {
+#include "blend_f32_f16.inc"
+};
+static const uint32_t blend_f16_f32[] = {
+#include "blend_f16_f32.inc"
+};
+static const uint32_t blend_f16_f16[] = {
+#include "blend_f16_f16.inc"
+};
+static const uint32_t resolve_f32[] = {
+#include "resolve_f32.inc"
+};
+static const uint32_t resolve_f16[] = {
+#include "resolve_f16.inc"
+};
+
+typedef struct shader {
+    const char *name;
+    const uint32_t *words;
+    size_t bytes;
+    int mode; /* the specialization constant */
+} shader;
+#define SHADER(s, mode) {#s, s, sizeof s, mode}
+static const shader shaders[VK_PIPES] = {
+    [VK_PIPE_BLEND] = SHADER(blend_f32_f32, 0), SHADER(blend_f32_f16, 0), SHADER(blend_f16_f32, 0), SHADER(blend_f16_f16, 0),
+    [VK_PIPE_RESOLVE] = SHADER(resolve_f32, 0), SHADER(resolve_f32, 1), SHADER(resolve_f32, 2), SHADER(resolve_f32, 3),
+    SHADER(resolve_f16, 0), SHADER(resolve_f16, 1), SHADER(resolve_f16, 2), SHADER(resolve_f16, 3),
+};
+
+tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
+    tsr_status status = TSR_OK;
+    const shader *s = &shaders[which];
+    VkShaderModule module = VK_NULL_HANDLE;
+    if (vk->pipe[which]) {
+        *out = vk->pipe[which];
+        return TSR_OK;
+    }
+    VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = s->bytes, .pCode = s->words};
+    VK(vk->d.vkCreateShaderModule(vk->device, &code, NULL, &module));
+    VkSpecializationMapEntry entry = {.constantID = 0, .offset = 0, .size = sizeof s->mode};
+    VkSpecializationInfo special = {.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof s->mode, .pData = &s->mode};
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+            .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+            .module = module,
+            .pName = "main",
+            .pSpecializationInfo = &special,
+        },
+        .layout = vk->layout,
+    };
+    VK(vk->d.vkCreateComputePipelines(vk->device, VK_NULL_HANDLE, 1, &info, NULL, &vk->pipe[which]));
+    tsr_vk_name(vk, VK_OBJECT_TYPE_PIPELINE, (uint64_t)vk->pipe[which], s->name);
+    *out = vk->pipe[which];
+error:
+    vk->d.vkDestroyShaderModule(vk->device, module, NULL);
+    return status;
+}

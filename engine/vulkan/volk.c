@@ -1,0 +1,6 @@
+/* The loader: Vulkan is opened at run time, so the program starts where there is none. */
+#ifdef _WIN32
+#define VK_USE_PLATFORM_WIN32_KHR
+#endif
+#define VOLK_IMPLEMENTATION
+#include <volk.h>

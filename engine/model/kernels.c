@@ -1,6 +1,7 @@
 /* Folding: exact algebra on stored weights, done once, in f32. */
 #include "model/kernels.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,7 +82,10 @@ typedef struct read_job {
     float *out;
 } read_job;
 
-enum { CHUNK = 1 << 16 }; /* elements; a multiple of every block size of GGUF */
+enum {
+    MOST_BLOCK = 256, /* elements of GGUF's largest blocks; every size divides it */
+    CHUNK = 1 << 16,  /* elements read at once by a thread */
+};
 
 static void read_range(void *ctx, size_t begin, size_t end) {
     const read_job *job = ctx;
@@ -98,28 +102,56 @@ static void read_all(const tsr_tensor *t, float *out) {
 /* ---------------------------------------------------------------- plain convs */
 
 typedef struct conv_job {
-    const float *raw; /* [co][ci][kt][area] */
-    float *out;       /* [co][kt][area][ci], or kt summed: [co][area][ci] */
-    int cin, kt, area;
+    const tsr_layer *layer;
+    float *out; /* [co][kt][kh][kw][ci], or kt summed: [co][kh][kw][ci] */
     bool sum_time;
+    size_t rows; /* output channels read at once */
+    atomic_bool failed;
 } conv_job;
 
-static void conv_range(void *ctx, size_t begin, size_t end) {
-    const conv_job *j = ctx;
-    size_t ci_n = (size_t)j->cin, taps = (size_t)j->kt * (size_t)j->area,
-           kept = j->sum_time ? (size_t)j->area : taps;
-    for (size_t o = begin; o < end; o++) {
-        const float *raw = j->raw + o * ci_n * taps;
-        float *out = j->out + o * ci_n * kept;
+/* Output channels that are whole blocks of a GGUF type together: 1 for most shapes. */
+static size_t rows_at_once(const tsr_layer *l) {
+    size_t rows = 1, row = (size_t)(l->cin * l->kt * l->kh * l->kw);
+    while (rows * row % MOST_BLOCK)
+        rows *= 2;
+    return rows;
+}
+
+/* raw: [ci][kt][area] of one output channel. In blocks of input channels that stay in the
+ * first-level cache. */
+static void transpose(const conv_job *j, const float *raw, float *out) {
+    size_t ci_n = (size_t)j->layer->cin, area = (size_t)(j->layer->kh * j->layer->kw);
+    size_t taps = (size_t)j->layer->kt * area, kept = j->sum_time ? area : taps;
+    for (size_t c0 = 0; c0 < ci_n; c0 += 64) {
+        size_t c1 = c0 + 64 < ci_n ? c0 + 64 : ci_n;
         for (size_t tap = 0; tap < kept; tap++) {
-            for (size_t ci = 0; ci < ci_n; ci++) {
-                float sum = 0;
-                for (size_t t = tap; t < taps; t += kept) /* once, or every kt of this place */
-                    sum += raw[ci * taps + t];
-                out[tap * ci_n + ci] = sum;
-            }
+            for (size_t ci = c0; ci < c1; ci++)
+                out[tap * ci_n + ci] = raw[ci * taps + tap];
+            for (size_t t = tap + kept; t < taps; t += kept)
+                for (size_t ci = c0; ci < c1; ci++)
+                    out[tap * ci_n + ci] += raw[ci * taps + t];
         }
     }
+}
+
+static void conv_range(void *ctx, size_t begin, size_t end) {
+    conv_job *j = ctx;
+    const tsr_layer *l = j->layer;
+    size_t area = (size_t)(l->kh * l->kw), row = (size_t)(l->cin * l->kt) * area,
+           cout = (size_t)l->cout;
+    size_t kept = (size_t)l->cin * area * (j->sum_time ? 1 : (size_t)l->kt);
+    float *raw = malloc(j->rows * row * sizeof *raw);
+    if (!raw) {
+        atomic_store(&j->failed, true);
+        return;
+    }
+    for (size_t o = begin * j->rows; o < cout && o < end * j->rows; o += j->rows) {
+        size_t n = cout - o < j->rows ? cout - o : j->rows;
+        tsr_tensor_read(l->weight[0], o * row, n * row, raw);
+        for (size_t i = 0; i < n; i++)
+            transpose(j, raw + i * row, j->out + (o + i) * kept);
+    }
+    free(raw);
 }
 
 static tsr_status fold_conv(
@@ -129,13 +161,10 @@ static tsr_status fold_conv(
         read_all(l->weight[0], weights);
         return TSR_OK;
     }
-    float *raw = malloc(l->weight[0]->count * sizeof *raw);
-    if (!raw)
+    conv_job job = {l, weights, k->fold == TSR_FOLD_TIME, rows_at_once(l), false};
+    tsr_parallel_for(((size_t)l->cout + job.rows - 1) / job.rows, 1, conv_range, &job);
+    if (atomic_load(&job.failed))
         return tsr_fail(TSR_ERR_MEMORY, "%s: out of memory for folding", l->name);
-    read_all(l->weight[0], raw);
-    conv_job job = {raw, weights, l->cin, l->kt, l->kh * l->kw, k->fold == TSR_FOLD_TIME};
-    tsr_parallel_for((size_t)l->cout, 1, conv_range, &job);
-    free(raw);
     return TSR_OK;
 }
 
@@ -287,8 +316,9 @@ size_t tsr_kernel_fold_bytes(const tsr_half *half, const tsr_kernel *k) {
     const tsr_layer *l = &half->layer[k->layer];
     if (l->kind == TSR_LAYER_UPSAMPLE)
         return upsample_temporaries(l) * sizeof(float);
+    size_t row = (size_t)(l->cin * l->kt * l->kh * l->kw);
     bool as_stored = l->kt * l->kh * l->kw == 1;
-    return as_stored ? 0 : l->weight[0]->count * sizeof(float);
+    return as_stored ? 0 : (size_t)tsr_threads() * rows_at_once(l) * row * sizeof(float);
 }
 
 /* ---------------------------------------------------------------- a plain matrix product */

@@ -78,15 +78,15 @@ static tsr_status take_bytes(reader *r, const char *what, const char **out, size
     return status;
 }
 
-/* The same as a C string; free it. Names with a NUL inside are refused. */
+/* The same as a C string; free it. */
 static tsr_status take_name(reader *r, const char *what, char **out) {
     const char *s = NULL;
     size_t n = 0;
     tsr_status status = take_bytes(r, what, &s, &n);
     if (status != TSR_OK)
         return status;
-    if (n > UINT16_MAX || memchr(s, 0, n))
-        return tsr_file_bad(r->f, NULL, "%s at byte %zu is too long or holds a zero byte; the file is damaged", what, r->at - n);
+    if (n == 0 || n > UINT16_MAX || memchr(s, 0, n))
+        return tsr_file_bad(r->f, NULL, "%s at byte %zu is empty, too long or holds a zero byte; the file is damaged", what, r->at - n);
     *out = strndup(s, n);
     return *out ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory for its names", r->f->path);
 }

@@ -66,7 +66,7 @@ static tsr_status parse_tensor(tsr_tensor_file *f, const cJSON *item, const uint
     if (!cJSON_IsString(dtype))
         return tsr_file_bad(f, t.name, "no dtype, or two, or not a string; the file is damaged");
     if (!parse_dtype(dtype->valuestring, &t.dtype))
-        return tsr_file_bad(f, t.name, "type %.40s is not supported", dtype->valuestring);
+        return tsr_file_bad(f, t.name, "type \"%.40s\" is not supported", dtype->valuestring);
     tsr_status status = parse_shape(f, only(item, "shape"), &t);
     if (status != TSR_OK)
         return status;
@@ -156,6 +156,8 @@ tsr_status tsr_safetensors_parse(tsr_tensor_file *f) {
             (unsigned long long)length, f->bytes - 8);
     if (length > header_most)
         return tsr_file_bad(f, NULL, "its header of %llu bytes is over the limit of 16 MiB", (unsigned long long)length);
+    if (memchr(header, 0, (size_t)length)) /* cJSON would take it for the end of a name */
+        return tsr_file_bad(f, NULL, "its header holds a zero byte; the file is damaged");
     cJSON *root = cJSON_ParseWithLengthOpts(header, (size_t)length, &end, 0);
     if (!root) /* `end` is where it stopped; not valid JSON, nested too deep, or no memory */
         return tsr_file_bad(f, NULL, "its header is not valid JSON (near byte %zu); the file is damaged",

@@ -126,7 +126,7 @@ static tsr_status write_file(const char *path, const char *header, size_t size, 
     FILE *o = fopen(name, "wbe");
     bool ok = o && fwrite(header, 1, size, o) == size;
     for (size_t i = 0; ok && i < count; i++)
-        ok = fwrite(tensors[i].data, 1, tensors[i].bytes, o) == tensors[i].bytes;
+        ok = tensors[i].bytes == 0 || fwrite(tensors[i].data, 1, tensors[i].bytes, o) == tensors[i].bytes;
     int e = errno; /* fclose may change it */
     if (o && fclose(o) != 0 && ok) {
         ok = false;

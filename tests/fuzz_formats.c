@@ -1,6 +1,7 @@
-/* Mutates tensor files and opens them in every way: fuzz_formats [--iterations N] [--seed S] [FILE...].
- * Without files the seeds are the good and the malformed ones of malformed.c; with files and no --iterations each is
- * tried once as it is. With -DTSR_LIBFUZZER and clang's -fsanitize=fuzzer it is a target of libFuzzer. */
+/* Mutates tensor files and opens them in every way: fuzz_formats [--iterations N] [--seed S]
+ * [FILE...]. Without files the seeds are the good and the malformed ones of malformed.c; with files
+ * and no --iterations each is tried once as it is. With -DTSR_LIBFUZZER and clang's
+ * -fsanitize=fuzzer it is a target of libFuzzer. */
 #include "malformed.h"
 
 #include "formats/latent_file.h"
@@ -54,7 +55,8 @@ static void use_latent(const char *path, tsr_layout layout) {
         return;
     }
     const tsr_latent_info *info = tsr_latent_get_info(z);
-    float *v = malloc((size_t)info->height * (size_t)info->width * (size_t)tsr_latent_channels(z) * sizeof *v);
+    float *v = malloc(
+        (size_t)info->height * (size_t)info->width * (size_t)tsr_latent_channels(z) * sizeof *v);
     if (!v)
         fail("no memory");
     if (tsr_latent_read(z, info->videos - 1, info->frames - 1, v) != TSR_OK)
@@ -125,30 +127,42 @@ static bool add_file(const char *path) {
 
 /* Extremes are likelier than chance. */
 static uint64_t random_number(void) {
-    static const uint64_t edge[] = {0, 1, 2, 7, 8, 9, 31, 32, 255, 256, 65535, INT32_MAX, UINT32_MAX, (uint64_t)1 << 32, INT64_MAX,
-        (uint64_t)1 << 63, UINT64_MAX - 7, UINT64_MAX};
+    static const uint64_t edge[] = {0, 1, 2, 7, 8, 9, 31, 32, 255, 256, 65535, INT32_MAX,
+        UINT32_MAX, (uint64_t)1 << 32, INT64_MAX, (uint64_t)1 << 63, UINT64_MAX - 7, UINT64_MAX};
     enum { EDGES = sizeof edge / sizeof *edge };
     uint32_t k = random_below(EDGES + 1);
     return k < EDGES ? edge[k] : random_below(1000);
 }
 
-/* One change: a bit, a byte, a number, digits of a text, bytes cut out, doubled, or the end cut off. */
+/* One change: a bit, a byte, a number, digits of a text, bytes cut out, doubled, or the end cut
+ * off. */
 static size_t mutate(uint8_t *b, size_t size, size_t room) {
     size_t at = random_below((uint32_t)size), n = 1 + random_below(16);
     uint64_t number = random_number();
     n = n > size - at ? size - at : n;
     switch (random_below(7)) {
-    case 0: b[at] ^= (uint8_t)(1 << random_below(8)); return size;
-    case 1: b[at] = (uint8_t)random_below(256); return size;
-    case 2: memcpy(b + at, &number, n < 8 ? n : 8); return size;
-    case 3: b[at] = (uint8_t)"0123456789[]{}(),:\"'\\.-e "[random_below(26)]; return size;
-    case 4: memmove(b + at, b + at + n, size - at - n); return size - n;
+    case 0:
+        b[at] ^= (uint8_t)(1 << random_below(8));
+        return size;
+    case 1:
+        b[at] = (uint8_t)random_below(256);
+        return size;
+    case 2:
+        memcpy(b + at, &number, n < 8 ? n : 8);
+        return size;
+    case 3:
+        b[at] = (uint8_t) "0123456789[]{}(),:\"'\\.-e "[random_below(26)];
+        return size;
+    case 4:
+        memmove(b + at, b + at + n, size - at - n);
+        return size - n;
     case 5:
         if (size + n > room)
             return size;
         memmove(b + at + n, b + at, size - at);
         return size + n;
-    default: return random_below(4) ? size : at;
+    default:
+        return random_below(4) ? size : at;
     }
 }
 
@@ -181,7 +195,8 @@ int main(int argc, char **argv) {
             return 1;
     }
     if (count == 0) {
-        for (malformed_seed_kind kind = 0; kind < SEEDS; kind++) { /* often: malformed ones mostly end at once */
+        for (malformed_seed_kind kind = 0; kind < SEEDS;
+             kind++) { /* often: malformed ones mostly end at once */
             size_t size;
             uint8_t *bytes = malformed_seed(kind, &size);
             for (int i = 0; i < 50; i++)
@@ -194,7 +209,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < count; i++)
         LLVMFuzzerTestOneInput(inputs[i].bytes, inputs[i].size);
     run(iterations > 0 ? iterations : 0);
-    printf("%zu files, %ld mutations, %.1f s\n", count, iterations > 0 ? iterations : 0, tsr_now() - start);
+    printf("%zu files, %ld mutations, %.1f s\n", count, iterations > 0 ? iterations : 0,
+        tsr_now() - start);
     for (size_t i = 0; i < count; i++)
         free(inputs[i].bytes);
     free(inputs);

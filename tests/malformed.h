@@ -1,5 +1,5 @@
-/* Bad files by the hundred, made in memory: every field of every header of safetensors, GGUF, npy and of latents in
- * them. And one good file of each kind, to cut, flip and mutate. */
+/* Bad files by the hundred, made in memory: every field of every header of safetensors, GGUF, npy
+ * and of latents in them. And one good file of each kind, to cut, flip and mutate. */
 #ifndef TSR_TESTS_MALFORMED_H
 #define TSR_TESTS_MALFORMED_H
 

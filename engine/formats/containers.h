@@ -20,7 +20,8 @@ struct tsr_tensor_file {
     size_t metas, meta_room;
 };
 
-/* Each fills f from its mapping. Names and metadata keys are checked for doubles afterwards, by the caller. */
+/* Each fills f from its mapping. Names and metadata keys are checked for doubles afterwards, by the
+ * caller. */
 tsr_status tsr_safetensors_parse(tsr_tensor_file *f);
 tsr_status tsr_gguf_parse(tsr_tensor_file *f);
 tsr_status tsr_npy_parse(tsr_tensor_file *f);
@@ -28,8 +29,7 @@ tsr_status tsr_npy_parse(tsr_tensor_file *f);
 /* Records "PATH: tensor NAME: reason" (NAME NULL: "PATH: reason") and returns TSR_ERR_FORMAT. */
 tsr_status tsr_file_bad(const tsr_tensor_file *f, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Appends a tensor whose ndim, dims (each >= 0), dtype, data and bytes are set; copies its name. Its count is
- * set here already by tsr_shape_count. */
+/* Appends a copy of a tensor that is already checked and whole; copies its name. */
 tsr_status tsr_file_add(tsr_tensor_file *f, const tsr_tensor *t);
 tsr_status tsr_file_add_meta(tsr_tensor_file *f, const char *key, const char *value);
 

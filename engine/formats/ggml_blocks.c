@@ -1,5 +1,6 @@
-/* The blocks of quantised GGUF tensors: 32 or 256 weights that share fp16 scales. Each function makes the floats
- * of one block in the order and with the roundings of ggml's own code, so that results are equal to the bit. */
+/* The blocks of quantised GGUF tensors: 32 or 256 weights that share fp16 scales. Each function
+ * makes the floats of one block in the order and with the roundings of ggml's own code, so that
+ * results are equal to the bit. */
 #include "formats/containers.h"
 
 typedef void (*block_fn)(const uint8_t *b, float *out);
@@ -8,9 +9,11 @@ static float half_at(const uint8_t *p) {
     return tsr_f16_to_f32(tsr_le16(p));
 }
 
-/* ---------------------------------------------------------------- blocks of 32; low nibbles first, then high */
+/* ---------------------------------------------------------------- blocks of 32 */
+/* Low nibbles first, then high. */
 
-static void q4_0(const uint8_t *b, float *out) { /* d, 16 nibble pairs */
+/* d, 16 nibble pairs */
+static void q4_0(const uint8_t *b, float *out) {
     float d = half_at(b);
     for (int i = 0; i < 16; i++) {
         out[i] = d * (float)((b[2 + i] & 15) - 8);
@@ -18,7 +21,8 @@ static void q4_0(const uint8_t *b, float *out) { /* d, 16 nibble pairs */
     }
 }
 
-static void q4_1(const uint8_t *b, float *out) { /* d, min, 16 nibble pairs */
+/* d, min, 16 nibble pairs */
+static void q4_1(const uint8_t *b, float *out) {
     float d = half_at(b), m = half_at(b + 2);
     for (int i = 0; i < 16; i++) {
         out[i] = d * (float)(b[4 + i] & 15) + m;
@@ -26,7 +30,8 @@ static void q4_1(const uint8_t *b, float *out) { /* d, min, 16 nibble pairs */
     }
 }
 
-static void q5_0(const uint8_t *b, float *out) { /* d, 32 fifth bits, 16 nibble pairs */
+/* d, 32 fifth bits, 16 nibble pairs */
+static void q5_0(const uint8_t *b, float *out) {
     float d = half_at(b);
     uint32_t high = tsr_le32(b + 2);
     for (int i = 0; i < 16; i++) {
@@ -35,7 +40,8 @@ static void q5_0(const uint8_t *b, float *out) { /* d, 32 fifth bits, 16 nibble 
     }
 }
 
-static void q5_1(const uint8_t *b, float *out) { /* d, min, 32 fifth bits, 16 nibble pairs */
+/* d, min, 32 fifth bits, 16 nibble pairs */
+static void q5_1(const uint8_t *b, float *out) {
     float d = half_at(b), m = half_at(b + 2);
     uint32_t high = tsr_le32(b + 4);
     for (int i = 0; i < 16; i++) {
@@ -44,15 +50,18 @@ static void q5_1(const uint8_t *b, float *out) { /* d, min, 32 fifth bits, 16 ni
     }
 }
 
-static void q8_0(const uint8_t *b, float *out) { /* d, 32 int8 */
+/* d, 32 int8 */
+static void q8_0(const uint8_t *b, float *out) {
     float d = half_at(b);
     for (int i = 0; i < 32; i++)
         out[i] = d * (float)(int8_t)b[2 + i];
 }
 
-/* ---------------------------------------------------------------- blocks of 256, in 8 or 16 groups with own scales */
+/* ---------------------------------------------------------------- blocks of 256 */
+/* In 8 or 16 groups with own scales. */
 
-static void q2_k(const uint8_t *b, float *out) { /* 16 (scale, min) nibbles; 64 bytes of 2 bits; d, dmin */
+/* 16 (scale, min) nibbles; 64 bytes of 2 bits; d, dmin */
+static void q2_k(const uint8_t *b, float *out) {
     const uint8_t *scales = b, *q = b + 16;
     float d = half_at(b + 80), dmin = half_at(b + 82);
     for (int i = 0; i < 256; i++) {
@@ -62,7 +71,8 @@ static void q2_k(const uint8_t *b, float *out) { /* 16 (scale, min) nibbles; 64 
     }
 }
 
-static void q3_k(const uint8_t *b, float *out) { /* 32 bytes of third bits; 64 of 2 bits; 16 6-bit scales in 12; d */
+/* 32 bytes of third bits; 64 of 2 bits; 16 6-bit scales in 12; d */
+static void q3_k(const uint8_t *b, float *out) {
     const uint8_t *high = b, *q = b + 32, *packed = b + 96;
     float d = half_at(b + 108);
     for (int i = 0; i < 256; i++) {
@@ -81,7 +91,8 @@ static void scale_and_min(const uint8_t *packed, int group, float *scale, float 
     *min = (float)(group < 4 ? packed[4 + g] & 63 : packed[8 + g] >> 4 | (packed[4 + g] >> 2 & 48));
 }
 
-static void q4_k(const uint8_t *b, float *out) { /* d, dmin; scales, mins; 128 nibble pairs */
+/* d, dmin; scales, mins; 128 nibble pairs */
+static void q4_k(const uint8_t *b, float *out) {
     const uint8_t *q = b + 16;
     float d = half_at(b), dmin = half_at(b + 2);
     for (int group = 0; group < 8; group++) {
@@ -93,7 +104,8 @@ static void q4_k(const uint8_t *b, float *out) { /* d, dmin; scales, mins; 128 n
     }
 }
 
-static void q5_k(const uint8_t *b, float *out) { /* d, dmin; scales, mins; 32 bytes of fifth bits; 128 nibble pairs */
+/* d, dmin; scales, mins; 32 bytes of fifth bits; 128 nibble pairs */
+static void q5_k(const uint8_t *b, float *out) {
     const uint8_t *high = b + 16, *q = b + 48;
     float d = half_at(b), dmin = half_at(b + 2);
     for (int group = 0; group < 8; group++) {
@@ -107,7 +119,8 @@ static void q5_k(const uint8_t *b, float *out) { /* d, dmin; scales, mins; 32 by
     }
 }
 
-static void q6_k(const uint8_t *b, float *out) { /* 128 nibble pairs; 64 bytes of 2 high bits; 16 int8 scales; d */
+/* 128 nibble pairs; 64 bytes of 2 high bits; 16 int8 scales; d */
+static void q6_k(const uint8_t *b, float *out) {
     const uint8_t *low = b, *high = b + 128, *scales = b + 192;
     float d = half_at(b + 208);
     for (int i = 0; i < 256; i++) {
@@ -121,10 +134,12 @@ static const struct {
     block_fn fn;
     uint16_t elements, bytes;
 } blocks[TSR_DTYPE_COUNT] = {
+    // clang-format off
     [TSR_Q8_0] = {q8_0, 32, 34},   [TSR_Q4_0] = {q4_0, 32, 18},   [TSR_Q4_1] = {q4_1, 32, 20},
     [TSR_Q5_0] = {q5_0, 32, 22},   [TSR_Q5_1] = {q5_1, 32, 24},   [TSR_Q2_K] = {q2_k, 256, 84},
     [TSR_Q3_K] = {q3_k, 256, 110}, [TSR_Q4_K] = {q4_k, 256, 144}, [TSR_Q5_K] = {q5_k, 256, 176},
     [TSR_Q6_K] = {q6_k, 256, 210},
+    // clang-format on
 };
 
 void tsr_block_size(tsr_dtype t, size_t *elements, size_t *bytes) {

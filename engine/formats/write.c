@@ -1,4 +1,5 @@
-/* Writing safetensors and npy: the header first, then each tensor's bytes, under a neighbour's name until whole. */
+/* Writing safetensors and npy: the header first, then each tensor's bytes, under a neighbour's name
+ * until whole. */
 #include "formats/tensor_file.h"
 
 #include <errno.h>
@@ -53,13 +54,16 @@ static bool consistent(const tsr_tensor *t) {
            tsr_mul(n, tsr_dtype_size(t->dtype), &bytes) && bytes == t->bytes;
 }
 
-tsr_status tsr_safetensors_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size) {
+tsr_status tsr_safetensors_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta,
+    size_t metas, char **header, size_t *size) {
     char *text = NULL;
     size_t length = 0, at = 0;
     *header = NULL;
     for (size_t i = 0; i < count; i++)
         if (!consistent(&tensors[i]))
-            return tsr_fail(TSR_ERR_ARGUMENT, "tensor %.150s: shape, type and size do not agree, or the type cannot be written", tensors[i].name);
+            return tsr_fail(TSR_ERR_ARGUMENT,
+                "tensor %.150s: shape, type and size do not agree, or the type cannot be written",
+                tensors[i].name);
     FILE *o = open_memstream(&text, &length);
     if (!o)
         return tsr_fail(TSR_ERR_MEMORY, "no memory for a safetensors header");
@@ -92,11 +96,17 @@ tsr_status tsr_npy_header(const tsr_tensor *t, char **header, size_t *size) {
     *header = NULL;
     if (t->dtype != TSR_F32 || !consistent(t))
         return tsr_fail(TSR_ERR_ARGUMENT, "npy: only whole float32 arrays are written");
-    size_t at = (size_t)snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
+    size_t at =
+        (size_t)snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
     for (int i = 0; i < t->ndim; i++) /* Python wants a comma after a single entry */
-        at += (size_t)snprintf(dict + at, sizeof dict - at, i + 1 < t->ndim ? "%lld, " : i ? "%lld" : "%lld,", (long long)t->dim[i]);
+        at += (size_t)snprintf(dict + at, sizeof dict - at,
+            i + 1 < t->ndim ? "%lld, "
+            : i             ? "%lld"
+                            : "%lld,",
+            (long long)t->dim[i]);
     at += (size_t)snprintf(dict + at, sizeof dict - at, "), }");
-    size_t length = tsr_align(10 + at + 1, 64); /* magic, version, length; the dictionary; a newline */
+    /* Magic, version and length; the dictionary; a newline. */
+    size_t length = tsr_align(10 + at + 1, 64);
     char *text = malloc(length);
     if (!text)
         return tsr_fail(TSR_ERR_MEMORY, "no memory for an npy header");
@@ -113,9 +123,10 @@ tsr_status tsr_npy_header(const tsr_tensor *t, char **header, size_t *size) {
 
 /* ---------------------------------------------------------------- whole files */
 
-/* Header and tensors into path: under path.part until whole, then renamed. What exists and is no regular file
- * (a pipe, /dev/stdout) is written directly, never renamed over. */
-static tsr_status write_file(const char *path, const char *header, size_t size, const tsr_tensor *tensors, size_t count) {
+/* Header and tensors into path: under path.part until whole, then renamed. What exists and is no
+ * regular file (a pipe, /dev/stdout) is written directly, never renamed over. */
+static tsr_status write_file(
+    const char *path, const char *header, size_t size, const tsr_tensor *tensors, size_t count) {
     struct stat st;
     bool direct = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
     char *name = tsr_format_text(direct ? "%s" : "%s.part", path);
@@ -126,7 +137,8 @@ static tsr_status write_file(const char *path, const char *header, size_t size, 
     FILE *o = fopen(name, "wbe");
     bool ok = o && fwrite(header, 1, size, o) == size;
     for (size_t i = 0; ok && i < count; i++)
-        ok = tensors[i].bytes == 0 || fwrite(tensors[i].data, 1, tensors[i].bytes, o) == tensors[i].bytes;
+        ok = tensors[i].bytes == 0 ||
+             fwrite(tensors[i].data, 1, tensors[i].bytes, o) == tensors[i].bytes;
     int e = errno; /* fclose may change it */
     if (o && fclose(o) != 0 && ok) {
         ok = false;
@@ -145,7 +157,8 @@ static tsr_status write_file(const char *path, const char *header, size_t size, 
     return status;
 }
 
-tsr_status tsr_safetensors_write(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas) {
+tsr_status tsr_safetensors_write(
+    const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas) {
     char *header;
     size_t size;
     tsr_status status = tsr_safetensors_header(tensors, count, meta, metas, &header, &size);

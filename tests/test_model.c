@@ -634,3 +634,43 @@ Test(kernels, plain_matrix_product) {
         }
     }
 }
+
+/* ---------------------------------------------------------------- GGUF: the same model in five
+ * layouts */
+
+Test(vae, gguf_files_of_every_layout) {
+    static const char *const files[] = {
+        "bf16_flat_i64", "f16_native", "q4_0_flat_i32", "q5_1_raw", "q8_0_flat_i32"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[512];
+        snprintf(
+            path, sizeof path, "%s/goldens/gguf/tiny_%s.gguf", getenv("TSR_TEST_DATA"), files[i]);
+        tsr_model *m;
+        cr_assert(tsr_model_open(&m, path) == TSR_OK, "%s", tsr_last_error());
+        const tsr_model_info *info = tsr_model_get_info(m);
+        cr_assert(info->tensors == 108 && info->width[3] == 32 && info->decoder_resnets == 2 &&
+                  !info->has_encoder);
+        cr_assert_str_eq(info->container, "gguf");
+        const tsr_half *half = &m->vae->decoder;
+        for (int l = 0; l < half->layers; l++) { /* blocks must be read whole, whatever the rows */
+            const tsr_layer *layer = &half->layer[l];
+            if (layer->kind != TSR_LAYER_CONV)
+                continue;
+            tsr_kernel k;
+            tsr_kernel_describe(&k, half, l, TSR_FOLD_NONE);
+            size_t n = tsr_kernel_weights(&k), taps = (size_t)(k.kt * k.kh * k.kw),
+                   ci = (size_t)k.cin;
+            float *weights = malloc(n * sizeof *weights), *raw = malloc(n * sizeof *raw), bias[128];
+            cr_assert(tsr_kernel_fold(half, &k, tsr_sgemm_plain, weights, bias) == TSR_OK);
+            tsr_tensor_read(layer->weight[0], 0, n, raw);
+            for (size_t e = 0; e < n; e++) {
+                size_t o = e / (ci * taps), c = e / taps % ci, tap = e % taps;
+                cr_assert(weights[(o * taps + tap) * ci + c] == raw[e], "%s, element %zu",
+                    layer->name, e);
+            }
+            free(weights);
+            free(raw);
+        }
+        tsr_model_close(&m);
+    }
+}

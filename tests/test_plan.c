@@ -1,11 +1,20 @@
-/* Tiling arithmetic against the reference's values and by its promises over random shapes; packing; whole plans. */
-#include "plan/pack.h"
-#include "plan/spans.h"
+/* Whole plans: bytes that add up and keep the budget, buffers that never share memory while both live, the published
+ * architecture at the sizes people use. No device: the target is arithmetic. */
+#include "shapes.h"
 
 #include <criterion/criterion.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define GIB (1024.0 * 1024 * 1024)
+
+static double cpu_now(void) { /* others use this machine, too */
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 static uint64_t seed = 1;
 
@@ -14,183 +23,481 @@ static int below(int n) { /* 0 .. n-1 */
     return (int)((seed >> 33) % (uint64_t)n);
 }
 
-/* ---------------------------------------------------------------- spans, seams, fade */
+static tsr_vae *published(void) {
+    return shapes_vae(&(synth_config){.decoder = true});
+}
 
-/* Printed by the Python reference: spans in latents; begins weighted by place (from 1); of spans in pixels, seams
- * 3*begin + end weighted by place, and each span's fade weighted by position + span + 1. */
-static const struct {
-    int total, tile, overlap, n, length;
-    long begins, seams;
-    double fades;
-} reference[] = {
-    {160, 64, 8, 3, 59, 405, 8304, 303996},
-    {90, 64, 8, 2, 49, 82, 1376, 141840},
-    {480, 128, 16, 5, 109, 3711, 90360, 1683836},
-    {270, 128, 16, 3, 101, 677, 13936, 875876},
-    {19, 8, 2, 3, 8, 45, 960, 5088},
-    {23, 8, 4, 5, 8, 151, 4008, 6344},
-    {1, 1, 0, 1, 1, 0, 0, 36},
-    {64, 64, 32, 1, 64, 0, 0, 131328},
-    {65, 64, 32, 2, 49, 32, 912, 102440},
-    {7, 1, 0, 7, 1, 112, 2912, 420},
-    {100, 10, 5, 19, 10, 11400, 344280, 39600},
-    {101, 10, 5, 20, 10, 12733, 386896, 40400},
-    {33, 4, 1, 11, 4, 1275, 36168, 5672},
-    {240, 64, 8, 5, 55, 1852, 45152, 427196},
-    {136, 64, 8, 3, 51, 341, 7024, 223580},
-    {12, 8, 3, 2, 8, 8, 160, 3168},
-    {1942, 83, 9, 27, 81, 468975, 14229696, 5243396},
-    {1334, 102, 3, 14, 99, 86450, 2492672, 4300816},
-    {1682, 19, 8, 153, 19, 13061078, 414633160, 2052036},
-    {749, 25, 9, 47, 25, 544464, 16958488, 740012},
-    {1864, 15, 3, 156, 15, 15095005, 478722080, 2057856},
-    {144, 108, 15, 2, 80, 128, 2176, 369792},
-    {1129, 24, 6, 63, 24, 1485128, 46506760, 1151576},
-    {1694, 16, 1, 113, 16, 7205128, 227581776, 1633008},
-    {1941, 150, 7, 14, 146, 125657, 3624712, 9177048},
-    {1200, 148, 50, 12, 146, 54807, 1577952, 5664000},
-    {2000, 13, 1, 167, 13, 18582270, 589437592, 2167996},
-    {1141, 12, 6, 190, 12, 13656915, 434462360, 1305304},
-    {632, 147, 71, 8, 142, 11760, 330176, 2892032},
-    {129, 183, 72, 1, 129, 0, 0, 533028},
-    {1394, 128, 54, 19, 125, 160785, 4833792, 5681908},
+static tsr_vae *small(void) {
+    return shapes_vae(&(synth_config){.channels = {32, 64, 64}, .layers = 1, .latent = 8, .decoder = true});
+}
+
+static tsr_plan *must_plan(const tsr_vae *v, const tsr_target *t, tsr_extent e, const tsr_plan_params *params) {
+    tsr_plan *p;
+    tsr_status status = tsr_plan_make(&p, &v->decoder, t, &e, params);
+    cr_assert_eq(status, TSR_OK, "%s", tsr_last_error());
+    return p;
+}
+
+static tsr_status status_of(const tsr_vae *v, const tsr_target *t, tsr_extent e, const tsr_plan_params *params) {
+    tsr_plan *p;
+    tsr_status status = tsr_plan_make(&p, &v->decoder, t, &e, params);
+    cr_assert(status == TSR_OK || !p);
+    tsr_plan_free(&p);
+    return status;
+}
+
+/* ---------------------------------------------------------------- what every plan promises */
+
+struct piece {
+    size_t at, bytes;
+    int first, last;
 };
 
-Test(spans, agree_with_the_reference) {
-    for (size_t c = 0; c < sizeof reference / sizeof *reference; c++) {
-        tsr_span s[256], cut[256];
-        int n = tsr_spans(reference[c].total, reference[c].tile, reference[c].overlap, s, 256);
-        cr_assert_eq(n, reference[c].n, "case %zu", c);
-        cr_assert_eq(s[0].end, reference[c].length);
-        long begins = 0, seams = 0;
-        for (int i = 0; i < n; i++) {
-            begins += (i + 1L) * s[i].begin;
-            s[i] = (tsr_span){8 * s[i].begin, 8 * s[i].end};
-        }
-        tsr_seams(s, n, cut);
-        for (int i = 0; i + 1 < n; i++)
-            seams += (i + 1L) * (3 * cut[i].begin + cut[i].end);
-        double fades = 0;
-        for (int i = 0; i < n; i++) {
-            float w[2048];
-            tsr_fade(s, n, i, w);
-            for (int x = 0; x < s[i].end - s[i].begin; x++)
-                fades += (double)w[x] * (x + 1 + i);
-        }
-        cr_assert_eq(begins, reference[c].begins, "case %zu", c);
-        cr_assert_eq(seams, reference[c].seams, "case %zu", c);
-        cr_assert(fabs(fades - reference[c].fades) < 1e-7 * reference[c].fades, "case %zu: %.9g, expected %.9g", c, fades,
-            reference[c].fades);
-    }
-}
-
-Test(spans, fade_is_the_reference_s_raised_cosine) {
-    static const double want[] = {0.0010705383806982605, 0.009607359398784385, 0.026534935252447156, 0.05156362923365587,
-        0.08426519384872738, 0.12408009626051131, 0.17032709244996552, 0.22221488349019886};
-    tsr_span s[4] = {{0, 56}, {32, 88}, {64, 120}, {96, 152}};
-    float w[56];
-    tsr_fade(s, 4, 1, w);
-    for (int i = 0; i < 8; i++)
-        cr_assert(fabs((double)w[i] - want[i]) < 1e-7);
-}
-
-Test(spans, keep_their_promises) {
-    enum { MOST = 4096 };
-    static tsr_span s[MOST], cut[MOST];
-    static float sum[1 << 16], w[1 << 16];
-    static int touched[1 << 16];
-    for (int c = 0; c < 10000; c++) {
-        int total = 1 + below(c % 2 ? 60 : 2000), tile = 1 + below(c % 3 ? 40 : 600), overlap = below(tile / 2 + 1);
-        int unit = 1 + below(3);
-        int n = tsr_spans(total, tile, overlap, s, MOST), length = tsr_span_length(total, tile, overlap);
-        cr_assert(n <= MOST && length <= tile && length <= total);
-        cr_assert(s[0].begin == 0 && s[n - 1].end == total, "%d %d %d", total, tile, overlap);
-        for (int i = 0; i < n; i++) {
-            cr_assert_eq(s[i].end - s[i].begin, length);
-            cr_assert(i == 0 || s[i - 1].end - s[i].begin >= overlap);
-            cr_assert(i == 0 || s[i].begin > s[i - 1].begin);
-        }
-        if (n > 1) /* one fewer does not do */
-            cr_assert((int64_t)(n - 1) * tile - (int64_t)(n - 2) * overlap < total);
-        for (int i = 0; i < n; i++)
-            s[i] = (tsr_span){unit * s[i].begin, unit * s[i].end};
-        tsr_seams(s, n, cut);
-        for (int i = 0; i + 1 < n; i++) {
-            cr_assert(cut[i].begin <= cut[i].end);
-            cr_assert(i == 0 || cut[i - 1].end <= cut[i].begin, "seams meet: %d %d %d", total, tile, overlap);
-        }
-        memset(sum, 0, sizeof *sum * (size_t)(unit * total));
-        memset(touched, 0, sizeof *touched * (size_t)(unit * total));
-        for (int i = 0; i < n; i++) {
-            tsr_fade(s, n, i, w);
-            for (int x = s[i].begin; x < s[i].end; x++) {
-                float v = w[x - s[i].begin];
-                cr_assert(v >= 0 && v <= 1);
-                sum[x] += v;
-                touched[x] += v > 0;
-            }
-        }
-        for (int x = 0; x < unit * total; x++)
-            cr_assert(touched[x] <= 2 && fabsf(sum[x] - 1) < 1e-6f, "%d of %d %d %d: %g from %d", x, total, tile, overlap,
-                (double)sum[x], touched[x]);
-    }
-}
-
-Test(spans, huge_axes_do_not_overflow) {
-    tsr_span s[2];
-    int n = tsr_spans(INT32_MAX, 1024, 512, s, 2), length = tsr_span_length(INT32_MAX, 1024, 512);
-    cr_assert(n > INT32_MAX / 1024 && length <= 1024 && s[0].begin == 0 && s[1].begin > 0 && s[1].begin <= 512);
-    cr_assert_eq(tsr_spans(INT32_MAX, 1, 0, s, 2), INT32_MAX);
-    cr_assert_eq(tsr_spans(INT32_MAX, INT32_MAX, INT32_MAX / 2, s, 2), 1);
-}
-
-/* ---------------------------------------------------------------- packing */
-
-static void check_packing(const tsr_life *life, int n, size_t align, const size_t *at, size_t bytes) {
+static void check_apart(const struct piece *piece, int n, size_t room, size_t align) {
     for (int i = 0; i < n; i++) {
-        cr_assert(at[i] % align == 0 && at[i] + life[i].bytes <= bytes);
-        for (int j = 0; j < i; j++) {
-            bool together = life[i].first <= life[j].last && life[j].first <= life[i].last;
-            bool apart = at[i] + life[i].bytes <= at[j] || at[j] + life[j].bytes <= at[i];
-            cr_assert(!together || apart, "buffers %d and %d overlap", i, j);
-        }
+        cr_assert(piece[i].at % align == 0 && piece[i].at + piece[i].bytes <= room);
+        for (int j = 0; j < i; j++)
+            cr_assert(piece[i].last < piece[j].first || piece[j].last < piece[i].first ||
+                      piece[i].at + piece[i].bytes <= piece[j].at || piece[j].at + piece[j].bytes <= piece[i].at,
+                "pieces %d and %d share memory while both live", i, j);
     }
 }
 
-Test(pack, never_overlaps_what_lives_together) {
-    double worst = 1;
-    for (int c = 0; c < 10000; c++) {
-        enum { MOST = 60 };
-        tsr_life life[MOST];
-        size_t at[MOST], bytes, align = (size_t)1 << below(9);
-        int n = below(MOST + 1), ops = 1 + below(80);
-        for (int i = 0; i < n; i++) {
-            int first = below(ops), length = below(c % 2 ? 6 : ops);
-            life[i] = (tsr_life){(size_t)below(1 << below(24)), first, first + length < ops ? first + length : ops - 1};
-        }
-        cr_assert_eq(tsr_pack(life, n, align, c % 4, at, &bytes), TSR_OK);
-        size_t bound = tsr_pack_bound(life, n, align);
-        check_packing(life, n, align, at, bytes);
-        cr_assert_geq(bytes, bound);
-        if (bound && (double)bytes / (double)bound > worst)
-            worst = (double)bytes / (double)bound;
+static void check_arena(const tsr_plan *p, tsr_step step) {
+    static struct piece pieces[4096];
+    const tsr_program *g = p->program[step];
+    int n = 0;
+    for (int i = 0; i < g->buffers; i++)
+        pieces[n++] = (struct piece){p->buffer_at[step][i], g->buffer[i].bytes, g->buffer[i].first_op, g->buffer[i].last_op};
+    for (int i = 0; i < g->ops; i++) {
+        size_t bytes = p->target.op_scratch ? p->target.op_scratch(p->target.ctx, g, &g->op[i]) : 0;
+        cr_assert_eq(p->scratch_at[step][i] == SIZE_MAX, bytes == 0);
+        if (bytes)
+            pieces[n++] = (struct piece){p->scratch_at[step][i], bytes, i, i};
     }
-    cr_assert_lt(worst, 2.0, "greedy packing of random lifetimes should not be worse than twice the bound");
+    check_apart(pieces, n, p->arena_bytes, p->target.align);
 }
 
-Test(pack, meets_the_bound_of_a_chain) {
-    tsr_life life[100]; /* each layer reads the one before: two alive at a time */
-    size_t at[100], bytes;
-    for (int i = 0; i < 100; i++)
-        life[i] = (tsr_life){(size_t)(1 + below(1000)) << 10, i, i + 1};
-    cr_assert_eq(tsr_pack(life, 100, 256, 8, at, &bytes), TSR_OK);
-    check_packing(life, 100, 256, at, bytes);
-    cr_assert_eq(bytes, tsr_pack_bound(life, 100, 256));
+static void check_weights(const tsr_plan *p) {
+    static struct piece pieces[4096];
+    int n = 0;
+    for (int i = 0; i < p->weights; i++)
+        pieces[n++] = (struct piece){p->weight[i].at, p->weight[i].bytes, 0, 0};
+    for (int i = 0; i < p->half->layers; i++) {
+        cr_assert_eq(p->norm_at[i] == SIZE_MAX, p->half->layer[i].kind != TSR_LAYER_NORM);
+        if (p->norm_at[i] != SIZE_MAX)
+            pieces[n++] = (struct piece){p->norm_at[i], 8 * (size_t)p->half->layer[i].cout, 0, 0};
+    }
+    check_apart(pieces, n, p->weight_bytes, p->target.align);
+    for (tsr_step step = 0; step < TSR_STEP_COUNT; step++)
+        for (int k = 0; p->program[step] && k < p->program[step]->kernels; k++) {
+            const tsr_kernel *a = &p->program[step]->kernel[k], *b = p->weight[p->weight_of[step][k]].kernel;
+            cr_assert(a->layer == b->layer && a->fold == b->fold && a->cin == b->cin && a->cout == b->cout);
+        }
 }
 
-Test(pack, sees_overflow) {
-    tsr_life life[2] = {{SIZE_MAX / 2, 0, 1}, {SIZE_MAX / 2 + 2, 1, 2}};
-    size_t at[2], bytes;
-    cr_assert_eq(tsr_pack(life, 2, 1, 0, at, &bytes), TSR_ERR_UNSUPPORTED);
-    cr_assert_eq(tsr_pack_bound(life, 2, 64), SIZE_MAX);
+static void check_caches(const tsr_plan *p) {
+    static struct piece pieces[4096];
+    for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
+        const tsr_program *g = p->program[step];
+        if (!g || !g->caches)
+            continue;
+        for (int i = 0; i < g->caches; i++)
+                pieces[i] = (struct piece){p->cache_at[i], g->cache[i].bytes, 0, 0};
+        check_apart(pieces, g->caches, p->cache_bytes, p->target.align);
+    }
+}
+
+static void check_axis(const tsr_axis *a, int total, int tile, int factor) {
+    float *sum = calloc((size_t)total * (size_t)factor, sizeof *sum);
+    for (int i = 0; i < a->tiles; i++) {
+        cr_assert_eq(a->latent[i].end - a->latent[i].begin, tile);
+        cr_assert(a->pixel[i].begin == factor * a->latent[i].begin && a->pixel[i].end == factor * a->latent[i].end);
+        cr_assert(a->latent[i].begin >= 0 && a->latent[i].end <= total);
+        for (int x = 0; x < tile * factor; x++)
+            sum[a->pixel[i].begin + x] += a->weight[i * tile * factor + x];
+    }
+    for (int x = 0; x < total * factor; x++)
+        cr_assert(sum[x] > 1 - 1e-6f && sum[x] < 1 + 1e-6f);
+    free(sum);
+}
+
+static void check(const tsr_plan *p) {
+    const tsr_plan_info *i = &p->info;
+    const tsr_plan_bytes *b = &i->bytes;
+    int factor = p->half->space_factor, tiles = i->rows * i->columns, latents = p->end_latent - p->first_latent;
+    cr_assert_eq(b->weights, (int64_t)p->weight_bytes);
+    cr_assert_eq(b->arena, (int64_t)p->arena_bytes);
+    cr_assert_eq(b->caches, (int64_t)p->cache_bytes * p->cache_sets);
+    cr_assert_eq(b->host, (int64_t)p->cache_bytes * p->parked_sets);
+    cr_assert_eq(b->slots, (int64_t)p->slot_bytes * p->slots);
+    cr_assert_eq(b->frames, (int64_t)p->frame_bytes * p->frames_in_flight);
+    cr_assert_eq(b->total, b->weights + b->arena + b->caches + b->slots + b->frames);
+    cr_assert_leq(b->total, i->budget);
+    cr_assert_geq(p->arena_bytes, p->arena_bound);
+    cr_assert_geq(p->slots, 2);
+    cr_assert(p->segment >= 1 && p->segment <= latents);
+    cr_assert(latents == 1 ? !p->cache_at && !p->cache_sets : p->cache_sets == 1 || p->cache_sets == tiles);
+    cr_assert(p->parked_sets == 0 || p->parked_sets == tiles);
+    if (tiles > 1 && p->segment < latents) /* every tile's caches outlive its turn */
+        cr_assert(p->cache_sets == tiles || p->parked_sets == tiles);
+    cr_assert_eq(i->mode == TSR_MODE_TILED, tiles > 1);
+    for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
+        cr_assert_eq(p->program[step] != NULL, (int)step < latents);
+        if (!p->program[step])
+            continue;
+        const tsr_program *g = p->program[step];
+        check_arena(p, step);
+        cr_assert_geq(p->slot_bytes, (size_t)(g->out_frames * 3 * g->out_h) * (size_t)g->out_w * tsr_dtype_size(p->slot_dtype));
+    }
+    check_weights(p);
+    check_caches(p);
+    check_axis(&p->y, i->extent.height, p->tile_h, factor);
+    check_axis(&p->x, i->extent.width, p->tile_w, factor);
+    cr_assert(strlen(i->why) > 0 && strlen(i->runner_up) > 0);
+}
+
+/* ---------------------------------------------------------------- the published architecture */
+
+static const struct {
+    const char *name;
+    int w, h;
+} sizes[] = {{"720p", 160, 90}, {"1080p", 240, 136}, {"4K", 480, 270}};
+
+Test(plan, packs_the_published_decoder_within_5_percent) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    cr_assert_eq(tsr_lookback(&v->decoder), 37);
+    for (int s = 0; s < 3; s++)
+        for (tsr_precision precision = TSR_PRECISION_F32; precision <= TSR_PRECISION_INT8; precision++)
+            for (int joined = 0; joined < 2; joined++) {
+                tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+                params.precision = precision;
+                target.join_heads = joined;
+                tsr_plan *p = must_plan(v, &target, (tsr_extent){3, sizes[s].h, sizes[s].w}, &params);
+                check(p);
+                cr_assert_eq(p->info.mode, TSR_MODE_UNTILED);
+                cr_assert_leq((double)p->arena_bytes, 1.05 * (double)p->arena_bound);
+                if (joined)
+                    printf("%-5s %-4s arena %.2f GiB, bound %.2f GiB; total %.2f GiB\n", sizes[s].name, tsr_precision_name(precision),
+                        (double)p->arena_bytes / GIB, (double)p->arena_bound / GIB, (double)p->info.bytes.total / GIB);
+                tsr_plan_free(&p);
+            }
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, caches_are_those_of_the_cost_model) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    params.precision = TSR_PRECISION_FP16;
+    tsr_plan *p = must_plan(v, &target, (tsr_extent){3, 90, 160}, &params);
+    cr_assert_eq(p->cache_bytes, (size_t)234016 * 90 * 160 * 2, "merged upsamplers, spec 8.5");
+    /* spec 9.6: 4,737,974,272 P + 2048 P^2 a latent; the first and second steps are below and at that */
+    double later = 4737974272.0 * 14400 + 2048.0 * 14400 * 14400;
+    cr_assert(p->info.flops > 2 * later && p->info.flops < 3 * later);
+    tsr_plan_free(&p);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, is_quick) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    double worst = 0, sum = 0;
+    int plans = 0;
+    for (int s = 0; s < 3; s++)
+        for (tsr_precision precision = TSR_PRECISION_F32; precision <= TSR_PRECISION_INT8; precision++)
+            for (double gib = 64; gib > 0.5; gib /= 2) {
+                tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+                params.precision = precision;
+                params.budget = (int64_t)(gib * GIB);
+                double begin = cpu_now();
+                status_of(v, &target, (tsr_extent){100, sizes[s].h, sizes[s].w}, &params);
+                double took = cpu_now() - begin;
+                worst = took > worst ? took : worst;
+                sum += took;
+                plans++;
+            }
+    printf("%d plans, %.1f ms each, the slowest %.1f ms\n", plans, 1e3 * sum / plans, 1e3 * worst);
+    tsr_vae_destroy(&v);
+}
+
+/* ---------------------------------------------------------------- budgets */
+
+static int64_t bytes_named(void) { /* "... (123456 bytes)" */
+    const char *at = strchr(tsr_last_error(), '(');
+    return at ? atoll(at + 1) : -1;
+}
+
+Test(plan, keeps_any_budget_or_names_what_it_needs) {
+    tsr_vae *v = small();
+    tsr_target target = shapes_target();
+    int modes[4] = {0}, refused = 0;
+    for (int c = 0; c < 1500; c++) {
+        tsr_extent e = {1 + below(c % 3 ? 4 : 40), 1 + below(c % 2 ? 24 : 120), 1 + below(c % 5 ? 24 : 120)};
+        tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+        params.precision = TSR_PRECISION_F32 + below(5);
+        params.budget = 500000 + ((int64_t)1 << below(29));
+        params.caches = below(4) ? TSR_CACHES_AUTO : TSR_CACHES_DEVICE;
+        params.untiled = !below(6);
+        if (!params.untiled && !below(3)) {
+            params.tile_width = below(2) ? 8 * (1 + below(20)) : 0;
+            params.tile_height = 8 * (1 + below(20));
+        }
+        if (!below(3))
+            params.overlap_width = params.overlap_height = below(12) * 4;
+        target.join_heads = below(2);
+        target.host_free = below(3) ? 0 : (int64_t)1 << (18 + below(8));
+        tsr_plan *p;
+        tsr_status status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
+        if (status == TSR_ERR_BUDGET && !strstr(tsr_last_error(), "host memory")) {
+            int64_t need = bytes_named();
+            cr_assert_gt(need, params.budget, "%s", tsr_last_error());
+            params.budget = need; /* that much it is */
+            status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
+            refused++;
+        }
+        if (status == TSR_ERR_BUDGET && strstr(tsr_last_error(), "host memory"))
+            continue;
+        cr_assert_eq(status, TSR_OK, "%s", tsr_last_error());
+        check(p);
+        if (params.untiled)
+            cr_assert_eq(p->info.mode, TSR_MODE_UNTILED);
+        cr_assert(!params.tile_height || p->info.tile_height <= params.tile_height);
+        cr_assert(!params.tile_width || p->info.tile_width <= params.tile_width);
+        if (target.host_free)
+            cr_assert_leq(p->info.bytes.host, target.host_free);
+        if (params.caches == TSR_CACHES_DEVICE)
+            cr_assert_eq(p->info.bytes.host, 0);
+        modes[p->info.mode]++;
+        tsr_plan_free(&p);
+    }
+    cr_assert(modes[TSR_MODE_UNTILED] > 100 && modes[TSR_MODE_TILED] > 100 && refused > 100, "the sweep sees every outcome");
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, more_memory_is_never_slower) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    double before = 0;
+    int tiles = 0;
+    for (double gib = 8; gib > 1; gib *= 0.8) { /* tiled: untiled in fine slices takes longer than a few tiles */
+        tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+        params.precision = TSR_PRECISION_FP16;
+        params.budget = (int64_t)(gib * GIB);
+        tsr_plan *p = must_plan(v, &target, (tsr_extent){3, 90, 160}, &params);
+        cr_assert_geq(p->info.seconds, 0.9 * before, "%.1f GiB: %s", gib, p->info.why); /* edges count, too */
+        cr_assert_geq(p->info.rows * p->info.columns + 2, tiles);
+        before = p->info.seconds;
+        tiles = p->info.rows * p->info.columns;
+        tsr_plan_free(&p);
+    }
+    cr_assert_gt(tiles, 8);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, the_budget_comes_from_the_device_where_none_is_given) {
+    tsr_vae *v = small();
+    tsr_target target = shapes_target();
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    tsr_extent e = {2, 16, 16};
+    tsr_plan *p = must_plan(v, &target, e, &params);
+    cr_assert_eq(p->info.budget, INT64_MAX);
+    tsr_plan_free(&p);
+    target.memory_free = 1000000000;
+    target.memory_total = 2000000000;
+    p = must_plan(v, &target, e, &params);
+    cr_assert_eq(p->info.budget, 900000000);
+    tsr_plan_free(&p);
+    params.budget_share = 0.25;
+    p = must_plan(v, &target, e, &params);
+    cr_assert_eq(p->info.budget, 500000000);
+    tsr_plan_free(&p);
+    tsr_vae_destroy(&v);
+}
+
+/* ---------------------------------------------------------------- what a user may fix */
+
+static char logged[4096];
+
+static void log_line(void *user, tsr_log_level level, const char *line) {
+    (void)user;
+    if (level == TSR_LOG_WARN && strlen(logged) + strlen(line) + 2 < sizeof logged)
+        strcat(strcat(logged, line), "\n");
+}
+
+Test(plan, says_when_sizes_are_rounded) {
+    tsr_vae *v = small();
+    int f = v->decoder.space_factor;
+    tsr_target target = shapes_target();
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    params.tile_width = 16 * f + 1;
+    params.tile_height = 16 * f;
+    params.overlap_width = 4 * f;
+    params.overlap_height = 12 * f;
+    tsr_log_set(TSR_LOG_WARN, log_line, NULL);
+    tsr_plan *p = must_plan(v, &target, (tsr_extent){2, 40, 40}, &params);
+    check(p);
+    cr_assert(strstr(logged, "tile size") && strstr(logged, "half"), "%s", logged);
+    cr_assert(p->info.tile_width <= 16 * f && p->info.tile_height <= 16 * f);
+    cr_assert(p->info.overlap_width >= 4 * f && p->info.overlap_height >= 8 * f);
+    tsr_plan_free(&p);
+    *logged = 0;
+    params.tile_width = params.tile_height = 16 * f;
+    params.overlap_width = params.overlap_height = 4 * f;
+    p = must_plan(v, &target, (tsr_extent){2, 40, 40}, &params);
+    cr_assert_str_empty(logged);
+    tsr_plan_free(&p);
+    tsr_log_set(TSR_LOG_ERROR, NULL, NULL);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, refuses_nonsense) {
+    tsr_vae *v = small();
+    tsr_target target = shapes_target();
+    tsr_extent e = {4, 20, 20};
+    const tsr_plan_params plain = TSR_PLAN_PARAMS_DEFAULT;
+    tsr_plan_params bad[6];
+    for (int i = 0; i < 6; i++)
+        bad[i] = plain;
+    bad[0].tile_width = -8;
+    bad[1].overlap_height = -2;
+    bad[2].budget = -1;
+    bad[3].untiled = true, bad[3].tile_height = 64;
+    bad[4].first_frame = 100;
+    bad[5].first_frame = 5, bad[5].end_frame = 5;
+    for (int i = 0; i < 6; i++)
+        cr_assert_eq(status_of(v, &target, e, &bad[i]), TSR_ERR_ARGUMENT, "case %d", i);
+    const tsr_extent none[] = {{0, 8, 8}, {1, -1, 8}, {1, 8, 0}, {INT32_MAX, 8, 8}, {1, INT32_MAX, 8}};
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(status_of(v, &target, none[i], &plain), TSR_ERR_ARGUMENT, "extent %d", i);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, absurd_sizes_are_a_budget_that_no_machine_has) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    const tsr_extent huge[] = {{1, 1000000, 1000000}, {3, 1000000, 1000000}, {200000000, 1000000, 1000000},
+        {3, 1, 200000000}, {3, 200000000, 200000000}};
+    for (int i = 0; i < 5; i++) {
+        tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+        params.precision = TSR_PRECISION_INT8;
+        params.budget = (int64_t)1 << 34;
+        double begin = cpu_now();
+        cr_assert_eq(status_of(v, &target, huge[i], &params), TSR_ERR_BUDGET);
+        printf("%.1f ms: %s\n", 1e3 * (cpu_now() - begin), tsr_last_error());
+        params.untiled = true;
+        cr_assert_eq(status_of(v, &target, huge[i], &params), TSR_ERR_BUDGET);
+    }
+    tsr_vae_destroy(&v);
+}
+
+/* ---------------------------------------------------------------- time */
+
+Test(plan, steps_and_weights_are_those_the_video_needs) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    const tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    int64_t weights[5];
+    for (int latents = 1; latents <= 4; latents++) {
+        tsr_plan *p = must_plan(v, &target, (tsr_extent){latents, 8, 8}, &params);
+        check(p);
+        weights[latents] = p->info.bytes.weights;
+        cr_assert_eq(p->info.frames, tsr_frames_of_latents(4, latents));
+        cr_assert_eq(p->info.bytes.caches == 0, latents == 1);
+        tsr_plan_free(&p);
+    }
+    cr_assert(weights[1] < weights[2] && weights[2] < weights[3] && weights[3] == weights[4]);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, a_longer_untiled_video_takes_no_more) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    const tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    tsr_plan *a = must_plan(v, &target, (tsr_extent){5, 90, 160}, &params);
+    tsr_plan *b = must_plan(v, &target, (tsr_extent){425, 90, 160}, &params);
+    cr_assert_eq(a->info.bytes.total, b->info.bytes.total);
+    cr_assert_eq(b->info.frames, 1697);
+    tsr_plan_free(&a);
+    tsr_plan_free(&b);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, frames_asked_for_bound_the_latents_decoded) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    static const struct {
+        int first, end, first_latent, end_latent;
+    } cases[] = {{0, 0, 0, 100}, {0, 1, 0, 1}, {0, 2, 0, 2}, {0, 5, 0, 2}, {0, 6, 0, 3}, {4, 5, 0, 2}, {149, 150, 1, 39},
+        {148, 150, 0, 39}, {396, 397, 62, 100}, {0, 5000, 0, 100}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+        params.first_frame = cases[i].first;
+        params.end_frame = cases[i].end;
+        tsr_plan *p = must_plan(v, &target, (tsr_extent){100, 8, 8}, &params);
+        check(p);
+        cr_assert(p->first_latent == cases[i].first_latent && p->end_latent == cases[i].end_latent,
+            "case %zu: latents %d to %d", i, p->first_latent, p->end_latent);
+        int all = tsr_frames_of_latents(4, 100), end = cases[i].end && cases[i].end < all ? cases[i].end : all;
+        cr_assert_eq(p->info.frames, end - cases[i].first);
+        cr_assert_eq(tsr_plan_step(p, p->first_latent), TSR_STEP_FIRST);
+        tsr_plan_free(&p);
+    }
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, long_tiled_videos_are_cut_into_segments) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    params.precision = TSR_PRECISION_FP16;
+    params.budget = (int64_t)(3 * GIB);
+    tsr_plan *p = must_plan(v, &target, (tsr_extent){425, 90, 160}, &params);
+    check(p);
+    cr_assert_eq(p->info.mode, TSR_MODE_TILED);
+    cr_assert_lt(p->segment, 425);
+    cr_assert_geq(p->frames_in_flight, 4 * p->segment);
+    cr_assert_gt(p->parked_sets, 0);
+    tsr_plan_free(&p);
+    params.caches = TSR_CACHES_DEVICE; /* neither all tiles' caches nor all frames fit into that */
+    cr_assert_eq(status_of(v, &target, (tsr_extent){425, 90, 160}, &params), TSR_ERR_BUDGET);
+    p = must_plan(v, &target, (tsr_extent){20, 90, 160}, &params); /* all frames */
+    check(p);
+    cr_assert(p->parked_sets == 0 && p->segment == 20);
+    tsr_plan_free(&p);
+    params.caches = TSR_CACHES_HOST;
+    p = must_plan(v, &target, (tsr_extent){425, 90, 160}, &params);
+    check(p);
+    cr_assert(p->parked_sets > 0 && p->cache_sets == 1 && p->segment < 425);
+    tsr_plan_free(&p);
+    target.host_free = (int64_t)1 << 30; /* less than the caches of all tiles */
+    params.caches = TSR_CACHES_AUTO;
+    cr_assert_eq(status_of(v, &target, (tsr_extent){425, 90, 160}, &params), TSR_ERR_BUDGET);
+    cr_assert(strstr(tsr_last_error(), "host memory"), "%s", tsr_last_error());
+    tsr_vae_destroy(&v);
+}
+
+/* ---------------------------------------------------------------- words */
+
+Test(plan, is_told_in_words) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    for (double gib = 40; gib > 1; gib /= 2.5) {
+        tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+        params.precision = TSR_PRECISION_FP16;
+        params.budget = (int64_t)(gib * GIB);
+        tsr_plan *p = must_plan(v, &target, (tsr_extent){9, 90, 160}, &params);
+        char *text = tsr_plan_text(p), number[32];
+        cr_assert_not_null(text);
+        cr_assert(strstr(text, p->info.why) && strstr(text, p->info.runner_up));
+        cr_assert(strstr(text, tsr_bytes_text(number, p->info.bytes.total)));
+        for (const char *c = text, *end; *c; c = end + 1) {
+            end = strchr(c, '\n');
+            cr_assert(end && end - c <= 110, "lines end and fit a terminal: %.*s", end ? (int)(end - c) : 10, c);
+        }
+        free(text);
+        tsr_plan_free(&p);
+    }
+    tsr_vae_destroy(&v);
 }

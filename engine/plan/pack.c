@@ -8,19 +8,26 @@
  * the one that came too late, so it goes first in the next round. */
 
 size_t tsr_pack_bound(const tsr_life *life, int n, size_t align) {
-    size_t most = 0, all = 0, rounded;
-    for (int i = 0; i < n; i++) /* after this, no sum of some of them overflows */
+    size_t most = 0, live = 0, all = 0, rounded;
+    int ops = 0;
+    for (int i = 0; i < n; i++) { /* after this, no sum of some of them overflows */
         if (!tsr_add(life[i].bytes, align - 1, &rounded) || !tsr_add(all, rounded, &all))
             return SIZE_MAX;
-    for (int i = 0; i < n; i++) { /* the largest live set begins with one of its members */
-        int now = life[i].first;
-        size_t live = 0;
-        for (int j = 0; j < n; j++)
-            if (life[j].first <= now && now <= life[j].last)
-                live += tsr_align(life[j].bytes, align);
-        if (live > most)
-            most = live;
+        if (life[i].last >= ops)
+            ops = life[i].last + 1;
     }
+    size_t *change = calloc((size_t)ops + 1, sizeof *change); /* of the live bytes at each op, modulo 2^64 */
+    if (!change)
+        return SIZE_MAX;
+    for (int i = 0; i < n; i++) {
+        change[life[i].first] += tsr_align(life[i].bytes, align);
+        change[life[i].last + 1] -= tsr_align(life[i].bytes, align);
+    }
+    for (int op = 0; op < ops; op++) {
+        live += change[op];
+        most = live > most ? live : most;
+    }
+    free(change);
     return most;
 }
 

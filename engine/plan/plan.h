@@ -54,6 +54,18 @@ typedef struct tsr_plan_weight {
     size_t at, bytes;         /* bytes: as kernel_bytes() says */
 } tsr_plan_weight;
 
+/* One way to decode that was weighed. */
+typedef struct tsr_candidate {
+    tsr_mode mode;
+    int tile_h, tile_w, rows, columns; /* tiles in latents */
+    int slice_level;                   /* as in tsr_program_params */
+    int segment, cache_sets, parked_sets, frames; /* as in tsr_plan */
+    tsr_plan_bytes bytes;              /* the arena's are the lower bound; all exact for the chosen */
+    double seconds, transfer;          /* by the roofline, and what of it moves caches: for comparing */
+    bool fits;
+} tsr_candidate;
+enum { TSR_MOST_CANDIDATES = TSR_MAX_LEVELS + 1 + 5 };
+
 struct tsr_plan {
     tsr_plan_info info;
     tsr_plan_params params;
@@ -62,6 +74,7 @@ struct tsr_plan {
     const tsr_half *half;
     tsr_axis y, x;
     int tile_h, tile_w; /* latents; all tiles are equal */
+    int slice_level;
 
     tsr_program *program[TSR_STEP_COUNT]; /* NULL where the video has no such step */
 
@@ -98,6 +111,8 @@ struct tsr_plan {
     int first_latent, end_latent;
     int segment; /* latents */
     char why[256], runner_up[256];
+    int candidates; /* the best of each kind, the chosen one first */
+    tsr_candidate candidate[TSR_MOST_CANDIDATES];
 
     struct tsr_engine *engine; /* the session's: what the plan was made for, and keeps alive */
 };

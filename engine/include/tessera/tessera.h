@@ -171,6 +171,8 @@ typedef struct tsr_plan_info {
     tsr_plan_bytes bytes;
     int64_t budget;
     double flops;                      /* of the whole decode */
+    double seconds;                    /* it is predicted to take; 0: unknown, the device's rates are not */
+    int64_t arena_bound;               /* no arena could be smaller: the largest set of buffers that live together */
     const char *device, *why, *runner_up;
 } tsr_plan_info;
 

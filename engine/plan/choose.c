@@ -1,0 +1,277 @@
+#include "plan/choose.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum {
+    OVERLAP_PIXELS = 64, /* where the user leaves it open: as wide as a quarter of a tile at most */
+    MOST_CUTS = 96,
+    MOST_TILED = 5,
+};
+/* Near an edge that the picture does not have, a tile lacks what is beyond; this many latents at each are counted as
+ * decoded in vain. It keeps tiles large and square, where overlaps alone would like slivers. */
+#define SPOILT 2.0
+#define PARKING_SHARE 0.01 /* segments are long enough that parking takes less than this share of the time */
+
+/* ---------------------------------------------------------------- cutting an axis */
+
+static int overlap_of(const tsr_task *t, int asked_pixels, int tile) {
+    int factor = t->half->space_factor;
+    int most = asked_pixels < 0 && tile > 1 ? (tile + 2) / 4 : tile / 2, want = (asked_pixels < 0 ? OVERLAP_PIXELS : asked_pixels) / factor;
+    return want < most ? want : most;
+}
+
+static tsr_cut cut_of(const tsr_task *t, int asked_overlap, int total, int tile) {
+    tsr_cut c = {.tile = tile, .overlap = overlap_of(t, asked_overlap, tile)};
+    c.length = tsr_span_length(total, tile, c.overlap);
+    c.count = tsr_spans(total, tile, c.overlap, NULL, 0);
+    return c;
+}
+
+/* The smallest tiles that need no more than n. */
+static tsr_cut cut_into(const tsr_task *t, int asked_overlap, int total, int n) {
+    int low = 1, high = total;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (cut_of(t, asked_overlap, total, mid).count <= n)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return cut_of(t, asked_overlap, total, low);
+}
+
+/* The cuts worth looking at, coarsest first: every small number of tiles, then 1 in 5 more each time. */
+static int list_cuts(const tsr_task *t, int asked_tile, int asked_overlap, int total, tsr_cut *out) {
+    int factor = t->half->space_factor, n = 0;
+    if (asked_tile) {
+        out[0] = cut_of(t, asked_overlap, total, asked_tile / factor > 1 ? asked_tile / factor : 1);
+        return 1;
+    }
+    for (int64_t want = 1; n < MOST_CUTS; want += want < 12 ? 1 : want / 5) {
+        tsr_cut c = cut_into(t, asked_overlap, total, want < total ? (int)want : total);
+        if (!n || c.count > out[n - 1].count)
+            out[n++] = c;
+        if (c.length == 1 || want >= total)
+            break;
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------- one candidate */
+
+static void add_up(const tsr_task *t, tsr_candidate *c) {
+    tsr_plan_bytes *b = &c->bytes;
+    b->total = tsr_sat_add(tsr_sat_add(b->weights, b->arena), tsr_sat_add(b->caches, tsr_sat_add(b->slots, b->frames)));
+    int64_t beside = t->target->host_is_device ? tsr_sat_add(b->total, b->host) : b->host;
+    c->fits = tsr_sat_add(b->total, t->slack) <= t->budget && beside <= t->host_budget;
+}
+
+/* The most wanted output frames of a segment. */
+static int frames_of_segment(const tsr_task *t, int segment) {
+    int factor = t->half->time_factor;
+    int64_t first = 1 + (int64_t)factor * (segment - 1), rest = t->latents - segment;
+    int64_t later = (int64_t)factor * (rest < segment ? rest : segment), most = first > later ? first : later;
+    return most < t->wanted ? (int)most : t->wanted;
+}
+
+static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candidate *c, int segment, int64_t sets, int64_t parked) {
+    double tiles = (double)c->rows * c->columns;
+    int segments = (t->latents + segment - 1) / segment;
+    c->segment = (t->latents + segments - 1) / segments; /* balanced */
+    c->cache_sets = cost->cache ? (int)sets : 0;
+    c->parked_sets = cost->cache && segments > 1 ? (int)parked : 0;
+    c->frames = frames_of_segment(t, c->segment);
+    c->bytes.caches = tsr_sat_mul(cost->cache, c->cache_sets);
+    c->bytes.host = tsr_sat_mul(cost->cache, c->parked_sets);
+    c->bytes.frames = tsr_sat_mul(t->frame_bytes, c->frames);
+    c->transfer = tsr_link_seconds(t->target, 2.0 * (double)c->bytes.host * (segments - 1));
+    c->seconds = tiles * cost->seconds + c->transfer;
+    add_up(t, c);
+}
+
+/* Latents that a segment may have where caches are parked: enough to hide the parking, if the frames fit. */
+static int parked_segment(const tsr_task *t, const tsr_tile_cost *cost, const tsr_candidate *c) {
+    int64_t others = tsr_sat_add(tsr_sat_add(c->bytes.weights, c->bytes.arena), tsr_sat_add(c->bytes.slots, cost->cache));
+    int64_t left = t->budget - t->slack - others, a_latent = tsr_sat_mul(t->frame_bytes, t->half->time_factor);
+    int64_t most = left > 0 ? left / a_latent : 0;
+    double enough = ceil(t->latents * tsr_link_seconds(t->target, 2.0 * (double)cost->cache) / (PARKING_SHARE * cost->seconds));
+    if (enough < (double)most)
+        most = (int64_t)enough;
+    return most < 1 ? 1 : most < t->latents ? (int)most : t->latents;
+}
+
+/* Seconds, and what edges are worth. */
+static double price(const tsr_candidate *c) {
+    double spoilt = (c->rows > 1 ? 2 * SPOILT / c->tile_h : 0) + (c->columns > 1 ? 2 * SPOILT / c->tile_w : 0);
+    return c->seconds * (1 + spoilt);
+}
+
+static bool better(const tsr_candidate *a, const tsr_candidate *b) {
+    if (a->fits != b->fits)
+        return a->fits;
+    if (!a->fits)
+        return a->bytes.total < b->bytes.total;
+    double ta = price(a), tb = price(b);
+    if (fabs(ta - tb) > 1e-9 * tb)
+        return ta < tb;
+    return a->bytes.total + a->bytes.host < b->bytes.total + b->bytes.host;
+}
+
+/* The best way to run these tiles: each through the whole video, all caches on the device, or parked. */
+static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level, tsr_candidate *out) {
+    tsr_tile_cost cost;
+    tsr_status status = tsr_tile_measure(t, (tsr_shape){y.length, x.length, slice_level}, &cost);
+    if (status != TSR_OK)
+        return status;
+    int64_t tiles = (int64_t)y.count * x.count;
+    tsr_candidate c = {
+        .mode = tiles > 1 ? TSR_MODE_TILED : TSR_MODE_UNTILED,
+        .tile_h = y.length,
+        .tile_w = x.length,
+        .rows = y.count,
+        .columns = x.count,
+        .slice_level = slice_level,
+        .bytes = {.weights = t->weight_bytes, .arena = cost.arena, .slots = tsr_sat_mul(cost.slot, TSR_SLOTS)},
+    };
+    if (tiles > INT32_MAX) { /* tiny tiles of an absurd picture: its frames fit nowhere */
+        c.bytes.total = INT64_MAX;
+        *out = c;
+        return TSR_OK;
+    }
+    set_segment(t, &cost, &c, tiles > 1 ? t->latents : 1, 1, 0);
+    *out = c;
+    if (tiles == 1 || t->latents == 1)
+        return TSR_OK;
+    set_segment(t, &cost, &c, 1, tiles, 0);
+    if (t->params.caches == TSR_CACHES_HOST || better(&c, out))
+        *out = c;
+    if (t->params.caches != TSR_CACHES_DEVICE) {
+        set_segment(t, &cost, &c, parked_segment(t, &cost, &c), 1, tiles);
+        if (t->params.caches == TSR_CACHES_HOST || better(&c, out))
+            *out = c;
+    }
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- the search */
+
+/* Keeps the best of the list's last `room` places sorted; the worst falls out at the end. */
+static void keep(tsr_choice *choice, int from, int room, const tsr_candidate *c) {
+    tsr_candidate *list = choice->candidate + from;
+    int n = choice->candidates - from, at = n;
+    while (at > 0 && better(c, &list[at - 1]))
+        at--;
+    if (at == room)
+        return;
+    if (n < room)
+        choice->candidates++, n++;
+    for (int i = n - 1; i > at; i--)
+        list[i] = list[i - 1];
+    list[at] = *c;
+}
+
+/* Slice levels from coarse to fine. A step of one frame has nothing to slice. */
+static int finest_slice(const tsr_task *t) {
+    return t->latents > 1 ? 0 : t->half->levels;
+}
+
+/* The coarsest slices that fit, and one finer for comparison. */
+static tsr_status try_untiled(const tsr_task *t, tsr_cut y, tsr_cut x, tsr_choice *choice) {
+    bool fitted = false;
+    for (int level = t->half->levels; level >= finest_slice(t); level--) {
+        tsr_candidate c;
+        tsr_status status = weigh(t, y, x, level, &c);
+        if (status != TSR_OK)
+            return status;
+        keep(choice, 0, TSR_MAX_LEVELS + 1, &c);
+        if (fitted)
+            break;
+        fitted = c.fits;
+    }
+    return TSR_OK;
+}
+
+/* For every number of rows the fewest columns that fit: a staircase, because larger tiles need more. */
+static tsr_status try_tiles(const tsr_task *t, const tsr_cut *y, int ys, const tsr_cut *x, int xs, int slice_level, tsr_choice *choice) {
+    int column = xs - 1, untiled = 0;
+    while (untiled < choice->candidates && choice->candidate[untiled].mode != TSR_MODE_TILED)
+        untiled++;
+    for (int row = 0; row < ys; row++) {
+        tsr_candidate best = {0};
+        bool found = false;
+        for (int k = column; k >= 0; k--) {
+            tsr_candidate c;
+            if (y[row].count == 1 && x[k].count == 1)
+                break;
+            tsr_status status = weigh(t, y[row], x[k], slice_level, &c);
+            if (status != TSR_OK)
+                return status;
+            if (found && !c.fits)
+                break;
+            best = c;
+            found = true;
+            column = k;
+            if (!c.fits)
+                break;
+        }
+        if (found)
+            keep(choice, untiled, MOST_TILED, &best);
+    }
+    return TSR_OK;
+}
+
+static tsr_status too_small(const tsr_task *t, const tsr_candidate *c) {
+    char what[64] = "decoding untiled", need[32], have[32];
+    if (c->mode == TSR_MODE_TILED)
+        snprintf(what, sizeof what, "decoding in tiles of %dx%d pixels", c->tile_w * t->half->space_factor,
+            c->tile_h * t->half->space_factor);
+    int64_t total = tsr_sat_add(c->bytes.total, t->slack);
+    if (total == INT64_MAX)
+        return tsr_fail(TSR_ERR_BUDGET, "plan: %s: a latent of %dx%d takes more memory than can be counted; decode a smaller one",
+            what, t->extent.width, t->extent.height);
+    if (total <= t->budget)
+        return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes) of host memory for parked caches, %s are free; "
+            "decode fewer frames, or keep caches on the device", what, tsr_bytes_text(need, c->bytes.host),
+            (long long)c->bytes.host, tsr_bytes_text(have, t->host_budget));
+    const tsr_plan_params *p = &t->params;
+    return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes), the budget is %s; raise it%s", what,
+        tsr_bytes_text(need, total), (long long)total, tsr_bytes_text(have, t->budget),
+        p->untiled ? ", or allow tiles" : p->tile_width || p->tile_height ? ", or ask for smaller tiles" : "");
+}
+
+static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
+    for (int i = 0; i < n; i++)
+        if (cut[i].count == count)
+            return cut[i];
+    return cut[0]; /* not reached */
+}
+
+tsr_status tsr_choose(const tsr_task *t, tsr_choice *out) {
+    tsr_cut y[MOST_CUTS], x[MOST_CUTS];
+    int ys = list_cuts(t, t->params.tile_height, t->params.overlap_height, t->extent.height, y);
+    int xs = list_cuts(t, t->params.tile_width, t->params.overlap_width, t->extent.width, x);
+    bool whole = y[0].count == 1 && x[0].count == 1;
+    tsr_status status = TSR_OK;
+    out->candidates = 0;
+    if (whole)
+        TSR_TRY(try_untiled(t, y[0], x[0], out));
+    if (!t->params.untiled && !(whole && out->candidate[0].fits)) {
+        int finest = finest_slice(t) < t->half->levels ? t->half->levels - 2 : t->half->levels;
+        for (int level = t->half->levels; level >= (finest < 0 ? 0 : finest); level--)
+            TSR_TRY(try_tiles(t, y, ys, x, xs, level, out));
+    }
+    for (int i = 1; i < out->candidates; i++) /* the best of the tiled before the untiled that do not fit */
+        if (better(&out->candidate[i], &out->candidate[0])) {
+            tsr_candidate best = out->candidate[i];
+            out->candidate[i] = out->candidate[0];
+            out->candidate[0] = best;
+        }
+    const tsr_candidate *c = &out->candidate[0];
+    if (!c->fits)
+        TSR_TRY(too_small(t, c));
+    out->y = find_cut(y, ys, c->rows);
+    out->x = find_cut(x, xs, c->columns);
+error:
+    return status;
+}

@@ -1,0 +1,159 @@
+#include "plan/describe.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---------------------------------------------------------------- one line each */
+
+static int pixels(const tsr_plan *p, int latents) {
+    return latents * p->half->space_factor;
+}
+
+const char *tsr_candidate_text(char buf[128], const tsr_plan *p, const tsr_candidate *c) {
+    char slices[48] = "", tiles[64] = "untiled";
+    if (c->slice_level < p->half->levels)
+        snprintf(slices, sizeof slices, c->slice_level ? ", level %d up frame by frame" : ", frame by frame", c->slice_level);
+    if (c->mode == TSR_MODE_TILED)
+        snprintf(tiles, sizeof tiles, "%dx%d tiles of %dx%d", c->columns, c->rows, pixels(p, c->tile_w), pixels(p, c->tile_h));
+    snprintf(buf, 128, "%s%s%s", tiles, slices, c->parked_sets ? ", caches parked" : "");
+    return buf;
+}
+
+/* The cheapest untiled way that was weighed, whether it fits or not; NULL where none was. */
+static const tsr_candidate *least_untiled(const tsr_plan *p) {
+    const tsr_candidate *least = NULL;
+    for (int i = 0; i < p->candidates; i++)
+        if (p->candidate[i].mode != TSR_MODE_TILED && (!least || p->candidate[i].bytes.total < least->bytes.total))
+            least = &p->candidate[i];
+    return least;
+}
+
+static const tsr_candidate *second(const tsr_plan *p) {
+    for (int i = 1; i < p->candidates; i++)
+        if (p->candidate[i].fits)
+            return &p->candidate[i];
+    return NULL;
+}
+
+void tsr_plan_explain(tsr_plan *p) {
+    const tsr_candidate *c = &p->candidate[0], *untiled = least_untiled(p), *next = second(p);
+    char need[32], have[32], text[128];
+    tsr_bytes_text(have, p->info.budget);
+    if (c->mode == TSR_MODE_UNTILED)
+        snprintf(p->why, sizeof p->why, p->info.budget == INT64_MAX ? "untiled, no budget to keep" : "untiled fits into %s: no seams", have);
+    else if (p->params.tile_width || p->params.tile_height)
+        snprintf(p->why, sizeof p->why, "the tile size asked for");
+    else if (untiled)
+        snprintf(p->why, sizeof p->why, "untiled needs %s, the budget is %s; these tiles cost least time and seams",
+            tsr_bytes_text(need, untiled->bytes.total), have);
+    if (next) {
+        tsr_candidate_text(text, p, next);
+        snprintf(p->runner_up, sizeof p->runner_up, "%s: %s, %+.1f%% time", text, tsr_bytes_text(need, next->bytes.total),
+            100 * (next->seconds / c->seconds - 1));
+    } else {
+        snprintf(p->runner_up, sizeof p->runner_up, "none that fits");
+    }
+}
+
+/* ---------------------------------------------------------------- the table */
+
+static void line(FILE *f, const char *name, int64_t bytes, int64_t total, const char *note) {
+    char text[32];
+    fprintf(f, "  %-10s %10s  %5.1f%%  %s\n", name, tsr_bytes_text(text, bytes),
+        total ? 100.0 * (double)bytes / (double)total : 0, note);
+}
+
+static void flops_text(char buf[32], double flops) {
+    snprintf(buf, 32, flops >= 1e12 ? "%.2f TFLOP" : "%.1f GFLOP", flops >= 1e12 ? flops / 1e12 : flops / 1e9);
+}
+
+static void heading(FILE *f, const tsr_plan *p) {
+    const tsr_plan_info *i = &p->info;
+    char text[128];
+    fprintf(f, "%dx%d, %d frames, from %d latents of %dx%d; %s on %s\n", i->width, i->height, i->frames,
+        p->end_latent - p->first_latent, i->extent.width, i->extent.height, tsr_precision_name(i->precision), i->device);
+    fprintf(f, "\nchosen      %s\n", tsr_candidate_text(text, p, &p->candidate[0]));
+    if (i->mode == TSR_MODE_TILED)
+        fprintf(f, "            overlapping by at least %dx%d pixels, in segments of %d latents\n", i->overlap_width, i->overlap_height, i->segment);
+    fprintf(f, "because     %s\nrunner-up   %s\n", i->why, i->runner_up);
+}
+
+static void memory(FILE *f, const tsr_plan *p) {
+    const tsr_plan_bytes *b = &p->info.bytes;
+    char note[96], text[32];
+    fprintf(f, "\nmemory on the device\n");
+    snprintf(note, sizeof note, "%d kernels", p->weights);
+    line(f, "weights", b->weights, b->total, note);
+    snprintf(note, sizeof note, "no packing is below %s", tsr_bytes_text(text, p->info.arena_bound));
+    line(f, "arena", b->arena, b->total, note);
+    snprintf(note, sizeof note, "%d x %s", p->cache_sets, tsr_bytes_text(text, (int64_t)p->cache_bytes));
+    line(f, "caches", b->caches, b->total, p->cache_sets ? note : "none: a single latent");
+    snprintf(note, sizeof note, "%d x %s, %s", p->slots, tsr_bytes_text(text, (int64_t)p->slot_bytes), tsr_dtype_name(p->slot_dtype));
+    line(f, "slots", b->slots, b->total, note);
+    snprintf(note, sizeof note, "%d x %s, %s", p->frames_in_flight, tsr_bytes_text(text, (int64_t)p->frame_bytes), tsr_dtype_name(p->frame_dtype));
+    line(f, "frames", b->frames, b->total, note);
+    if (p->info.budget == INT64_MAX)
+        snprintf(note, sizeof note, "no budget");
+    else
+        snprintf(note, sizeof note, "of %s", tsr_bytes_text(text, p->info.budget));
+    line(f, "total", b->total, b->total, note);
+    if (b->host)
+        fprintf(f, "  %-10s %10s          parked caches of %d tiles\n", "host", tsr_bytes_text(text, b->host), p->parked_sets);
+}
+
+static void work(FILE *f, const tsr_plan *p) {
+    char text[32];
+    flops_text(text, p->info.flops);
+    fprintf(f, "\nwork        %s", text);
+    if (p->info.seconds > 0)
+        fprintf(f, ", about %.3g s", p->info.seconds);
+    fprintf(f, "\n");
+}
+
+static void weighed(FILE *f, const tsr_plan *p) {
+    char text[128], bytes[32];
+    fprintf(f, "\nweighed     %-56s %10s %9s\n", "", "memory", "time");
+    for (int i = 0; i < p->candidates; i++) {
+        const tsr_candidate *c = &p->candidate[i];
+        fprintf(f, "  %-8s  %-56s %10s", i == 0 ? "chosen" : c->fits ? "fits" : "too big", tsr_candidate_text(text, p, c),
+            c->bytes.total == INT64_MAX ? "no end" : tsr_bytes_text(bytes, c->bytes.total));
+        if (c->bytes.total < INT64_MAX)
+            fprintf(f, " %8.1f%%", 100 * c->seconds / p->candidate[0].seconds);
+        fprintf(f, "\n");
+    }
+}
+
+/* What a budget of one byte less than this plan takes would lead to. */
+static void with_less(FILE *f, const tsr_plan *p) {
+    char text[128], bytes[32], below[32];
+    tsr_plan_params params = p->params;
+    params.budget = p->info.bytes.total - 1;
+    tsr_plan *less;
+    tsr_bytes_text(below, p->info.bytes.total);
+    if (tsr_plan_make(&less, p->half, &p->target, &p->info.extent, &params) == TSR_OK) {
+        const tsr_candidate *c = &less->candidate[0];
+        fprintf(f, "\nbelow %s: %s, %s, %+.1f%% time\n", below, tsr_candidate_text(text, less, c),
+            tsr_bytes_text(bytes, c->bytes.total), 100 * (c->seconds / p->candidate[0].seconds - 1));
+        tsr_plan_free(&less);
+    } else {
+        fprintf(f, "\nbelow %s: not possible\n", below);
+    }
+}
+
+char *tsr_plan_text(const tsr_plan *p) {
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f)
+        return NULL;
+    heading(f, p);
+    memory(f, p);
+    work(f, p);
+    weighed(f, p);
+    with_less(f, p);
+    if (fclose(f)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

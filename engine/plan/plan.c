@@ -1,0 +1,259 @@
+#include "plan/choose.h"
+#include "plan/describe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- what is asked */
+
+int tsr_lookback(const tsr_half *d) {
+    /* The oldest frame that a late latent's first output frame sees, layer by layer back to the latent. */
+    const int64_t latent = 1 << 20;
+    int64_t frame = d->time_factor * (latent - 1) + 1;
+    for (int b = d->blocks - 1; b >= 0; b--) {
+        const tsr_block *block = &d->block[b];
+        for (int i = 4; i >= 0; i--) {
+            if (block->layer[i] < 0)
+                continue;
+            const tsr_layer *l = &d->layer[block->layer[i]];
+            if (block->kind == TSR_BLOCK_UPSAMPLE && l->zt == 2)
+                frame = (frame - (l->kt - 2)) / 2; /* output s is virtual frame s + 1 of the doubled input */
+            else if (l->kind == TSR_LAYER_CONV || l->kind == TSR_LAYER_UPSAMPLE)
+                frame -= l->kt - 1;
+        }
+    }
+    return (int)(latent - frame);
+}
+
+static tsr_status check_extent(const tsr_half *half, const tsr_extent *e) {
+    int64_t most = INT32_MAX / (half->space_factor > half->time_factor ? half->space_factor : half->time_factor);
+    if (e->frames < 1 || e->height < 1 || e->width < 1 || e->frames > most || e->height > most || e->width > most)
+        return tsr_fail(TSR_ERR_ARGUMENT, "plan: a latent of %dx%dx%d (width, height, frames): each must be 1 to %lld",
+            e->width, e->height, e->frames, (long long)most);
+    return TSR_OK;
+}
+
+static tsr_status check_tiles(const tsr_half *half, tsr_plan_params *p) {
+    if (p->tile_width < 0 || p->tile_height < 0 || p->overlap_width < -1 || p->overlap_height < -1 || p->budget < 0)
+        return tsr_fail(TSR_ERR_ARGUMENT, "plan: tile sizes, overlaps and budgets are not negative");
+    if (p->untiled && (p->tile_width || p->tile_height))
+        return tsr_fail(TSR_ERR_ARGUMENT, "plan: tiles are forbidden, and a tile size is given; choose one");
+    int f = half->space_factor, *tile[2] = {&p->tile_width, &p->tile_height};
+    int *overlap[2] = {&p->overlap_width, &p->overlap_height};
+    for (int i = 0; i < 2; i++) {
+        int t = *tile[i], down = t < f ? f : t / f * f, o = *overlap[i];
+        if (t && t != down) {
+            tsr_log(TSR_LOG_WARN, "plan: tile size %d becomes %d, a multiple of %d", t, down, f);
+            *tile[i] = t = down;
+        }
+        if (o > 0 && o % f)
+            tsr_log(TSR_LOG_WARN, "plan: overlap %d becomes %d, a multiple of %d", o, o / f * f, f);
+        if (o > 0)
+            o = o / f * f;
+        if (t && o > t / (2 * f) * f) {
+            tsr_log(TSR_LOG_WARN, "plan: overlap %d becomes %d, at most half of the tile's %d", o, t / (2 * f) * f, t);
+            o = t / (2 * f) * f;
+        }
+        *overlap[i] = o;
+    }
+    return TSR_OK;
+}
+
+static tsr_status set_frames(tsr_task *t) {
+    int factor = t->half->time_factor, frames = tsr_frames_of_latents(factor, t->extent.frames);
+    tsr_plan_params *p = &t->params;
+    if (!p->end_frame || p->end_frame > frames) {
+        if (p->end_frame)
+            tsr_log(TSR_LOG_WARN, "plan: frames up to %d are asked for, the video has %d", p->end_frame, frames);
+        p->end_frame = frames;
+    }
+    if (p->first_frame < 0 || p->first_frame >= p->end_frame)
+        return tsr_fail(TSR_ERR_ARGUMENT, "plan: frames %d to %d of a video of %d: nothing to decode", p->first_frame,
+            p->end_frame, frames);
+    int first = (p->first_frame + factor - 1) / factor, back = tsr_lookback(t->half);
+    t->first_latent = first > back ? first - back : 0;
+    t->end_latent = (p->end_frame - 1 + factor - 1) / factor + 1;
+    t->latents = t->end_latent - t->first_latent;
+    t->wanted = p->end_frame - p->first_frame;
+    return TSR_OK;
+}
+
+static void set_budget(tsr_task *t) {
+    const tsr_target *target = t->target;
+    const tsr_plan_params *p = &t->params;
+    t->budget = p->budget > 0                                          ? p->budget
+                : p->budget_share > 0 && target->memory_total > 0      ? (int64_t)(p->budget_share * (double)target->memory_total)
+                : target->memory_free > 0                              ? target->memory_free - target->memory_free / 10
+                                                                       : INT64_MAX;
+    int64_t host = target->host_is_device ? target->memory_free : target->host_free;
+    t->host_budget = host > 0 ? host : INT64_MAX;
+}
+
+static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
+    *t = (tsr_task){.half = half, .target = target, .params = *params, .extent = *extent};
+    tsr_status status;
+    if (!half->present)
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "plan: the model has no decoder");
+    if ((status = check_extent(half, extent)) != TSR_OK || (status = check_tiles(half, &t->params)) != TSR_OK ||
+        (status = set_frames(t)) != TSR_OK)
+        return status;
+    target->numerics(target->ctx, params->precision, half, &t->numerics);
+    if ((status = tsr_task_weights(t, &t->weight_bytes)) != TSR_OK)
+        return status;
+    set_budget(t);
+    int64_t pixels = tsr_sat_mul((int64_t)extent->width * half->space_factor, (int64_t)extent->height * half->space_factor);
+    t->frame_dtype = t->numerics.slot;
+    t->frame_bytes = tsr_sat_mul(pixels, half->out_channels * (int64_t)tsr_dtype_size(t->frame_dtype));
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- the plan of a choice */
+
+static tsr_status lay_axis(const tsr_cut *c, int total, int factor, tsr_axis *a) {
+    a->tiles = c->count;
+    size_t n = (size_t)c->count, pixels = (size_t)c->length * (size_t)factor;
+    a->latent = malloc(n * sizeof *a->latent);
+    a->pixel = malloc(n * sizeof *a->pixel);
+    a->weight = malloc(n * pixels * sizeof *a->weight); /* as many as the frame's side has pixels, twice that at most */
+    if (!a->latent || !a->pixel || !a->weight)
+        return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
+    tsr_spans(total, c->tile, c->overlap, a->latent, c->count);
+    for (size_t i = 0; i < n; i++)
+        a->pixel[i] = (tsr_span){a->latent[i].begin * factor, a->latent[i].end * factor};
+    for (size_t i = 0; i < n; i++)
+        tsr_fade(a->pixel, c->count, (int)i, a->weight + i * pixels);
+    return TSR_OK;
+}
+
+static int overlap_pixels(const tsr_axis *a) { /* the smallest */
+    int least = INT32_MAX;
+    for (int i = 0; i + 1 < a->tiles; i++)
+        if (a->pixel[i].end - a->pixel[i + 1].begin < least)
+            least = a->pixel[i].end - a->pixel[i + 1].begin;
+    return a->tiles > 1 ? least : 0;
+}
+
+/* Exact bytes of the chosen candidate, now that everything has its place. */
+static void settle(tsr_plan *p, tsr_candidate *c) {
+    tsr_plan_bytes *b = &c->bytes;
+    b->weights = (int64_t)p->weight_bytes;
+    b->arena = (int64_t)p->arena_bytes;
+    b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
+}
+
+static tsr_status build(const tsr_task *t, tsr_plan **out) {
+    tsr_choice choice;
+    tsr_status status = tsr_choose(t, &choice);
+    if (status != TSR_OK)
+        return status;
+    tsr_plan *p = calloc(1, sizeof *p);
+    if (!p)
+        return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
+    tsr_candidate *c = &choice.candidate[0];
+    TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level}, p));
+    TSR_TRY(lay_axis(&choice.y, t->extent.height, t->half->space_factor, &p->y));
+    TSR_TRY(lay_axis(&choice.x, t->extent.width, t->half->space_factor, &p->x));
+    settle(p, c);
+    p->half = t->half;
+    p->target = *t->target;
+    p->params = t->params;
+    p->numerics = t->numerics;
+    p->first_latent = t->first_latent;
+    p->end_latent = t->end_latent;
+    p->segment = c->segment;
+    p->cache_sets = c->cache_sets;
+    p->parked_sets = c->parked_sets;
+    p->slots = TSR_SLOTS;
+    p->slot_dtype = t->numerics.slot;
+    p->frames_in_flight = c->frames;
+    p->frame_bytes = (size_t)t->frame_bytes;
+    p->frame_dtype = t->frame_dtype;
+    p->candidates = choice.candidates;
+    memcpy(p->candidate, choice.candidate, sizeof p->candidate);
+    *out = p;
+    return TSR_OK;
+error:
+    tsr_plan_free(&p);
+    return status;
+}
+
+static void fill_info(const tsr_task *t, tsr_plan *p) {
+    const tsr_candidate *c = &p->candidate[0];
+    int factor = t->half->space_factor;
+    double tiles = (double)c->rows * c->columns;
+    bool rates = t->target->bandwidth > 0 &&
+                 (t->target->flops_f32 > 0 || t->target->flops_16 > 0 || t->target->flops_8 > 0);
+    p->info = (tsr_plan_info){
+        .mode = c->mode,
+        .precision = t->numerics.precision,
+        .extent = t->extent,
+        .frames = t->wanted,
+        .width = t->extent.width * factor,
+        .height = t->extent.height * factor,
+        .tile_width = c->tile_w * factor,
+        .tile_height = c->tile_h * factor,
+        .overlap_width = overlap_pixels(&p->x),
+        .overlap_height = overlap_pixels(&p->y),
+        .columns = c->columns,
+        .rows = c->rows,
+        .segment = c->segment,
+        .bytes = c->bytes,
+        .budget = t->budget,
+        .flops = p->info.flops * tiles,
+        .seconds = rates ? p->info.seconds * tiles + c->transfer : 0,
+        .arena_bound = (int64_t)p->arena_bound,
+        .device = p->target.name,
+        .why = p->why,
+        .runner_up = p->runner_up,
+    };
+    tsr_plan_explain(p);
+}
+
+tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
+    tsr_task task;
+    *out = NULL;
+    tsr_status status = set_task(&task, half, target, extent, params);
+    if (status != TSR_OK)
+        return status;
+    /* Candidates are weighed by the lower bound of their arena. Where the packing misses it and that is too much, the
+     * choice is made again with so much to spare. */
+    for (;;) {
+        status = build(&task, out);
+        if (status != TSR_OK)
+            return status;
+        int64_t over = (*out)->candidate[0].bytes.total - task.budget;
+        if (over <= 0)
+            break;
+        tsr_plan_free(out);
+        task.slack += over;
+    }
+    fill_info(&task, *out);
+    return TSR_OK;
+}
+
+void tsr_plan_free(tsr_plan **plan) {
+    tsr_plan *p = *plan;
+    if (!p)
+        return;
+    for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
+        tsr_program_destroy(&p->program[step]);
+        free(p->weight_of[step]);
+        free(p->buffer_at[step]);
+        free(p->scratch_at[step]);
+    }
+    free(p->weight);
+    free(p->norm_at);
+    free(p->cache_at);
+    tsr_axis *axes[] = {&p->y, &p->x};
+    for (int i = 0; i < 2; i++) {
+        free(axes[i]->latent);
+        free(axes[i]->pixel);
+        free(axes[i]->weight);
+    }
+    free(p);
+    *plan = NULL;
+}
+
+const tsr_plan_info *tsr_plan_get_info(const tsr_plan *p) {
+    return &p->info;
+}

@@ -1,0 +1,56 @@
+/* One tile of a shape: its programs, what they take, and where their buffers, kernels and caches lie. */
+#ifndef TSR_TILE_H
+#define TSR_TILE_H
+
+#include "plan/plan.h"
+
+enum { TSR_SLOTS = 2 }; /* one is written while another is blended */
+
+/* What is to be planned; the same for all candidates. */
+typedef struct tsr_task {
+    const tsr_half *half;
+    const tsr_target *target;
+    tsr_plan_params params; /* end_frame resolved */
+    tsr_extent extent;
+    tsr_numerics numerics;
+    int first_latent, end_latent;
+    int latents;                    /* end - first */
+    int wanted;                     /* output frames that leave */
+    int64_t budget, host_budget;    /* bytes; INT64_MAX: none */
+    int64_t slack;                  /* of the budget, for what packing adds to the lower bound */
+    int64_t frame_bytes;
+    tsr_dtype frame_dtype;
+    int64_t weight_bytes;
+} tsr_task;
+
+/* How a tile is run: its shape and how finely a step is sliced. */
+typedef struct tsr_shape {
+    int h, w; /* latents */
+    int slice_level;
+} tsr_shape;
+
+typedef struct tsr_tile_cost {
+    int64_t arena, cache, slot; /* bytes; the arena's is the lower bound */
+    double seconds;             /* of all its latents, as if all were like the last: for comparing */
+} tsr_tile_cost;
+
+/* A step that the task has runs `times` times. */
+int tsr_task_steps(const tsr_task *t, tsr_step step);
+/* The weight block's bytes, which no shape changes. */
+tsr_status tsr_task_weights(const tsr_task *t, int64_t *bytes);
+/* Fills *out from the step that takes most; sizes that overflow are INT64_MAX, which fits nothing. */
+tsr_status tsr_tile_measure(const tsr_task *t, tsr_shape s, tsr_tile_cost *out);
+/* Makes the programs and lays everything out: the plan's programs, weights, arena and caches; info.flops and
+ * info.seconds become those of one tile. */
+tsr_status tsr_tile_lay_out(const tsr_task *t, tsr_shape s, tsr_plan *p);
+
+/* Seconds that the target needs, by the roofline: whichever of arithmetic and traffic takes longer, and starting. */
+double tsr_program_seconds(const tsr_target *target, const tsr_program *p);
+/* The same, of bytes to the host and back; not overlapped with anything. */
+double tsr_link_seconds(const tsr_target *target, double bytes);
+
+/* Sums and products that stop at INT64_MAX. Nothing here is negative. */
+int64_t tsr_sat_add(int64_t a, int64_t b);
+int64_t tsr_sat_mul(int64_t a, int64_t b);
+
+#endif

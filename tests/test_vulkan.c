@@ -1,59 +1,12 @@
-/* Blending and resolving against plain C, the ways memory gets in, failing calls, and silence of the validation layers
- * (synchronization validation included) over all of it. `test_vulkan` with TSR_BENCH=1 also prints speeds. */
-#include "vulkan/internal.h"
+/* Blending and resolving against plain C, submissions, and silence of the validation layers (synchronization validation
+ * included) over all of it. */
+#include "vulkan_help.h"
 
-#include <criterion/criterion.h>
-#include <criterion/parameterized.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-/* ---------------------------------------------------------------- helpers */
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        tsr_status status_ = (call);                                                               \
-        cr_assert(status_ == TSR_OK, "%s: %d, %s", #call, status_, tsr_last_error());              \
-    } while (0)
-
-static int said; /* validation messages, also those after the device is gone */
-
-static void on_log(void *user, tsr_log_level level, const char *line) {
-    (void)user;
-    if (level == TSR_LOG_ERROR) {
-        said++;
-        fprintf(stderr, "%s\n", line);
-    }
-}
-
-/* With validation where it is installed; skips the test where there is no Vulkan at all. */
-static tsr_vk *make(bool no_import) {
-    tsr_vk *vk = NULL;
-    tsr_log_set(TSR_LOG_ERROR, on_log, NULL);
-    tsr_vk_params params = {.index = -1, .validation = true, .no_host_import = no_import};
-    tsr_status status = tsr_vk_create(&vk, &params);
-    if (status == TSR_ERR_UNSUPPORTED) {
-        params.validation = false;
-        status = tsr_vk_create(&vk, &params);
-    }
-    if (status == TSR_ERR_DEVICE)
-        cr_skip_test("no Vulkan here: %s", tsr_last_error());
-    cr_assert(status == TSR_OK, "%s", tsr_last_error());
-    return vk;
-}
-
-static void drop(tsr_vk *vk) {
-    cr_assert_eq(tsr_vk_validation_messages(vk), 0);
-    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken - vk->readback[0].b.taken - vk->readback[1].b.taken, 0);
-    tsr_vk_destroy(&vk);
-    cr_assert_null(vk);
-    cr_assert_eq(said, 0, "validation has something to say");
-}
+TestSuite(blend, .fini = no_leaks);
+TestSuite(resolve, .fini = no_leaks);
+TestSuite(submit, .fini = no_leaks);
 
 static uint64_t seed = 1;
 static uint32_t dice(uint32_t n) {
@@ -62,31 +15,6 @@ static uint32_t dice(uint32_t n) {
 }
 static float noise(void) {
     return (float)dice(1 << 24) * (2.4f / (1 << 24)) - 1.2f;
-}
-
-static size_t pages(size_t bytes) {
-    return tsr_align(bytes, 4096);
-}
-
-/* The numbers of a frame as they are: RGB_F32. */
-static const float *read_frame(tsr_vk *vk, tsr_vk_frames *f, int frame) {
-    size_t bytes;
-    OK(tsr_vk_resolve(vk, f, frame, 0, TSR_PIXELS_RGB_F32, false));
-    OK(tsr_vk_submit(vk));
-    const float *p = tsr_vk_pixels(vk, &bytes);
-    cr_assert(p && bytes == (size_t)f->width * (size_t)f->height * 12);
-    return p;
-}
-
-/* A frame holding these f32 numbers exactly, through a slab of its own (to be destroyed by the caller). */
-static tsr_vk_slab *fill_frame(tsr_vk *vk, tsr_vk_frames *f, const float *v, void **memory) {
-    size_t bytes = (size_t)f->width * (size_t)f->height * 12;
-    tsr_vk_slab *s;
-    *memory = tsr_mem_alloc(pages(bytes));
-    memcpy(*memory, v, bytes);
-    OK(tsr_vk_slab_host(vk, *memory, pages(bytes), &s, NULL));
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = f->width, .height = f->height, .frames = f, .first = true}));
-    return s;
 }
 
 /* ---------------------------------------------------------------- blend */
@@ -256,28 +184,36 @@ Test(blend, and_resolve_in_bands_change_nothing) {
     drop(vk);
 }
 
-/* A plane of 130 MiB in f32: more than lavapipe binds at once. */
+/* Planes of 130 MiB in f32, more than lavapipe binds at once; the tile lies across bands. */
 Test(blend, of_planes_beyond_a_binding) {
     tsr_vk *vk = make(false);
-    int w = 6000, h = 5700;
-    size_t plane = (size_t)w * (size_t)h, bytes = pages(plane * 6);
+    int w = 6000, h = 5700, tw = 512, th = 300, x0 = 3600, y0 = 5350;
+#ifdef __SANITIZE_ADDRESS__ /* makes half a gigabyte of fresh pages slow: as many bands of a smaller picture */
+    w /= 4, x0 /= 4;
+    vk->range_most /= 4;
+#endif
+    size_t plane = (size_t)(tw * th), bytes = pages(plane * 6), got_bytes;
     uint16_t *slab = tsr_mem_alloc(bytes);
     for (size_t i = 0; i < plane * 3; i++)
-        slab[i] = (uint16_t)(0x2c00 + (i * 2654435761u >> 20) % 0x1000); /* 1/16 to 1 */
+        slab[i] = (uint16_t)(0x2c00 + dice(0x1000)); /* 1/16 to 1 */
     tsr_vk_slab *s;
     tsr_vk_frames *f;
     OK(tsr_vk_slab_host(vk, slab, bytes, &s, NULL));
     OK(tsr_vk_frames_create(vk, w, h, TSR_F32, 1, &f));
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F16, .width = w, .height = h, .frames = f, .first = true}));
-    OK(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB16, false));
+    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F16, .x = x0, .y = y0, .width = tw, .height = th, .frames = f, .first = true}));
+    OK(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, false));
     OK(tsr_vk_submit(vk));
-    size_t got_bytes;
-    const uint16_t *got = tsr_vk_pixels(vk, &got_bytes);
-    cr_assert_eq(got_bytes, plane * 6);
-    for (size_t i = 0; i < plane * 3; i += 1 + i % 7) {
-        float v = (tsr_f16_to_f32(slab[i % 3 * plane + i / 3]) * 0.5f + 0.5f) * 65535;
-        cr_assert_eq(got[i], (uint16_t)rintf(v), "number %zu", i);
-    }
+    const uint8_t *got = tsr_vk_pixels(vk, &got_bytes);
+    cr_assert_eq(got_bytes, (size_t)w * (size_t)h * 3);
+    size_t wrong = 0;
+    for (int y = 0; y < h; y += y < y0 - 9 ? 7 : 1)
+        for (int x = 0; x < w; x++)
+            for (int c = 0; c < 3; c++) {
+                bool inside = x >= x0 && x < x0 + tw && y >= y0 && y < y0 + th;
+                float v = inside ? tsr_f16_to_f32(slab[(size_t)c * plane + (size_t)((y - y0) * tw + x - x0)]) : 0;
+                wrong += got[((size_t)y * (size_t)w + (size_t)x) * 3 + (size_t)c] != (uint8_t)rintf((v * 0.5f + 0.5f) * 255);
+            }
+    cr_assert_eq(wrong, 0);
     tsr_vk_frames_destroy(vk, &f);
     tsr_vk_slab_destroy(vk, &s);
     tsr_mem_free(slab);
@@ -506,210 +442,4 @@ Test(submit, any_number_of_blends) {
     tsr_vk_frames_destroy(vk, &f);
     tsr_mem_free(slot);
     drop(vk);
-}
-
-/* ---------------------------------------------------------------- sharing */
-
-static int open_fds(void) {
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    while (d && readdir(d))
-        n++;
-    if (d)
-        closedir(d);
-    return n;
-}
-
-/* Memory another Vulkan device exports, blended here: what CUDA's will be. */
-Test(sharing, blends_memory_exported_by_another_device) {
-    tsr_vk *vk = make(false), *other = make(false);
-    if (!vk->memory_import || !other->memory_export)
-        cr_skip_test("memory is not shared by fd here");
-    int before = open_fds(), w = 24, h = 9;
-    size_t n = (size_t)(w * h * 3), export_bytes;
-    tsr_vk_slab *theirs, *ours;
-    tsr_vk_frames *f;
-    tsr_vk_handle handle;
-    void *mapped;
-    OK(tsr_vk_slab_export(other, 3 * n * 2, &theirs, &handle, &export_bytes));
-    cr_assert_geq(export_bytes, 3 * n * 2);
-    cr_assert(other->d.vkMapMemory(other->device, theirs->b.memory, 0, VK_WHOLE_SIZE, 0, &mapped) == VK_SUCCESS);
-    for (size_t i = 0; i < 3 * n; i++)
-        ((uint16_t *)mapped)[i] = tsr_f32_to_f16((float)(i % 509) / 64);
-    OK(tsr_vk_slab_fd(vk, handle, export_bytes, &ours));
-    OK(tsr_vk_frames_create(vk, w, h, TSR_F16, 1, &f));
-    for (int i = 0; i < 2; i++)
-        OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = ours, .dtype = TSR_F16, .slot_frame = i + 1, .width = w, .height = h, .frames = f, .first = !i}));
-    const float *p = read_frame(vk, f, 0);
-    for (size_t i = 0; i < n; i++)
-        cr_assert_float_eq(p[i], (float)((n + i) % 509) / 64 + (float)((2 * n + i) % 509) / 64, 0.008f);
-    tsr_vk_slab_destroy(other, &theirs); /* the importer's memory lives on */
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = ours, .dtype = TSR_F16, .width = w, .height = h, .frames = f, .first = true}));
-    cr_assert_eq(read_frame(vk, f, 0)[n - 1], tsr_f16_to_f32(tsr_f32_to_f16((float)((n - 1) % 509) / 64)));
-    tsr_vk_slab_destroy(vk, &ours);
-    tsr_vk_frames_destroy(vk, &f);
-    cr_assert_eq(open_fds(), before);
-    drop(vk);
-    drop(other);
-}
-
-Test(sharing, a_bad_fd_is_refused_and_closed_once) {
-    tsr_vk *vk = make(false);
-    if (!vk->memory_import || !tsr_vk_is_software(vk))
-        cr_skip_test("what drivers make of a stray fd is only known of lavapipe");
-    int before = open_fds(), plain = memfd_create("plain", MFD_CLOEXEC);
-    tsr_vk_slab *s;
-    cr_assert(!ftruncate(plain, 65536));
-    cr_assert_eq(tsr_vk_slab_fd(vk, plain, 65536, &s), TSR_ERR_DEVICE);
-    cr_assert_null(s);
-    cr_assert_eq(fcntl(plain, F_GETFD), -1);
-    cr_assert_eq(tsr_vk_slab_fd(vk, -1, 65536, &s), TSR_ERR_ARGUMENT);
-    cr_assert_eq(tsr_vk_slab_fd(vk, memfd_create("empty", 0), 0, &s), TSR_ERR_ARGUMENT);
-    cr_assert_eq(open_fds(), before);
-    drop(vk);
-}
-
-Test(sharing, timelines_are_exported_or_say_why_not) {
-    tsr_vk *vk = make(false);
-    tsr_vk_timeline *t = NULL;
-    tsr_vk_handle handle = TSR_VK_NO_HANDLE;
-    tsr_status status = tsr_vk_timeline_create(vk, true, &t);
-    cr_assert_eq(status, vk->timeline_export ? TSR_OK : TSR_ERR_UNSUPPORTED);
-    if (t) {
-        OK(tsr_vk_timeline_export(vk, t, &handle));
-        close(handle);
-        tsr_vk_timeline_destroy(vk, &t);
-        OK(tsr_vk_timeline_export(vk, tsr_vk_progress(vk), &handle));
-        close(handle);
-    } else {
-        cr_assert(strstr(tsr_last_error(), "timeline"), "%s", tsr_last_error());
-        cr_assert_eq(tsr_vk_timeline_export(vk, tsr_vk_progress(vk), &handle), TSR_ERR_UNSUPPORTED);
-        cr_assert_eq(handle, TSR_VK_NO_HANDLE);
-    }
-    drop(vk);
-}
-
-/* ---------------------------------------------------------------- devices */
-
-Test(device, is_chosen_by_rule) {
-    tsr_vk *vk = make(false), *same = NULL;
-    uint8_t uuid[16] = {0};
-    tsr_vk_params params = {.index = vk->index};
-    OK(tsr_vk_create(&same, &params));
-    cr_assert_str_eq(tsr_vk_device_name(same), tsr_vk_device_name(vk));
-    tsr_vk_destroy(&same);
-    params = (tsr_vk_params){.index = -1, .uuid = vk->id.deviceUUID};
-    OK(tsr_vk_create(&same, &params));
-    cr_assert(tsr_vk_is_uuid(same, vk->id.deviceUUID));
-    cr_assert_not(tsr_vk_is_uuid(same, uuid));
-    tsr_vk_destroy(&same);
-    params.uuid = uuid; /* nobody's: the rule goes on */
-    OK(tsr_vk_create(&same, &params));
-    tsr_vk_destroy(&same);
-    params.index = 31;
-    cr_assert_eq(tsr_vk_create(&same, &params), TSR_ERR_ARGUMENT);
-    cr_assert_null(same);
-    drop(vk);
-}
-
-static int lines;
-static void on_line(void *user, const char *key, const char *value) {
-    (void)user;
-    cr_assert(*key && *value);
-    lines++;
-}
-
-Test(device, reports) {
-    tsr_vk *vk = make(false);
-    tsr_vk_report(vk, on_line, NULL);
-    cr_assert_geq(lines, 7);
-    drop(vk);
-}
-
-Test(device, comes_and_goes_without_leaking_fds) {
-    tsr_vk_params params = TSR_VK_PARAMS_DEFAULT;
-    tsr_vk *vk = make(false);
-    drop(vk);
-    int before = 0;
-    for (int i = 0; i < 50; i++) {
-        OK(tsr_vk_create(&vk, &params));
-        tsr_vk_frames *f;
-        tsr_vk_slab *s;
-        void *memory;
-        float v[12] = {0};
-        OK(tsr_vk_frames_create(vk, 2, 2, TSR_F32, 1, &f));
-        s = fill_frame(vk, f, v, &memory);
-        OK(tsr_vk_submit(vk));
-        tsr_vk_slab_destroy(vk, &s);
-        tsr_vk_frames_destroy(vk, &f);
-        tsr_mem_free(memory);
-        tsr_vk_destroy(&vk);
-        if (i == 1)
-            before = open_fds();
-    }
-    cr_assert_eq(open_fds(), before);
-}
-
-/* ---------------------------------------------------------------- failing calls */
-
-/* Everything once; on failure, whatever was made is destroyed. */
-static tsr_status use_all(void) {
-    tsr_status status;
-    tsr_vk *vk = NULL;
-    tsr_vk_slab *s = NULL, *shared = NULL, *back = NULL;
-    tsr_vk_frames *f = NULL;
-    tsr_vk_timeline *t = NULL;
-    tsr_vk_params params = {.index = -1, .validation = true};
-    void *p = tsr_mem_alloc(4096);
-    memset(p, 0, 4096);
-    TSR_TRY(tsr_vk_create(&vk, &params));
-    TSR_TRY(tsr_vk_timeline_create(vk, false, &t));
-    TSR_TRY(tsr_vk_slab_host(vk, p, 4096, &s, NULL));
-    if (vk->memory_export && vk->memory_import) {
-        tsr_vk_handle handle;
-        size_t bytes;
-        TSR_TRY(tsr_vk_slab_export(vk, 4096, &shared, &handle, &bytes));
-        TSR_TRY(tsr_vk_slab_fd(vk, handle, bytes, &back));
-    }
-    TSR_TRY(tsr_vk_frames_create(vk, 8, 8, TSR_F16, 2, &f));
-    for (int i = 0; i < 2; i++) {
-        TSR_TRY(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = 8, .height = 8, .frames = f, .first = true}));
-        TSR_TRY(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, true));
-        TSR_TRY(tsr_vk_submit(vk));
-    }
-    uint64_t value;
-    TSR_TRY(tsr_vk_timeline_signal(vk, t, 1));
-    TSR_TRY(tsr_vk_timeline_value(vk, t, &value));
-error:
-    if (vk) {
-        tsr_vk_timeline_destroy(vk, &t);
-        tsr_vk_frames_destroy(vk, &f);
-        tsr_vk_slab_destroy(vk, &back);
-        tsr_vk_slab_destroy(vk, &shared);
-        tsr_vk_slab_destroy(vk, &s);
-    }
-    tsr_vk_destroy(&vk);
-    tsr_mem_free(p);
-    return status;
-}
-
-Test(failing, at_every_call_is_one_clear_line_and_no_leak) {
-    drop(make(false));
-    OK(use_all());
-    int before = open_fds(), sites = 0, survived = 0;
-    for (bool over = false; !over; sites++) {
-        tsr_vk_fail_at(sites);
-        tsr_status status = use_all();
-        over = tsr_vk_fail_at(-1) >= 0; /* the call that was to fail never came */
-        if (over)
-            break;
-        survived += status == TSR_OK; /* importing pages: copied instead */
-        cr_assert(status == TSR_OK || status == TSR_ERR_DEVICE, "site %d: %s", sites, tsr_last_error());
-        if (status != TSR_OK)
-            cr_assert(strstr(tsr_last_error(), "lost in vk"), "%s", tsr_last_error());
-        cr_assert_eq(open_fds(), before, "site %d", sites);
-        cr_assert_eq(said, 0, "site %d", sites);
-    }
-    cr_assert_gt(sites, 60);
-    cr_assert_leq(survived, 4);
 }

@@ -1,0 +1,206 @@
+/* Devices, memory and semaphores shared with other APIs, failing calls. */
+#include "vulkan_help.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+TestSuite(sharing, .fini = no_leaks);
+TestSuite(device, .fini = no_leaks);
+TestSuite(failing, .fini = no_leaks);
+
+/* ---------------------------------------------------------------- sharing */
+
+/* Memory another Vulkan device exports, blended here: what CUDA's will be. */
+Test(sharing, blends_memory_exported_by_another_device) {
+    tsr_vk *vk = make(false), *other = make(false);
+    if (!vk->memory_import || !other->memory_export)
+        cr_skip_test("memory is not shared by fd here");
+    int before = open_fds(), w = 24, h = 9;
+    size_t n = (size_t)(w * h * 3), export_bytes;
+    tsr_vk_slab *theirs, *ours;
+    tsr_vk_frames *f;
+    tsr_vk_handle handle;
+    void *mapped;
+    OK(tsr_vk_slab_export(other, 3 * n * 2, &theirs, &handle, &export_bytes));
+    cr_assert_geq(export_bytes, 3 * n * 2);
+    cr_assert(other->d.vkMapMemory(other->device, theirs->b.memory, 0, VK_WHOLE_SIZE, 0, &mapped) == VK_SUCCESS);
+    for (size_t i = 0; i < 3 * n; i++)
+        ((uint16_t *)mapped)[i] = tsr_f32_to_f16((float)(i % 509) / 64);
+    OK(tsr_vk_slab_fd(vk, handle, export_bytes, &ours));
+    OK(tsr_vk_frames_create(vk, w, h, TSR_F16, 1, &f));
+    for (int i = 0; i < 2; i++)
+        OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = ours, .dtype = TSR_F16, .slot_frame = i + 1, .width = w, .height = h, .frames = f, .first = !i}));
+    const float *p = read_frame(vk, f, 0);
+    for (size_t i = 0; i < n; i++)
+        cr_assert_float_eq(p[i], (float)((n + i) % 509) / 64 + (float)((2 * n + i) % 509) / 64, 0.008f);
+    tsr_vk_slab_destroy(other, &theirs); /* the importer's memory lives on */
+    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = ours, .dtype = TSR_F16, .width = w, .height = h, .frames = f, .first = true}));
+    cr_assert_eq(read_frame(vk, f, 0)[n - 1], tsr_f16_to_f32(tsr_f32_to_f16((float)((n - 1) % 509) / 64)));
+    tsr_vk_slab_destroy(vk, &ours);
+    tsr_vk_frames_destroy(vk, &f);
+    cr_assert_eq(open_fds(), before);
+    drop(vk);
+    drop(other);
+}
+
+Test(sharing, a_bad_fd_is_refused_and_closed_once) {
+    tsr_vk *vk = make(false);
+    if (!vk->memory_import || !tsr_vk_is_software(vk))
+        cr_skip_test("what drivers make of a stray fd is only known of lavapipe");
+    int before = open_fds(), plain = memfd_create("plain", MFD_CLOEXEC);
+    tsr_vk_slab *s;
+    cr_assert(!ftruncate(plain, 65536));
+    cr_assert_eq(tsr_vk_slab_fd(vk, plain, 65536, &s), TSR_ERR_DEVICE);
+    cr_assert_null(s);
+    cr_assert_eq(fcntl(plain, F_GETFD), -1);
+    cr_assert_eq(tsr_vk_slab_fd(vk, -1, 65536, &s), TSR_ERR_ARGUMENT);
+    cr_assert_eq(tsr_vk_slab_fd(vk, memfd_create("empty", 0), 0, &s), TSR_ERR_ARGUMENT);
+    cr_assert_eq(open_fds(), before);
+    drop(vk);
+}
+
+Test(sharing, timelines_are_exported_or_say_why_not) {
+    tsr_vk *vk = make(false);
+    tsr_vk_timeline *t = NULL;
+    tsr_vk_handle handle = TSR_VK_NO_HANDLE;
+    tsr_status status = tsr_vk_timeline_create(vk, true, &t);
+    cr_assert_eq(status, vk->timeline_export ? TSR_OK : TSR_ERR_UNSUPPORTED);
+    if (t) {
+        OK(tsr_vk_timeline_export(vk, t, &handle));
+        close(handle);
+        tsr_vk_timeline_destroy(vk, &t);
+        OK(tsr_vk_timeline_export(vk, tsr_vk_progress(vk), &handle));
+        close(handle);
+    } else {
+        cr_assert(strstr(tsr_last_error(), "timeline"), "%s", tsr_last_error());
+        cr_assert_eq(tsr_vk_timeline_export(vk, tsr_vk_progress(vk), &handle), TSR_ERR_UNSUPPORTED);
+        cr_assert_eq(handle, TSR_VK_NO_HANDLE);
+    }
+    drop(vk);
+}
+
+/* ---------------------------------------------------------------- devices */
+
+Test(device, is_chosen_by_rule) {
+    tsr_vk *vk = make(false), *same = NULL;
+    uint8_t uuid[16] = {0};
+    tsr_vk_params params = {.index = vk->index};
+    OK(tsr_vk_create(&same, &params));
+    cr_assert_str_eq(tsr_vk_device_name(same), tsr_vk_device_name(vk));
+    tsr_vk_destroy(&same);
+    params = (tsr_vk_params){.index = -1, .uuid = vk->id.deviceUUID};
+    OK(tsr_vk_create(&same, &params));
+    cr_assert(tsr_vk_is_uuid(same, vk->id.deviceUUID));
+    cr_assert_not(tsr_vk_is_uuid(same, uuid));
+    tsr_vk_destroy(&same);
+    params.uuid = uuid; /* nobody's: the rule goes on */
+    OK(tsr_vk_create(&same, &params));
+    tsr_vk_destroy(&same);
+    params.index = 31;
+    cr_assert_eq(tsr_vk_create(&same, &params), TSR_ERR_ARGUMENT);
+    cr_assert_null(same);
+    drop(vk);
+}
+
+static int lines;
+static void on_line(void *user, const char *key, const char *value) {
+    (void)user;
+    cr_assert(*key && *value);
+    lines++;
+}
+
+Test(device, reports) {
+    tsr_vk *vk = make(false);
+    tsr_vk_report(vk, on_line, NULL);
+    cr_assert_geq(lines, 7);
+    drop(vk);
+}
+
+Test(device, comes_and_goes_without_leaking_fds) {
+    tsr_vk_params params = TSR_VK_PARAMS_DEFAULT;
+    tsr_vk *vk = make(false);
+    drop(vk);
+    int before = 0;
+    for (int i = 0; i < 50; i++) {
+        OK(tsr_vk_create(&vk, &params));
+        tsr_vk_frames *f;
+        tsr_vk_slab *s;
+        void *memory;
+        float v[12] = {0};
+        OK(tsr_vk_frames_create(vk, 2, 2, TSR_F32, 1, &f));
+        s = fill_frame(vk, f, v, &memory);
+        OK(tsr_vk_submit(vk));
+        tsr_vk_slab_destroy(vk, &s);
+        tsr_vk_frames_destroy(vk, &f);
+        tsr_mem_free(memory);
+        tsr_vk_destroy(&vk);
+        if (i == 1)
+            before = open_fds();
+    }
+    cr_assert_eq(open_fds(), before);
+}
+
+/* ---------------------------------------------------------------- failing calls */
+
+/* Everything once; on failure, whatever was made is destroyed. */
+static tsr_status use_all(void) {
+    tsr_status status;
+    tsr_vk *vk = NULL;
+    tsr_vk_slab *s = NULL, *shared = NULL, *back = NULL;
+    tsr_vk_frames *f = NULL;
+    tsr_vk_timeline *t = NULL;
+    tsr_vk_params params = {.index = -1, .validation = true};
+    void *p = tsr_mem_alloc(4096);
+    memset(p, 0, 4096);
+    TSR_TRY(tsr_vk_create(&vk, &params));
+    TSR_TRY(tsr_vk_timeline_create(vk, false, &t));
+    TSR_TRY(tsr_vk_slab_host(vk, p, 4096, &s, NULL));
+    if (vk->memory_export && vk->memory_import) {
+        tsr_vk_handle handle;
+        size_t bytes;
+        TSR_TRY(tsr_vk_slab_export(vk, 4096, &shared, &handle, &bytes));
+        TSR_TRY(tsr_vk_slab_fd(vk, handle, bytes, &back));
+    }
+    TSR_TRY(tsr_vk_frames_create(vk, 8, 8, TSR_F16, 2, &f));
+    for (int i = 0; i < 2; i++) {
+        TSR_TRY(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = 8, .height = 8, .frames = f, .first = true}));
+        TSR_TRY(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, true));
+        TSR_TRY(tsr_vk_submit(vk));
+    }
+    uint64_t value;
+    TSR_TRY(tsr_vk_timeline_signal(vk, t, 1));
+    TSR_TRY(tsr_vk_timeline_value(vk, t, &value));
+error:
+    if (vk) {
+        tsr_vk_timeline_destroy(vk, &t);
+        tsr_vk_frames_destroy(vk, &f);
+        tsr_vk_slab_destroy(vk, &back);
+        tsr_vk_slab_destroy(vk, &shared);
+        tsr_vk_slab_destroy(vk, &s);
+    }
+    tsr_vk_destroy(&vk);
+    tsr_mem_free(p);
+    return status;
+}
+
+Test(failing, at_every_call_is_one_clear_line_and_no_leak) {
+    drop(make(false));
+    OK(use_all());
+    int before = open_fds(), sites = 0, survived = 0;
+    for (bool over = false; !over; sites++) {
+        tsr_vk_fail_at(sites);
+        tsr_status status = use_all();
+        over = tsr_vk_fail_at(-1) >= 0; /* the call that was to fail never came */
+        if (over)
+            break;
+        survived += status == TSR_OK; /* importing pages: copied instead */
+        cr_assert(status == TSR_OK || status == TSR_ERR_DEVICE, "site %d: %s", sites, tsr_last_error());
+        if (status != TSR_OK)
+            cr_assert(strstr(tsr_last_error(), "lost in vk"), "%s", tsr_last_error());
+        cr_assert_eq(open_fds(), before, "site %d", sites);
+        cr_assert_eq(said, 0, "site %d", sites);
+    }
+    cr_assert_gt(sites, 60);
+    cr_assert_leq(survived, 4);
+}

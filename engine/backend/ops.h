@@ -1,29 +1,65 @@
 /*
  * The table of ops a CPU tier fills, and what kernelcheck compares. Plain C first (the reference, every entry);
- * a faster tier overwrites what it does better.
+ * a faster tier overrides what it does better.
  *
- * An op is bound once (primitives made, weights packed), then run many times without allocating.
+ * An op is bound once (primitives made) to kernels packed once, then run many times without allocating.
  */
 #ifndef TSR_OPS_H
 #define TSR_OPS_H
 
 #include "model/program.h"
 
+/* A kernel as one tier keeps it. */
+typedef struct tsr_packed {
+    const tsr_kernel *kernel;
+    void *at;     /* kernel_bytes() bytes, 64-aligned; the caller's */
+    void *layout; /* the tier's own record of how it lies there; freed by unpack(). NULL: none */
+} tsr_packed;
+
 /* Everything an op touches, resolved to pointers. Strides follow from the program's buffers. */
 typedef struct tsr_op_io {
     const tsr_program *program;
     const tsr_op *op;
-    const void *in;        /* the buffer `in`, its frame 0 (head frames lie before it) */
-    void *out;             /* the buffer `out`, its frame 0 */
-    const double *stats_in; /* NORM: [frames][groups][2] of the frames of the buffer */
-    double *stats_out;     /* CONV with fused statistics; NULL otherwise */
-    void *cache;           /* CACHE_* */
-    const void *kernel;    /* packed by the same tier's pack() */
+    void *bound;            /* from the tier's bind(); NULL where it has none */
+    const void *in;         /* the buffer `in`, its frame 0 (head frames lie before it) */
+    void *out;              /* the buffer `out`, its frame 0 */
+    const double *stats_in; /* NORM: [in.nt][groups][2], of frames in.t0.. of the buffer */
+    void *cache;            /* CACHE_*, CONV with op->cache >= 0 */
+    const tsr_packed *kernel;  /* CONV: packed by the same tier */
     const float *gamma, *beta; /* NORM: [c] */
-    void *slot;            /* STORE */
+    void *slot;             /* STORE: [out_frames][out_c][out_h][out_w] */
     tsr_dtype slot_dtype;
-    const float *input;    /* INPUT */
-    void *scratch;         /* scratch_bytes() of it */
+    const float *input;     /* INPUT: [in_frames][in_h][in_w][in_c] */
+    void *scratch;          /* scratch() bytes, 64-aligned; holds nothing between runs */
 } tsr_op_io;
+
+/* One way to run one kind of op. */
+typedef struct tsr_op_impl {
+    /* Which ops of the kind it runs. NULL: all. */
+    bool (*can)(const tsr_program *p, const tsr_op *op);
+    size_t (*scratch)(const tsr_program *p, const tsr_op *op); /* NULL: none */
+    tsr_status (*bind)(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel); /* NULL: nothing to do */
+    void (*unbind)(void *bound);
+    tsr_status (*run)(const tsr_op_io *io); /* NULL: the tier lacks the kind */
+} tsr_op_impl;
+
+typedef struct tsr_tier {
+    const char *name;
+    bool (*here)(void); /* the machine has what it needs. NULL: always */
+    tsr_op_impl op[TSR_OP_KINDS];
+
+    tsr_sgemm_fn gemm; /* its matrix product, NULL: none */
+    /* Tiers with CONV. Bytes of a kernel however it is laid out, and the packing: weights and biases as
+     * tsr_kernel_fold leaves them, for the shapes of `op`, one of those that will use it. */
+    size_t (*kernel_bytes)(const tsr_kernel *k, tsr_dtype input);
+    tsr_status (*pack)(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases);
+    void (*unpack)(tsr_packed *k);
+} tsr_tier;
+
+/* The tiers this machine can run: 0 is the reference, faster ones follow. NULL past the last. */
+const tsr_tier *tsr_tier_at(int i);
+/* Of the first `tiers`: the fastest that runs the op, and the fastest matrix product. */
+const tsr_tier *tsr_tier_for(int tiers, const tsr_program *p, const tsr_op *op);
+tsr_sgemm_fn tsr_tier_gemm(int tiers);
 
 #endif

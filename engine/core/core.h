@@ -103,5 +103,7 @@ typedef void (*tsr_range_fn)(void *ctx, size_t begin, size_t end);
 void tsr_parallel_for(size_t n, size_t grain, tsr_range_fn fn, void *ctx);
 int tsr_threads(void);
 void tsr_threads_set(int n); /* 0: one a core */
+/* OpenMP counts threads per calling thread: makes the caller's loops, those of libraries too, use tsr_threads(). */
+void tsr_threads_apply(void);
 
 #endif

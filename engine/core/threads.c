@@ -38,6 +38,10 @@ static void run_part(const job *j, int part) {
 
 void tsr_threads_set(int n) {
     wanted = n;
+    tsr_threads_apply();
+}
+
+void tsr_threads_apply(void) {
     omp_set_num_threads(tsr_threads());
 }
 
@@ -64,6 +68,9 @@ static int workers, next_part, left; /* parts not yet taken by a worker start at
 
 void tsr_threads_set(int n) {
     wanted = n;
+}
+
+void tsr_threads_apply(void) {
 }
 
 /* Takes parts until none is left. Called with the lock held. */

@@ -1,0 +1,33 @@
+/* The CPU backend's own records. */
+#ifndef TSR_CPU_H
+#define TSR_CPU_H
+
+#include "backend/backend.h"
+#include "backend/ops.h"
+
+typedef struct tsr_cpu {
+    tsr_backend base;
+    int tiers;             /* the first so many are used */
+    double gemm, bandwidth; /* FLOP/s, bytes/s, measured when first asked for; 0 before */
+} tsr_cpu;
+
+typedef struct tsr_bound_op {
+    const tsr_tier *tier;
+    tsr_op_io io; /* all but slot, input and, of caches, the set */
+} tsr_bound_op;
+
+struct tsr_exec {
+    const tsr_plan *plan;
+    char *weights, *arena, *caches; /* the plan's blocks */
+    tsr_packed *packed;             /* [plan->weights] */
+    const tsr_tier **packed_by;     /* [plan->weights] */
+    tsr_bound_op *op[TSR_STEP_COUNT]; /* [ops of the program] */
+};
+
+tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan);
+void tsr_exec_destroy(tsr_exec **x);
+tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args);
+/* Frame 0 of a program's buffer, for tests: holds what the op in hand left there. */
+const void *tsr_exec_buffer(const tsr_exec *x, tsr_step step, int buffer);
+
+#endif

@@ -1,0 +1,237 @@
+/* A plan made ready to run: its blocks allocated, kernels packed, ops bound; and the running of a step. */
+#include "backend/cpu/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- weights */
+
+/* Of the ops that use a kernel, the one with the most work: the kernel is packed to suit it. */
+static const tsr_op *largest_user(const tsr_plan *plan, int weight, int *step) {
+    const tsr_op *largest = NULL;
+    double most = -1;
+    for (int s = 0; s < TSR_STEP_COUNT; s++) {
+        const tsr_program *p = plan->program[s];
+        for (int i = 0; p && i < p->ops; i++) {
+            const tsr_op *op = &p->op[i];
+            if (op->kernel < 0 || plan->weight_of[s][op->kernel] != weight || tsr_op_flops(p, op) <= most)
+                continue;
+            most = tsr_op_flops(p, op);
+            largest = op;
+            *step = s;
+        }
+    }
+    return largest;
+}
+
+/* The fastest tier that runs every op which uses the kernel: a kernel is packed for one tier. */
+static const tsr_tier *tier_of_kernel(const tsr_plan *plan, int tiers, int weight) {
+    for (int s = 0; s < TSR_STEP_COUNT; s++) {
+        const tsr_program *p = plan->program[s];
+        for (int i = 0; p && i < p->ops; i++) {
+            const tsr_op *op = &p->op[i];
+            while (op->kernel >= 0 && plan->weight_of[s][op->kernel] == weight && tiers > 1) {
+                const tsr_op_impl *impl = &tsr_tier_at(tiers - 1)->op[TSR_OP_CONV];
+                if (impl->run && (!impl->can || impl->can(p, op)))
+                    break;
+                tiers--;
+            }
+        }
+    }
+    return tsr_tier_at(tiers - 1);
+}
+
+static tsr_status pack_kernel(tsr_exec *x, int tiers, int weight, float *weights, float *biases) {
+    const tsr_plan_weight *w = &x->plan->weight[weight];
+    int step = 0;
+    const tsr_op *op = largest_user(x->plan, weight, &step);
+    x->packed_by[weight] = tier_of_kernel(x->plan, tiers, weight);
+    x->packed[weight] = (tsr_packed){w->kernel, x->weights + w->at, NULL};
+    tsr_status status = tsr_kernel_fold(x->plan->half, w->kernel, tsr_tier_gemm(tiers), weights, biases);
+    if (status == TSR_OK)
+        status = x->packed_by[weight]->pack(&x->packed[weight], x->plan->program[step], op, weights, biases);
+    return status;
+}
+
+static tsr_status pack_kernels(tsr_exec *x, int tiers) {
+    const tsr_plan *plan = x->plan;
+    size_t weights = 0, biases = 0;
+    for (int i = 0; i < plan->weights; i++) {
+        size_t w = tsr_kernel_weights(plan->weight[i].kernel), b = tsr_kernel_biases(plan->weight[i].kernel);
+        weights = w > weights ? w : weights;
+        biases = b > biases ? b : biases;
+    }
+    /* Not counted: gone again before the arena's pages are first touched. */
+    float *folded = malloc((weights + biases) * sizeof *folded);
+    if (!folded)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory for folding weights");
+    tsr_status status = TSR_OK;
+    for (int i = 0; i < plan->weights && status == TSR_OK; i++)
+        status = pack_kernel(x, tiers, i, folded, folded + weights);
+    free(folded);
+    return status;
+}
+
+static void read_norms(tsr_exec *x) {
+    const tsr_half *half = x->plan->half;
+    for (int i = 0; i < half->layers; i++) {
+        const tsr_layer *l = &half->layer[i];
+        if (x->plan->norm_at[i] == SIZE_MAX)
+            continue;
+        float *gamma = (float *)(x->weights + x->plan->norm_at[i]);
+        tsr_tensor_read(l->weight[0], 0, (size_t)l->cout, gamma);
+        tsr_tensor_read(l->bias[0], 0, (size_t)l->cout, gamma + l->cout);
+    }
+}
+
+/* ---------------------------------------------------------------- ops */
+
+static void *buffer_at(const tsr_exec *x, tsr_step step, int buffer) {
+    if (buffer < 0)
+        return NULL;
+    const tsr_buffer *b = &x->plan->program[step]->buffer[buffer];
+    size_t head = b->bytes / (size_t)(b->head + b->frames) * (size_t)b->head;
+    return x->arena + x->plan->buffer_at[step][buffer] + head;
+}
+
+const void *tsr_exec_buffer(const tsr_exec *x, tsr_step step, int buffer) {
+    return buffer_at(x, step, buffer);
+}
+
+static tsr_status bind_op(tsr_exec *x, int tiers, tsr_step step, int i) {
+    const tsr_plan *plan = x->plan;
+    const tsr_program *p = plan->program[step];
+    const tsr_op *op = &p->op[i];
+    tsr_bound_op *b = &x->op[step][i];
+    int weight = op->kernel < 0 ? -1 : plan->weight_of[step][op->kernel];
+    b->tier = weight < 0 ? tsr_tier_for(tiers, p, op) : x->packed_by[weight];
+    b->io = (tsr_op_io){
+        .program = p,
+        .op = op,
+        .in = buffer_at(x, step, op->in.buf),
+        .out = buffer_at(x, step, op->out.buf),
+        .stats_in = op->kind == TSR_OP_NORM ? buffer_at(x, step, op->stats) : NULL,
+        .kernel = weight < 0 ? NULL : &x->packed[weight],
+        .slot_dtype = plan->slot_dtype,
+        .scratch = plan->scratch_at[step][i] == SIZE_MAX ? NULL : x->arena + plan->scratch_at[step][i],
+    };
+    if (op->kind == TSR_OP_NORM) {
+        b->io.gamma = (const float *)(x->weights + plan->norm_at[op->layer]);
+        b->io.beta = b->io.gamma + plan->half->layer[op->layer].cout;
+    }
+    const tsr_op_impl *impl = &b->tier->op[op->kind];
+    return impl->bind ? impl->bind(&b->io.bound, p, op, b->io.kernel) : TSR_OK;
+}
+
+static tsr_status bind_step(tsr_exec *x, int tiers, tsr_step step) {
+    const tsr_program *p = x->plan->program[step];
+    x->op[step] = calloc((size_t)p->ops, sizeof *x->op[step]);
+    if (!x->op[step])
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory for a step's ops");
+    for (int i = 0; i < p->ops; i++) {
+        tsr_status status = bind_op(x, tiers, step, i);
+        if (status != TSR_OK)
+            return status;
+    }
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- life */
+
+static tsr_status allocate(char **out, size_t bytes, const char *what) {
+    if (bytes == 0)
+        return TSR_OK;
+    *out = tsr_mem_alloc(bytes);
+    if (*out)
+        return TSR_OK;
+    char text[32];
+    return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for %s; give a smaller budget", tsr_bytes_text(text, (int64_t)bytes), what);
+}
+
+tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
+    tsr_status status;
+    *out = NULL;
+    tsr_exec *x = calloc(1, sizeof *x);
+    if (!x)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    x->plan = plan;
+    x->packed = calloc((size_t)plan->weights + 1, sizeof *x->packed);
+    x->packed_by = calloc((size_t)plan->weights + 1, sizeof *x->packed_by);
+    if (!x->packed || !x->packed_by) {
+        status = tsr_fail(TSR_ERR_MEMORY, "out of memory");
+        goto error;
+    }
+    TSR_TRY(allocate(&x->weights, plan->weight_bytes, "weights"));
+    TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
+    TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
+    TSR_TRY(pack_kernels(x, cpu->tiers));
+    read_norms(x);
+    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
+        if (plan->program[s])
+            TSR_TRY(bind_step(x, cpu->tiers, s));
+    *out = x;
+    return TSR_OK;
+error:
+    tsr_exec_destroy(&x);
+    return status;
+}
+
+static void unbind_step(tsr_exec *x, tsr_step step) {
+    for (int i = 0; x->op[step] && i < x->plan->program[step]->ops; i++) {
+        tsr_bound_op *b = &x->op[step][i];
+        if (b->io.bound)
+            b->tier->op[b->io.op->kind].unbind(b->io.bound);
+    }
+    free(x->op[step]);
+}
+
+void tsr_exec_destroy(tsr_exec **out) {
+    tsr_exec *x = *out;
+    if (!x)
+        return;
+    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
+        unbind_step(x, s);
+    for (int i = 0; x->packed && x->packed_by && i < x->plan->weights; i++)
+        if (x->packed[i].layout)
+            x->packed_by[i]->unpack(&x->packed[i]);
+    tsr_mem_free(x->caches);
+    tsr_mem_free(x->arena);
+    tsr_mem_free(x->weights);
+    free(x->packed_by);
+    free(x->packed);
+    free(x);
+    *out = NULL;
+}
+
+/* ---------------------------------------------------------------- running */
+
+static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
+    const tsr_plan *plan = x->plan;
+    const tsr_bound_op *b = &x->op[args->step][i];
+    tsr_op_io io = b->io;
+    const tsr_op *op = io.op;
+    if (op->cache >= 0 && !plan->cache_at) /* a video of one latent keeps nothing */
+        return TSR_OK;
+    if (op->cache >= 0)
+        io.cache = x->caches + (size_t)args->cache_set * plan->cache_bytes + plan->cache_at[op->cache];
+    io.input = args->input;
+    io.slot = (char *)args->slab->host + args->slot_at;
+    return b->tier->op[op->kind].run(&io);
+}
+
+tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args) {
+    const tsr_program *p = x->plan->program[args->step];
+    for (int i = 0; i < p->ops; i++) {
+        if (cpu->base.cancel && atomic_load(cpu->base.cancel))
+            return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
+        double begin = cpu->base.on_op ? tsr_now() : 0;
+        tsr_status status = run_op(x, args, i);
+        if (status != TSR_OK) {
+            char text[160];
+            return tsr_fail_context(status, "%s", tsr_op_text(text, p, &p->op[i]));
+        }
+        if (cpu->base.on_op)
+            cpu->base.on_op(cpu->base.on_op_user, p, i, begin, tsr_now());
+    }
+    return TSR_OK;
+}

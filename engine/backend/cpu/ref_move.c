@@ -1,0 +1,79 @@
+/* Ops that only move frames: in, to and from the caches, out. */
+#include "backend/cpu/ref.h"
+
+#include <string.h>
+
+/* ---------------------------------------------------------------- INPUT */
+
+static void input_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *out = tsr_io_out(io);
+    const tsr_view *v = &io->op->out;
+    for (size_t r = begin; r < end; r++) {
+        int t = (int)(r / (size_t)v->ny), y = v->y0 + (int)(r % (size_t)v->ny);
+        const float *from = io->input + ((size_t)(io->op->in.t0 + t) * (size_t)out->h + (size_t)y) *
+                                            (size_t)out->w * (size_t)out->c;
+        for (int x = 0; x < out->w; x++)
+            tsr_ref_put(io->program, out, tsr_pixel(out, io->out, v->t0 + t, y, x), 0, out->c,
+                from + (size_t)x * (size_t)out->c);
+    }
+}
+
+tsr_status tsr_ref_input(const tsr_op_io *io) {
+    tsr_parallel_for((size_t)io->op->out.nt * (size_t)io->op->out.ny, 1, input_rows, (void *)io);
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- caches */
+
+static size_t frame_bytes(const tsr_cache *c) {
+    return c->bytes / (size_t)c->frames;
+}
+
+tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
+    const tsr_op *op = io->op;
+    const tsr_cache *c = &io->program->cache[op->cache];
+    size_t skip = (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
+    memcpy(tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0), (char *)io->cache + skip, c->bytes - skip);
+    return TSR_OK;
+}
+
+tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
+    const tsr_op *op = io->op;
+    const tsr_cache *c = &io->program->cache[op->cache];
+    const tsr_buffer *in = tsr_io_in(io);
+    size_t size = frame_bytes(c);
+    for (int i = 0; i < c->frames; i++) { /* upwards: what the cache gives itself lies ahead */
+        int t = op->replicate ? op->in.t0 : op->in.t0 + i;
+        bool remembered = t < -in->head; /* the heads are not joined: the frame is in the cache alone */
+        const void *from = remembered ? (char *)io->cache + (size_t)(c->frames + t) * size
+                                      : tsr_pixel(in, io->in, t, 0, 0);
+        memmove((char *)io->cache + (size_t)i * size, from, size);
+    }
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- STORE */
+
+static void store_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *in = tsr_io_in(io);
+    const tsr_view *v = &io->op->in;
+    size_t size = tsr_dtype_size(io->slot_dtype);
+    for (size_t r = begin; r < end; r++) {
+        int t = (int)(r / (size_t)v->ny), y = v->y0 + (int)(r % (size_t)v->ny);
+        for (int x = 0; x < in->w; x++)
+            for (int c = 0; c < in->c; c++) {
+                float value;
+                size_t plane = (size_t)(io->op->out.t0 + t) * (size_t)in->c + (size_t)c;
+                size_t at = (plane * (size_t)in->h + (size_t)y) * (size_t)in->w + (size_t)x;
+                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, y, x), c, 1, &value);
+                tsr_from_f32(io->slot_dtype, &value, (char *)io->slot + at * size, 1);
+            }
+    }
+}
+
+tsr_status tsr_ref_store(const tsr_op_io *io) {
+    tsr_parallel_for((size_t)io->op->in.nt * (size_t)io->op->in.ny, 1, store_rows, (void *)io);
+    return TSR_OK;
+}

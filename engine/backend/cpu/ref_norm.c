@@ -1,0 +1,95 @@
+/* Group statistics, group norm, quantising: per frame, in double where numbers add up. */
+#include "backend/cpu/ref.h"
+
+#include <math.h>
+
+/* ---------------------------------------------------------------- STATS */
+
+static void stats_groups(void *ctx, size_t begin, size_t end) { /* of [nt][groups] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *in = tsr_io_in(io);
+    const tsr_view *v = &io->op->in;
+    int size = in->c / TSR_GROUPS;
+    float x[TSR_REF_CHUNK];
+    for (size_t i = begin; i < end; i++) {
+        int t = (int)(i / TSR_GROUPS), group = (int)(i % TSR_GROUPS);
+        double sum = 0, squares = 0;
+        for (int p = 0; p < in->h * in->w; p++)
+            for (int c = 0; c < size; c += TSR_REF_CHUNK) {
+                int n = size - c < TSR_REF_CHUNK ? size - c : TSR_REF_CHUNK;
+                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, 0, p), group * size + c, n, x);
+                for (int j = 0; j < n; j++) {
+                    sum += (double)x[j];
+                    squares += (double)x[j] * (double)x[j];
+                }
+            }
+        double *out = (double *)io->out + ((size_t)(io->op->out.t0 + t) * TSR_GROUPS + (size_t)group) * 2;
+        out[0] = sum;
+        out[1] = squares;
+    }
+}
+
+tsr_status tsr_ref_stats(const tsr_op_io *io) {
+    tsr_parallel_for((size_t)io->op->in.nt * TSR_GROUPS, 1, stats_groups, (void *)io);
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- NORM */
+
+static float normalise(double x, const double stats[2], double count, double gamma, double beta, bool silu) {
+    double mean = stats[0] / count, variance = stats[1] / count - mean * mean;
+    if (variance < 0) /* by rounding; NaN stays */
+        variance = 0;
+    double y = (x - mean) / sqrt(variance + TSR_NORM_EPS) * gamma + beta;
+    return (float)(silu ? y / (1 + exp(-y)) : y);
+}
+
+static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *in = tsr_io_in(io), *out = tsr_io_out(io);
+    const tsr_view *from = &io->op->in, *to = &io->op->out;
+    int size = in->c / TSR_GROUPS;
+    double count = (double)size * in->h * in->w;
+    float v[TSR_REF_CHUNK];
+    for (size_t r = begin; r < end; r++) {
+        int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
+        const double *stats = io->stats_in + (size_t)t * TSR_GROUPS * 2;
+        for (int x = 0; x < in->w; x++)
+            for (int c = 0; c < in->c; c += TSR_REF_CHUNK) {
+                int n = in->c - c < TSR_REF_CHUNK ? in->c - c : TSR_REF_CHUNK;
+                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
+                for (int i = 0; i < n; i++)
+                    v[i] = normalise((double)v[i], stats + (c + i) / size * 2, count, (double)io->gamma[c + i],
+                        (double)io->beta[c + i], io->op->silu);
+                tsr_ref_put(io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
+            }
+    }
+}
+
+tsr_status tsr_ref_norm(const tsr_op_io *io) {
+    tsr_parallel_for((size_t)io->op->in.nt * (size_t)io->op->in.ny, 1, norm_rows, (void *)io);
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- QUANTISE */
+
+static void quantise_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *in = tsr_io_in(io), *out = tsr_io_out(io);
+    const tsr_view *from = &io->op->in, *to = &io->op->out;
+    float v[TSR_REF_CHUNK];
+    for (size_t r = begin; r < end; r++) {
+        int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
+        for (int x = 0; x < in->w; x++)
+            for (int c = 0; c < in->c; c += TSR_REF_CHUNK) {
+                int n = in->c - c < TSR_REF_CHUNK ? in->c - c : TSR_REF_CHUNK;
+                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
+                tsr_ref_put(io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
+            }
+    }
+}
+
+tsr_status tsr_ref_quantise(const tsr_op_io *io) {
+    tsr_parallel_for((size_t)io->op->in.nt * (size_t)io->op->in.ny, 1, quantise_rows, (void *)io);
+    return TSR_OK;
+}

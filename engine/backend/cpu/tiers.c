@@ -1,0 +1,25 @@
+#include "backend/cpu/ref.h"
+
+static const tsr_tier *const all[] = {&tsr_tier_c};
+
+const tsr_tier *tsr_tier_at(int i) {
+    for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+        if ((!all[j]->here || all[j]->here()) && i-- == 0)
+            return all[j];
+    return NULL;
+}
+
+const tsr_tier *tsr_tier_for(int tiers, const tsr_program *p, const tsr_op *op) {
+    for (int i = tiers - 1; i > 0; i--) {
+        const tsr_op_impl *impl = &tsr_tier_at(i)->op[op->kind];
+        if (impl->run && (!impl->can || impl->can(p, op)))
+            return tsr_tier_at(i);
+    }
+    return tsr_tier_at(0);
+}
+
+tsr_sgemm_fn tsr_tier_gemm(int tiers) {
+    while (tiers > 1 && !tsr_tier_at(tiers - 1)->gemm)
+        tiers--;
+    return tsr_tier_at(tiers - 1)->gemm;
+}

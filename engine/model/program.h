@@ -87,7 +87,7 @@ typedef struct tsr_numerics {
     tsr_dtype act;           /* inputs of convs not in `eight` */
     tsr_dtype slot;          /* F16 or F32 */
     tsr_dtype eight_type;    /* U8 or E4M3 */
-    const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none */
+    const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs */
 } tsr_numerics;
 
 typedef struct tsr_program_params {

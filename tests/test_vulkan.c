@@ -4,10 +4,6 @@
 
 #include <math.h>
 
-TestSuite(blend, .fini = no_leaks);
-TestSuite(resolve, .fini = no_leaks);
-TestSuite(submit, .fini = no_leaks);
-
 static uint64_t seed = 1;
 static uint32_t dice(uint32_t n) {
     seed = seed * 6364136223846793005u + 1442695040888963407u;

@@ -5,10 +5,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-TestSuite(sharing, .fini = no_leaks);
-TestSuite(device, .fini = no_leaks);
-TestSuite(failing, .fini = no_leaks);
-
 /* ---------------------------------------------------------------- sharing */
 
 /* Memory another Vulkan device exports, blended here: what CUDA's will be. */
@@ -139,6 +135,7 @@ Test(device, comes_and_goes_without_leaking_fds) {
             before = open_fds();
     }
     cr_assert_eq(open_fds(), before);
+    no_leaks();
 }
 
 /* ---------------------------------------------------------------- failing calls */
@@ -203,4 +200,5 @@ Test(failing, at_every_call_is_one_clear_line_and_no_leak) {
     }
     cr_assert_gt(sites, 60);
     cr_assert_leq(survived, 4);
+    no_leaks();
 }

@@ -42,12 +42,24 @@ static inline tsr_vk *make(bool no_import) {
     return vk;
 }
 
+/* Said in the test itself: Criterion does not look at how its process ends, which is where the leak checker speaks. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+static inline void no_leaks(void) {
+    cr_assert_eq(__lsan_do_recoverable_leak_check(), 0);
+}
+#else
+static inline void no_leaks(void) {
+}
+#endif
+
 static inline void drop(tsr_vk *vk) {
     cr_assert_eq(tsr_vk_validation_messages(vk), 0);
     cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken - vk->readback[0].b.taken - vk->readback[1].b.taken, 0);
     tsr_vk_destroy(&vk);
     cr_assert_null(vk);
     cr_assert_eq(said, 0, "validation has something to say");
+    no_leaks();
 }
 
 static inline size_t pages(size_t bytes) {
@@ -85,15 +97,5 @@ static inline int open_fds(void) {
     return n;
 }
 
-/* Criterion does not look at how a test's process ends, which is where the leak checker speaks. */
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-static inline void no_leaks(void) {
-    cr_assert_eq(__lsan_do_recoverable_leak_check(), 0);
-}
-#else
-static inline void no_leaks(void) {
-}
-#endif
 
 #endif

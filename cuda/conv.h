@@ -1,0 +1,463 @@
+/*
+ * The convolution kernel: implicit GEMM on tensor cores, input pixels with their halo resident in
+ * shared memory, pre-packed weights streaming through. backend/cuda/kernels.h says what it
+ * computes; this is how.
+ *
+ * A block's 256 threads are 8 warps, `warps_m` down the tile's rows and `warps_n` across its output
+ * channels. A warp owns tile_h / warps_m rows of 16 pixels (each row one m16 tile of the tensor
+ * core) times 32 output channels (or 8).
+ *
+ * The k loop runs over stages (one time tap, one chunk of channels) and, inside, over steps (one
+ * spatial tap, or all of them where there is little to do in a tap). A spatial tap is only a shift
+ * of the address ldmatrix reads from. Copies run ahead by WeightStages-1 steps; the next stage's
+ * halo is fetched piece by piece during this one's steps. Every step commits exactly one group of
+ * copies, empty or not, so a fixed number of groups is in flight.
+ *
+ * Banks: a pixel (or weight row) is `chunk` bytes; its 16-byte pieces are XORed with the column
+ * (row) number, so the 8 rows that ldmatrix reads at once are in 8 different bank groups. As the
+ * XOR touches address bits 4..6 only, stepping along k is one more XOR.
+ *
+ * Registers and shared memory: at most 255 and 99 KiB, so one block runs per SM on sm_86, 89 and
+ * 120.
+ */
+#ifndef TSR_CUDA_CONV_H
+#define TSR_CUDA_CONV_H
+
+#include "ptx.h"
+
+template <int TileH, int Chunk, int Couts, int Kh, int Kw, int Stride, int StepTaps, int HaloStages,
+    int WeightStages>
+struct conv_shape {
+    static constexpr int tile_h = TileH, tile_w = TSR_CONV_TILE_W, chunk = Chunk, couts = Couts,
+                         kh = Kh, kw = Kw;
+    static constexpr int stride = Stride, taps = Kh * Kw, step_taps = StepTaps,
+                         steps = taps / StepTaps;
+    static constexpr int halo_stages = HaloStages, weight_stages = WeightStages;
+
+    static constexpr int halo_h = (TileH - 1) * Stride + Kh, halo_w = (tile_w - 1) * Stride + Kw;
+    static constexpr int pieces = Chunk / 16; /* of a pixel or weight row */
+    static constexpr int halo_pieces = halo_h * halo_w * pieces,
+                         weight_pieces = StepTaps * Couts * pieces;
+    static constexpr int halo_bytes =
+        (TSR_CONV_HALO_BYTES(TileH, Chunk, Kh, Kw, Stride) + 127) / 128 * 128;
+    static constexpr int weight_bytes = StepTaps * Couts * Chunk;
+    static constexpr int shared =
+        TSR_CONV_SHARED(TileH, Chunk, Couts, Kh, Kw, Stride, StepTaps, HaloStages, WeightStages);
+
+    static constexpr int warps_n = Couts < 32 ? 1 : Couts / 32, warps_m = 8 / warps_n;
+    static constexpr int m_tiles = TileH / warps_m; /* rows of 16 pixels a warp owns */
+    static constexpr int n_tiles =
+        Couts < 32 ? Couts / 8 : 4;                   /* groups of 8 channels a warp owns */
+    static constexpr int lane_channels = 2 * n_tiles; /* channels a lane's accumulators hold */
+
+    /* The halo of the next stage must be complete when its first step begins, and a step's copies
+     * have weight_stages - 1 steps' time: these steps of a stage fetch pieces of the halo. */
+    static constexpr int fetch_steps = steps == 1 ? 1 : steps - (WeightStages - 2);
+    static constexpr int halo_turns = (halo_pieces + TSR_CONV_THREADS - 1) / TSR_CONV_THREADS;
+    static constexpr int turns_a_step = (halo_turns + fetch_steps - 1) / fetch_steps;
+
+    static_assert(
+        taps % StepTaps == 0 && tile_h % warps_m == 0 && warps_m * warps_n == 8, "whole tiles");
+    static_assert(
+        steps == 1 ? HaloStages == WeightStages : HaloStages == 2 && steps >= WeightStages,
+        "halos are in time");
+    static_assert(shared <= 99 << 10, "a block fits an SM of every target");
+};
+
+/* Position of a halo column in shared memory: with stride 2, even columns first, so that the
+ * columns a tap reads are neighbours. */
+template <class S> DEV int conv_column(int x) {
+    return S::stride == 1 ? x : (x & 1) * ((S::halo_w + 1) / 2) + (x >> 1);
+}
+
+/* One block's place in the problem. */
+struct conv_block {
+    int n_block, tile, output, phase, p, r; /* (p, r): the phase's row and column */
+    int oy, ox;                             /* first output row and column of the tile */
+    int iy, ix;                             /* input row and column of the halo's corner */
+    int chunks, stages;
+    int zero; /* the code that stands for 0 */
+};
+
+template <class S, class E> DEV conv_block conv_place(const tsr_conv_args &a) {
+    conv_block b;
+    int phases = S::kh == 2 ? 4 : 1, tx = static_cast<int>(blockIdx.x) / a.n_blocks;
+    b.n_block = static_cast<int>(blockIdx.x) - tx * a.n_blocks;
+    b.output = static_cast<int>(blockIdx.z) / phases;
+    b.phase = static_cast<int>(blockIdx.z) - b.output * phases;
+    b.p = b.phase >> 1;
+    b.r = b.phase & 1;
+    int tiles_y = static_cast<int>(gridDim.y);
+    b.tile = (b.phase * tiles_y + static_cast<int>(blockIdx.y)) * a.tiles_x + tx;
+    b.oy = a.y0 + static_cast<int>(blockIdx.y) * S::tile_h;
+    b.ox = tx * S::tile_w;
+    b.iy = b.oy * S::stride - (a.pad_top - b.p);
+    b.ix = b.ox * S::stride - (a.pad_left - b.r);
+    b.chunks = (a.cin * E::bytes + S::chunk - 1) / S::chunk;
+    b.stages = a.kt * b.chunks;
+    b.zero = E::type == TSR_ELEM_U8 ? ldg(&a.range->zero) : 0;
+    return b;
+}
+
+/* ---------------------------------------------------------------- global to shared memory */
+
+/* What a stage reads: a chunk of channels of one input frame. */
+struct conv_stage {
+    const uint8_t *frame; /* pixel 0, first byte of the chunk; NULL beyond the last stage */
+    int bytes;            /* of the chunk that exist */
+};
+
+template <class S, class E>
+DEV conv_stage conv_stage_at(const tsr_conv_args &a, const conv_block &b, int s) {
+    if (s >= b.stages)
+        return {nullptr, 0};
+    int tap = s / b.chunks, chunk = s - tap * b.chunks,
+        frame = a.t0 + b.output * a.st + tap - (a.kt - 1);
+    const uint8_t *base = static_cast<const uint8_t *>(frame < 0 ? a.past : a.in);
+    int64_t pixel_bytes = a.cin * E::bytes;
+    return {base + frame * (pixel_bytes * a.h * a.w) + chunk * S::chunk,
+        a.cin * E::bytes - chunk * S::chunk};
+}
+
+/* Pixels that are no row of 16-byte pieces, element by element: conv_in of pictures. */
+template <class E> DEV vec4 conv_gather(const uint8_t *from, int bytes, uint32_t fill) {
+    vec4 v = {{fill, fill, fill, fill}};
+#pragma unroll
+    for (int i = 0; i < 16 / E::bytes; i++) {
+        if (i * E::bytes >= bytes)
+            continue;
+        uint32_t bits =
+            E::bytes == 2 ? ldg(reinterpret_cast<const uint16_t *>(from) + i) : ldg(from + i);
+        uint32_t mask = E::bytes == 2 ? 0xffffu : 0xffu, shift = i * E::bytes % 4 * 8;
+        uint32_t &word = v.x[i * E::bytes / 4];
+        word = (word & ~(mask << shift)) | bits << shift;
+    }
+    return v;
+}
+
+/* This thread's share of the halo, turns [from, to). */
+template <class S, class E>
+DEV void conv_load_halo(const tsr_conv_args &a, const conv_block &b, const conv_stage &s,
+    uint32_t halo, int from, int to) {
+    if (!s.frame)
+        return;
+    const uint32_t fill = static_cast<uint32_t>(b.zero) * 0x01010101u;
+    for (int turn = from; turn < to; turn++) {
+        int q = turn * TSR_CONV_THREADS + static_cast<int>(threadIdx.x);
+        if (q >= S::halo_pieces)
+            break;
+        int pixel = q / S::pieces, c = q % S::pieces, hy = pixel / S::halo_w,
+            hx = pixel % S::halo_w;
+        int y = b.iy + hy, x = b.ix + hx, column = conv_column<S>(hx);
+        uint32_t to_piece = halo + (hy * S::halo_w + column) * S::chunk +
+                            ((c ^ TSR_CONV_SWIZZLE(column, S::chunk)) << 4);
+        const uint8_t *p =
+            s.frame + (static_cast<int64_t>(y) * a.w + x) * (a.cin * E::bytes) + c * 16;
+        bool there = static_cast<unsigned>(y) < static_cast<unsigned>(a.h) &&
+                     static_cast<unsigned>(x) < static_cast<unsigned>(a.w) && c * 16 < s.bytes;
+        if (!there)
+            sts128(to_piece, {{fill, fill, fill, fill}});
+        else if (S::chunk == 32 && (a.cin * E::bytes) % 16)
+            sts128(to_piece, conv_gather<E>(p, s.bytes - c * 16, fill));
+        else
+            cp_async16(to_piece, p);
+    }
+}
+
+template <class S>
+DEV void conv_load_weights(const uint8_t *stream, int step, int steps, uint32_t to) {
+    if (step >= steps)
+        return;
+    const uint8_t *from = stream + static_cast<int64_t>(step) * S::weight_bytes;
+#pragma unroll
+    for (int i = 0; i < (S::weight_pieces + TSR_CONV_THREADS - 1) / TSR_CONV_THREADS; i++) {
+        int q = i * TSR_CONV_THREADS + static_cast<int>(threadIdx.x);
+        if (S::weight_pieces % TSR_CONV_THREADS == 0 || q < S::weight_pieces)
+            cp_async16(to + q * 16, from + q * 16);
+    }
+}
+
+/* ---------------------------------------------------------------- multiply */
+
+/* acc += one spatial tap: `chunk` bytes of k for the warp's pixels and channels. halo and weights
+ * are this lane's addresses of the tap. */
+template <class S, class E>
+DEV void conv_tap(
+    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
+    constexpr int row =
+        S::stride * S::halo_w * S::chunk; /* from one row of output pixels to the next */
+#pragma unroll
+    for (int k = 0; k < S::chunk / 32; k++) {
+        uint32_t b[S::n_tiles][2];
+        if constexpr (S::n_tiles == 1) {
+            ldmatrix2(b[0], weights ^ (k << 5));
+        } else {
+#pragma unroll
+            for (int j = 0; j < S::n_tiles; j += 2) {
+                uint32_t pair[4];
+                ldmatrix4(pair, (weights ^ (k << 5)) + j * 8 * S::chunk);
+                b[j][0] = pair[0], b[j][1] = pair[1], b[j + 1][0] = pair[2], b[j + 1][1] = pair[3];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < S::m_tiles; i++) {
+            uint32_t a[4];
+            ldmatrix4(a, (halo ^ (k << 5)) + i * row);
+#pragma unroll
+            for (int j = 0; j < S::n_tiles; j++)
+                mma(E(), acc[i][j], a, b[j][0], b[j][1]);
+        }
+    }
+}
+
+template <class S, class E>
+DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
+    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m,
+              wn = warp / S::warps_m;
+    const uint32_t halos = shared_memory(), streams = halos + S::halo_stages * S::halo_bytes;
+    const int steps = b.stages * S::steps;
+    const uint8_t *stream =
+        static_cast<const uint8_t *>(a.weights) +
+        static_cast<int64_t>(b.phase * a.n_blocks + b.n_block) * steps * S::weight_bytes;
+
+    /* ldmatrix.x4 of pixels: lanes 0..15 the 16 pixels' first 16 bytes, lanes 16..31 their second.
+     * Of weights: lanes 0..7 eight rows' first, 8..15 their second 16 bytes, 16..31 the next eight
+     * rows likewise. */
+    const int row = S::n_tiles == 1 ? lane & 7 : wn * 32 + (lane >> 4) * 8 + (lane & 7);
+    const uint32_t weight_lane =
+        row * S::chunk + ((((lane >> 3) & 1) ^ TSR_CONV_SWIZZLE(row, S::chunk)) << 4);
+    const uint32_t halo_lane = wm * S::m_tiles * (S::stride * S::halo_w * S::chunk);
+
+    for (int i = 0; i < S::weight_stages - 1; i++) {
+        if (i < S::halo_stages - 1)
+            conv_load_halo<S, E>(
+                a, b, conv_stage_at<S, E>(a, b, i), halos + i * S::halo_bytes, 0, S::halo_turns);
+        conv_load_weights<S>(stream, i, steps, streams + i * S::weight_bytes);
+        cp_commit();
+    }
+
+    int step = 0, weight_slot = 0, halo_slot = 0;
+    for (int s = 0; s < b.stages; s++) {
+        const uint32_t halo = halos + halo_slot * S::halo_bytes;
+        const int next_halo =
+            halo_slot == 0 ? S::halo_stages - 1 : halo_slot - 1; /* free since the stage before */
+        const conv_stage ahead = conv_stage_at<S, E>(a, b, s + S::halo_stages - 1);
+        int ky = 0, kx = 0;
+#pragma unroll 1
+        for (int i = 0; i < S::steps; i++, step++) {
+            cp_wait<S::weight_stages - 2>();
+            block_sync(); /* this step's data is there for all, and all have left the slots that are
+                             filled next */
+            if (i < S::fetch_steps)
+                conv_load_halo<S, E>(a, b, ahead, halos + next_halo * S::halo_bytes,
+                    i * S::turns_a_step,
+                    i + 1 == S::fetch_steps ? S::halo_turns : (i + 1) * S::turns_a_step);
+            const int next_weights = weight_slot == 0 ? S::weight_stages - 1 : weight_slot - 1;
+            conv_load_weights<S>(stream, step + S::weight_stages - 1, steps,
+                streams + next_weights * S::weight_bytes);
+            cp_commit();
+
+            uint32_t weights = streams + weight_slot * S::weight_bytes + weight_lane;
+#pragma unroll 1
+            for (int tap = 0; tap < S::step_taps; tap++) {
+                const int column = conv_column<S>(kx) + (lane & 15);
+                const uint32_t pixels = halo + halo_lane + (ky * S::halo_w + column) * S::chunk +
+                                        (((lane >> 4) ^ TSR_CONV_SWIZZLE(column, S::chunk)) << 4);
+                conv_tap<S, E>(acc, pixels, weights);
+                weights += S::couts * S::chunk;
+                if (++kx == S::kw)
+                    kx = 0, ky++;
+            }
+            weight_slot = weight_slot + 1 == S::weight_stages ? 0 : weight_slot + 1;
+        }
+        halo_slot = halo_slot + 1 == S::halo_stages ? 0 : halo_slot + 1;
+    }
+}
+
+/* ---------------------------------------------------------------- epilogue */
+
+/* Adds v to what is stored at p, if told to; stores it, rounded; gives back the rounded values. N
+ * is 8 or, where channels lie singly, 2. */
+template <int N>
+DEV void conv_store(const tsr_conv_args &a, int64_t at, int channels, float (&v)[N]) {
+    if constexpr (N == 8) {
+        vec4 *p = reinterpret_cast<vec4 *>(static_cast<uint16_t *>(a.out) + at), packed;
+        if (a.accumulate) {
+            packed = ldg(p);
+#pragma unroll
+            for (int c = 0; c < 8; c++)
+                v[c] += unpack16(a.out_type, packed.x[c / 2], c & 1);
+        }
+#pragma unroll
+        for (int c = 0; c < 8; c += 2) {
+            packed.x[c / 2] = pack16(a.out_type, v[c], v[c + 1]);
+            v[c] = unpack16(a.out_type, packed.x[c / 2], 0);
+            v[c + 1] = unpack16(a.out_type, packed.x[c / 2], 1);
+        }
+        stg(p, packed);
+    } else {
+        for (int c = 0; c < N; c++) {
+            if (c >= channels) {
+                v[c] = 0;
+            } else if (a.out_type == TSR_ELEM_F32) {
+                float *p = static_cast<float *>(a.out) + at + c;
+                v[c] += a.accumulate ? ldg(p) : 0;
+                stg(p, v[c]);
+            } else {
+                uint16_t *p = static_cast<uint16_t *>(a.out) + at + c;
+                v[c] += a.accumulate ? unpack16(a.out_type, ldg(p), 0) : 0;
+                uint32_t rounded = pack16(a.out_type, v[c], 0);
+                stg(p, static_cast<uint16_t>(rounded));
+                v[c] = unpack16(a.out_type, rounded, 0);
+            }
+        }
+    }
+}
+
+/* Sums and extremes of the channels a lane holds. */
+template <int N> struct conv_stats { float sum[N], squares[N], least[N], most[N]; };
+
+/* Where a channel's 16 bytes lie, so that neither lanes 8 channels apart nor neighbours share a
+ * bank. */
+template <class S> DEV uint32_t conv_stats_at(int wm, int channel) {
+    return shared_memory() + (wm * S::couts + (channel ^ (channel >> 3 & 7))) * 16;
+}
+
+/* Over lanes of equal lane%4, which hold the same channels; then over the warps down the tile, in
+ * shared memory. */
+template <class S, int N>
+DEV void conv_finish_stats(
+    const tsr_conv_args &a, const conv_block &b, conv_stats<N> &t, int lane, int wm, int in_block) {
+    block_sync(); /* all warps have left the last step's data, and no copy is on its way */
+#pragma unroll
+    for (int c = 0; c < N; c++) {
+#pragma unroll
+        for (int m = 4; m < 32; m <<= 1) {
+            t.sum[c] += shfl_xor(t.sum[c], m);
+            t.squares[c] += shfl_xor(t.squares[c], m);
+            t.least[c] = fminf(t.least[c], shfl_xor(t.least[c], m));
+            t.most[c] = fmaxf(t.most[c], shfl_xor(t.most[c], m));
+        }
+        if (lane < 4)
+            sts128(
+                conv_stats_at<S>(wm, in_block + c), {{as_bits(t.sum[c]), as_bits(t.squares[c]),
+                                                        as_bits(t.least[c]), as_bits(t.most[c])}});
+    }
+    block_sync();
+    const int c = threadIdx.x, channel = b.n_block * S::couts + c;
+    if (c >= S::couts || channel >= a.cout)
+        return;
+    float sum = 0, squares = 0, least = INFINITY, most = -INFINITY;
+    for (int w = 0; w < S::warps_m; w++) {
+        const vec4 v = lds128(conv_stats_at<S>(w, c));
+        sum += as_float(v.x[0]);
+        squares += as_float(v.x[1]);
+        least = fminf(least, as_float(v.x[2]));
+        most = fmaxf(most, as_float(v.x[3]));
+    }
+    const int tiles = (S::kh == 2 ? 4 : 1) * static_cast<int>(gridDim.y) * a.tiles_x;
+    const int64_t at = (static_cast<int64_t>(b.output) * tiles + b.tile) * a.cout + channel;
+    stg(reinterpret_cast<vec2 *>(a.partial + at * 2), {{as_bits(sum), as_bits(squares)}});
+    if (a.extremes)
+        stg(a.extremes + at, pack16(a.out_type, least, most));
+}
+
+/* What turns a lane's sums of products into values. */
+template <class E, int N> struct conv_affine {
+    float scale[N], bias[N];
+    int32_t correction[N];
+};
+template <class E, int N>
+DEV conv_affine<E, N> conv_affine_at(
+    const tsr_conv_args &a, const conv_block &b, int n, int n_padded) {
+    conv_affine<E, N> f;
+    const float activations = E::type == TSR_ELEM_U8 ? ldg(&a.range->scale) : 1.0f;
+#pragma unroll
+    for (int c = 0; c < N; c++) {
+        f.scale[c] = E::bytes == 1 ? ldg(a.scale + b.phase * n_padded + n + c) * activations : 1.0f;
+        f.correction[c] =
+            E::type == TSR_ELEM_U8 ? ldg(a.weight_sum + b.phase * n_padded + n + c) * b.zero : 0;
+        f.bias[c] = ldg(a.bias + b.phase * a.classes * n_padded + n + c);
+    }
+    return f;
+}
+
+template <class S, class E>
+DEV void conv_finish(const tsr_conv_args &a, const conv_block &b,
+    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
+    constexpr int N = S::lane_channels, up = S::kh == 2 ? 2 : 1;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m,
+              wn = warp / S::warps_m;
+    const int in_block = wn * 32 + (lane & 3) * N,
+              n = b.n_block * S::couts + in_block; /* this lane's first channel */
+    const int n_padded = a.n_blocks * S::couts;
+    conv_affine<E, N> f = conv_affine_at<E, N>(a, b, n, n_padded);
+    conv_stats<N> stats;
+    bool bad = false;
+#pragma unroll
+    for (int c = 0; c < N; c++) {
+        stats.sum[c] = stats.squares[c] = 0;
+        stats.least[c] = INFINITY;
+        stats.most[c] = -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < S::m_tiles; i++) {
+        const int y = b.oy + wm * S::m_tiles + i;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int x = b.ox + half * 8 + (lane >> 2);
+            if (y >= a.y0 + a.rows || x >= a.cols || n >= a.cout)
+                continue;
+            if (S::kh == 2 &&
+                a.classes == 4) { /* the same for nearly all pixels, so mostly cached loads */
+                const int ey = b.p ? y == a.h - 1 : y == 0, ex = b.r ? x == a.w - 1 : x == 0;
+#pragma unroll
+                for (int c = 0; c < N; c++)
+                    f.bias[c] = ldg(a.bias + ((b.phase * 4 + ey * 2 + ex) * n_padded + n + c));
+            }
+            float v[N];
+#pragma unroll
+            for (int c = 0; c < N; c++)
+                v[c] = static_cast<float>(acc[i][c / 2][half * 2 + (c & 1)] - f.correction[c]) *
+                           f.scale[c] +
+                       f.bias[c];
+            const int64_t row = static_cast<int64_t>(b.output) * a.out_dt * a.out_h + up * y + b.p;
+            conv_store<N>(a, (row * a.out_w + up * x + b.r) * a.cout + n, a.cout - n, v);
+#pragma unroll
+            for (int c = 0; c < N; c++) {
+                stats.sum[c] += v[c];
+                stats.squares[c] += v[c] * v[c];
+                stats.least[c] = fminf(stats.least[c], v[c]);
+                stats.most[c] = fmaxf(stats.most[c], v[c]);
+                bad |= (as_bits(v[c]) & 0x7f800000u) == 0x7f800000u;
+            }
+        }
+    }
+    if (bad)
+        stg(a.flag, a.flag_value);
+    if (a.partial)
+        conv_finish_stats<S, N>(a, b, stats, lane, wm, in_block);
+}
+
+template <class E, class S> DEV void conv(const tsr_conv_args &a) {
+    const conv_block b = conv_place<S, E>(a);
+    typename E::acc acc[S::m_tiles][S::n_tiles][4];
+#pragma unroll
+    for (int i = 0; i < S::m_tiles; i++)
+#pragma unroll
+        for (int j = 0; j < S::n_tiles; j++)
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                acc[i][j][k] = 0;
+    conv_multiply<S, E>(a, b, acc);
+    conv_finish<S, E>(a, b, acc);
+}
+
+#define TSR_CONV_KERNEL(elem, name, ...)                                                           \
+    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, 1)                              \
+        tsr_conv_##elem##_##name(const __grid_constant__ tsr_conv_args a) {                        \
+        conv<elem_##elem, conv_shape<__VA_ARGS__>>(a);                                             \
+    }
+
+#endif

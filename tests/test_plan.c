@@ -57,29 +57,39 @@ static void check_apart(const struct piece *piece, int n, size_t room, size_t al
     for (int i = 0; i < n; i++) {
         cr_assert(piece[i].at % align == 0 && piece[i].at + piece[i].bytes <= room);
         for (int j = 0; j < i; j++)
-            cr_assert(piece[i].last < piece[j].first || piece[j].last < piece[i].first ||
+            cr_assert(piece[i].last < piece[j].first || piece[j].last < piece[i].first || !piece[i].bytes || !piece[j].bytes ||
                       piece[i].at + piece[i].bytes <= piece[j].at || piece[j].at + piece[j].bytes <= piece[i].at,
                 "pieces %d and %d share memory while both live", i, j);
     }
 }
 
 static void check_arena(const tsr_plan *p, tsr_step step) {
-    static struct piece pieces[4096];
+    static struct piece pieces[8192];
     const tsr_program *g = p->program[step];
     int n = 0;
-    for (int i = 0; i < g->buffers; i++)
-        pieces[n++] = (struct piece){p->buffer_at[step][i], g->buffer[i].bytes, g->buffer[i].first_op, g->buffer[i].last_op};
+    for (int i = 0; i < g->buffers; i++) { /* the head, from when it is loaded, and the frames */
+        const tsr_buffer *b = &g->buffer[i];
+        size_t frame = b->bytes / (size_t)(b->head + b->frames), head = frame * (size_t)b->head;
+        int loaded = b->first_op;
+        for (int k = 0; k < g->ops; k++)
+            if (g->op[k].kind == TSR_OP_CACHE_LOAD && g->op[k].out.buf == i)
+                loaded = k;
+        pieces[n++] = (struct piece){p->buffer_at[step][i], head, loaded, b->last_op};
+        pieces[n++] = (struct piece){p->buffer_at[step][i] + head, b->bytes - head, b->first_op, b->last_op};
+        cr_assert_eq(p->buffer_at[step][i] % p->target.align, 0);
+    }
     for (int i = 0; i < g->ops; i++) {
         size_t bytes = p->target.op_scratch ? p->target.op_scratch(p->target.ctx, g, &g->op[i]) : 0;
         cr_assert_eq(p->scratch_at[step][i] == SIZE_MAX, bytes == 0);
+        cr_assert(!bytes || p->scratch_at[step][i] % p->target.align == 0);
         if (bytes)
             pieces[n++] = (struct piece){p->scratch_at[step][i], bytes, i, i};
     }
-    check_apart(pieces, n, p->arena_bytes, p->target.align);
+    check_apart(pieces, n, p->arena_bytes, 1);
 }
 
 static void check_weights(const tsr_plan *p) {
-    static struct piece pieces[4096];
+    static struct piece pieces[8192];
     int n = 0;
     for (int i = 0; i < p->weights; i++)
         pieces[n++] = (struct piece){p->weight[i].at, p->weight[i].bytes, 0, 0};
@@ -97,7 +107,7 @@ static void check_weights(const tsr_plan *p) {
 }
 
 static void check_caches(const tsr_plan *p) {
-    static struct piece pieces[4096];
+    static struct piece pieces[8192];
     for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
         const tsr_program *g = p->program[step];
         if (!g || !g->caches)

@@ -20,8 +20,11 @@ size_t tsr_pack_bound(const tsr_life *life, int n, size_t align) {
     if (!change)
         return SIZE_MAX;
     for (int i = 0; i < n; i++) {
-        change[life[i].first] += tsr_align(life[i].bytes, align);
-        change[life[i].last + 1] -= tsr_align(life[i].bytes, align);
+        size_t bytes = tsr_align(life[i].bytes, align);
+        change[life[i].first] += bytes - life[i].lead;
+        change[life[i].last + 1] -= bytes;
+        if (life[i].lead)
+            change[life[i].lead_first] += life[i].lead;
     }
     for (int op = 0; op < ops; op++) {
         live += change[op];
@@ -31,46 +34,87 @@ size_t tsr_pack_bound(const tsr_life *life, int n, size_t align) {
     return most;
 }
 
+typedef struct range { /* places (low, high) that a buffer cannot take */
+    size_t low, high;
+} range;
+
 typedef struct packer {
     const tsr_life *life;
     size_t align;
     int n;
-    int *order;  /* [n] in which buffers are placed */
-    int *placed; /* [n] those placed so far, by offset */
-    size_t *at;  /* [n] */
+    int *order;   /* [n] in which buffers are placed */
+    size_t *at;   /* [n] */
+    range *taken; /* [4 n] scratch */
 } packer;
 
 static size_t bytes_of(const packer *p, int i) {
     return tsr_align(p->life[i].bytes, p->align);
 }
 
-/* The tightest hole for buffer i among the placed ones it lives with, or on top of them. */
-static size_t place(const packer *p, int i, int placed) {
-    size_t need = bytes_of(p, i), top = 0, best = SIZE_MAX, best_hole = SIZE_MAX;
-    for (int k = 0; k < placed; k++) {
-        int j = p->placed[k];
-        if (p->life[j].last < p->life[i].first || p->life[i].last < p->life[j].first)
+typedef struct part { /* the lead or the rest of a buffer: offset, bytes, lifetime */
+    size_t at, bytes;
+    int first, last;
+} part;
+
+static int parts_of(const packer *p, int i, part out[2]) {
+    const tsr_life *l = &p->life[i];
+    int n = 0;
+    if (l->lead)
+        out[n++] = (part){0, l->lead, l->lead_first, l->last};
+    if (bytes_of(p, i) > l->lead)
+        out[n++] = (part){l->lead, bytes_of(p, i) - l->lead, l->first, l->last};
+    return n;
+}
+
+static int born(const tsr_life *l) {
+    return l->lead && l->lead_first < l->first ? l->lead_first : l->first;
+}
+
+/* The places of buffer i that placed buffer j rules out, sorted into p->taken. */
+static int rule_out(const packer *p, int i, int j, int taken) {
+    part a[2], b[2];
+    if (born(&p->life[i]) > p->life[j].last || born(&p->life[j]) > p->life[i].last)
+        return taken;
+    int as = parts_of(p, i, a), bs = parts_of(p, j, b);
+    for (int k = 0; k < as * bs; k++) {
+        const part *mine = &a[k / bs], *its = &b[k % bs];
+        if (mine->last < its->first || its->last < mine->first)
             continue;
-        if (p->at[j] > top) {
-            size_t hole = p->at[j] - top;
-            if (hole >= need && hole < best_hole)
-                best = top, best_hole = hole;
-        }
-        size_t end = p->at[j] + bytes_of(p, j);
-        if (end > top)
-            top = end;
+        size_t begin = p->at[j] + its->at, end = begin + its->bytes, reach = mine->at + mine->bytes;
+        if (end <= mine->at)
+            continue;
+        range r = {begin > reach ? begin - reach : 0, end - mine->at};
+        if (begin < reach) /* even place 0 */
+            r.low = SIZE_MAX;
+        int to = taken++;
+        for (; to > 0 && p->taken[to - 1].low + 1 > r.low + 1; to--) /* SIZE_MAX first */
+            p->taken[to] = p->taken[to - 1];
+        p->taken[to] = r;
     }
-    return best == SIZE_MAX ? top : best;
+    return taken;
+}
+
+/* The tightest hole for buffer i among the placed ones it lives with, or above them. */
+static size_t place(const packer *p, int i, int placed) {
+    size_t best = SIZE_MAX, best_room = SIZE_MAX, from = 0;
+    int taken = 0;
+    for (int k = 0; k < placed; k++)
+        taken = rule_out(p, i, p->order[k], taken);
+    for (int k = 0; k < taken; k++) {
+        const range *r = &p->taken[k];
+        if (r->low != SIZE_MAX && from <= r->low && r->low - from < best_room)
+            best = from, best_room = r->low - from;
+        if (r->high > from)
+            from = tsr_align(r->high, p->align);
+    }
+    return best == SIZE_MAX ? from : best;
 }
 
 static size_t place_all(packer *p) {
     size_t bytes = 0;
     for (int k = 0; k < p->n; k++) {
-        int i = p->order[k], to = k;
+        int i = p->order[k];
         p->at[i] = place(p, i, k);
-        for (; to > 0 && p->at[p->placed[to - 1]] > p->at[i]; to--)
-            p->placed[to] = p->placed[to - 1];
-        p->placed[to] = i;
         if (p->at[i] + bytes_of(p, i) > bytes)
             bytes = p->at[i] + bytes_of(p, i);
     }
@@ -111,10 +155,10 @@ tsr_status tsr_pack(const tsr_life *life, int n, size_t align, int effort, size_
     size_t bound = tsr_pack_bound(life, n, align), best = SIZE_MAX;
     if (bound == SIZE_MAX)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "plan: the sizes of a step's buffers overflow; the picture is too large");
-    packer p = {life, align, n, malloc(((size_t)n + 1) * sizeof(int)), malloc(((size_t)n + 1) * sizeof(int)),
-        malloc(((size_t)n + 1) * sizeof(size_t))};
-    if (!p.order || !p.placed || !p.at) {
-        free(p.order), free(p.placed), free(p.at);
+    packer p = {life, align, n, malloc(((size_t)n + 1) * sizeof *p.order), malloc(((size_t)n + 1) * sizeof *p.at),
+        malloc((4 * (size_t)n + 1) * sizeof *p.taken)};
+    if (!p.order || !p.at || !p.taken) {
+        free(p.order), free(p.at), free(p.taken);
         return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
     }
     for (order_by by = 0; by < ORDERS && best != bound; by++) {
@@ -130,6 +174,6 @@ tsr_status tsr_pack(const tsr_life *life, int n, size_t align, int effort, size_
         }
     }
     *bytes = best;
-    free(p.order), free(p.placed), free(p.at);
+    free(p.order), free(p.at), free(p.taken);
     return TSR_OK;
 }

@@ -7,6 +7,8 @@
 typedef struct tsr_life {
     size_t bytes;
     int first, last; /* ops between which it is alive, both included; 0 <= first <= last */
+    size_t lead;     /* its first bytes, which are alive from lead_first on: room for what comes at another time */
+    int lead_first;
 } tsr_life;
 
 /* Writes at[n], multiples of align (a power of two), and the size of the block. Stops at once where it meets the lower

@@ -77,16 +77,23 @@ static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, ts
     return tsr_program_create(out, t->half, &params);
 }
 
-/* Buffers, then the scratch of ops that want it: [buffers + ops] lives, zero bytes where there is none. */
+/* Buffers, then the scratch of ops that want it: [buffers + ops] lives, zero bytes where there is none. The head of a
+ * buffer is alive only from when the cache is loaded into it: it may lie where what the frames were made of lay. */
 static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
     tsr_life *life = malloc(((size_t)p->buffers + (size_t)p->ops) * sizeof *life);
     if (!life)
         return NULL;
     for (int i = 0; i < p->buffers; i++)
-        life[i] = (tsr_life){p->buffer[i].bytes, p->buffer[i].first_op, p->buffer[i].last_op};
+        life[i] = (tsr_life){p->buffer[i].bytes, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
     for (int i = 0; i < p->ops; i++) {
-        size_t bytes = target->op_scratch ? target->op_scratch(target->ctx, p, &p->op[i]) : 0;
-        life[p->buffers + i] = (tsr_life){bytes, i, i};
+        const tsr_op *op = &p->op[i];
+        size_t bytes = target->op_scratch ? target->op_scratch(target->ctx, p, op) : 0;
+        life[p->buffers + i] = (tsr_life){bytes, i, i, 0, 0};
+        if (op->kind == TSR_OP_CACHE_LOAD) {
+            const tsr_buffer *b = &p->buffer[op->out.buf];
+            life[op->out.buf].lead = b->bytes / (size_t)(b->head + b->frames) * (size_t)b->head;
+            life[op->out.buf].lead_first = i;
+        }
     }
     return life;
 }

@@ -245,19 +245,32 @@ static stream normed(maker *m, int norm, int reader, stream s, bool silu) {
 
 /* ---------------------------------------------------------------- blocks */
 
+/* The stream that conv2 adds to: s itself, or its 1x1x1 shortcut to another width. */
+static stream skip(maker *m, int block, stream s) {
+    int layer = m->half->block[block].layer[4];
+    if (layer < 0)
+        return s;
+    stream raw = raw_input(m, layer, s);
+    s = new_stream(m, block, s, m->half->layer[layer].cout);
+    conv(m, layer, raw, s, false);
+    return s;
+}
+
 static stream resnet(maker *m, int block, stream s) {
     const int *layer = m->half->block[block].layer; /* norm1, conv1, norm2, conv2, shortcut */
+    int width = m->half->layer[layer[1]].cout;
+    bool early = width < s.c; /* the narrower of the two stays while conv1 runs, the widest moment of a decoder */
+    stream to = s;
+    if (early)
+        to = skip(m, block, s);
     stream n1 = normed(m, layer[0], layer[1], s, true);
-    stream h = like(m, "hidden", m->params.numerics.stream, 0, s, m->half->layer[layer[1]].cout);
+    stream h = like(m, "hidden", m->params.numerics.stream, 0, s, width);
     conv(m, layer[1], n1, h, false);
     stream n2 = normed(m, layer[2], layer[3], h, true);
-    if (layer[4] >= 0) {
-        stream raw = raw_input(m, layer[4], s);
-        s = new_stream(m, block, s, h.c);
-        conv(m, layer[4], raw, s, false);
-    }
-    conv(m, layer[3], n2, s, true);
-    return s;
+    if (!early)
+        to = skip(m, block, s);
+    conv(m, layer[3], n2, to, true);
+    return to;
 }
 
 static void attention(maker *m, int block, stream s) {

@@ -244,9 +244,11 @@ Test(golden, small_decode_t2) { check("small_decode_t2_6x10", true); }
 Test(golden, small_decode_t5) { check("small_decode_t5_5x7", true); }
 Test(golden, small_decode_taps) { check("small_decode_t2_4x4_taps", true); }
 Test(golden, wide_decode_t3) { check("wide_decode_t3_6x6", false); }
+Test(golden, full_decode_t2) { check("full_decode_t2_8x8", false); }
 Test(golden, small_encode_t1) { check("small_encode_1x64x64", true); }
 Test(golden, small_encode_t5) { check("small_encode_5x48x80", false); }
 Test(golden, small_encode_t13) { check("small_encode_13x32x64", true); }
+Test(golden, full_encode_t5) { check("full_encode_5x64x64", false); }
 
 static void check_gguf(const char *name) {
     golden g;

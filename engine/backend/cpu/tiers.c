@@ -1,6 +1,14 @@
 #include "backend/cpu/ref.h"
+#ifdef TSR_ONEDNN
+#include "backend/cpu/onednn.h"
+#endif
 
-static const tsr_tier *const all[] = {&tsr_tier_c};
+static const tsr_tier *const all[] = {
+    &tsr_tier_c,
+#ifdef TSR_ONEDNN
+    &tsr_tier_onednn,
+#endif
+};
 
 const tsr_tier *tsr_tier_at(int i) {
     for (size_t j = 0; j < sizeof all / sizeof *all; j++)

@@ -1,0 +1,64 @@
+#include "backend/cpu/onednn.h"
+
+#include <pthread.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static dnnl_engine_t engine;
+static dnnl_stream_t stream;
+
+static void start(void) {
+    if (dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success)
+        engine = NULL;
+    else if (dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) != dnnl_success)
+        stream = NULL;
+}
+
+dnnl_engine_t tsr_dnnl_engine(void) {
+    pthread_once(&once, start);
+    return engine;
+}
+
+dnnl_stream_t tsr_dnnl_stream(void) {
+    pthread_once(&once, start);
+    return stream;
+}
+
+tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what) {
+    switch (status) {
+    case dnnl_success:
+        return TSR_OK;
+    case dnnl_out_of_memory:
+        return tsr_fail(TSR_ERR_MEMORY, "oneDNN: out of memory in %s", what);
+    case dnnl_unimplemented:
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN: no implementation for %s; run with the plain C tier", what);
+    default:
+        return tsr_fail(TSR_ERR_DEVICE, "oneDNN: status %d from %s; run with the plain C tier", (int)status, what);
+    }
+}
+
+static bool here(void) {
+    return tsr_dnnl_engine() && tsr_dnnl_stream();
+}
+
+static void gemm(int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc) {
+    dnnl_status_t status = dnnl_sgemm('N', 'N', m, n, k, 1, a, lda, b, ldb, beta, c, ldc);
+    if (status != dnnl_success) /* it has no memory for its own buffers: slower, but right */
+        tsr_sgemm_plain(m, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
+const tsr_tier tsr_tier_onednn = {
+    .name = "oneDNN",
+    .here = here,
+    .gemm = gemm,
+    .kernel_bytes = tsr_dnnl_kernel_bytes,
+    .pack = tsr_dnnl_pack,
+    .unpack = tsr_dnnl_unpack,
+    .op =
+        {
+            [TSR_OP_CONV] = {tsr_dnnl_conv_can, tsr_dnnl_conv_scratch, tsr_dnnl_conv_bind, tsr_dnnl_conv_unbind,
+                tsr_dnnl_conv_run},
+            [TSR_OP_ATTENTION] = {.can = tsr_dnnl_attention_can,
+                .scratch = tsr_dnnl_attention_scratch,
+                .run = tsr_dnnl_attention_run},
+        },
+};

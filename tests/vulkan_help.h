@@ -55,7 +55,7 @@ static inline void no_leaks(void) {
 
 static inline void drop(tsr_vk *vk) {
     cr_assert_eq(tsr_vk_validation_messages(vk), 0);
-    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken - vk->readback[0].b.taken - vk->readback[1].b.taken, 0);
+    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken - vk->readback[0].b.taken - vk->readback[1].b.taken - vk->error.taken, 0);
     tsr_vk_destroy(&vk);
     cr_assert_null(vk);
     cr_assert_eq(said, 0, "validation has something to say");

@@ -21,12 +21,15 @@ static tsr_status create_batch(tsr_vk *vk, vk_batch *b) {
         .commandBufferCount = 1,
     };
     VK(vk->d.vkAllocateCommandBuffers(vk->device, &commands, &b->commands));
-    VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = VK_BATCH_SETS * VK_BINDINGS};
+    VkDescriptorPoolSize sizes[] = {
+        {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, VK_BATCH_SETS * VK_SHOW_BINDINGS},
+        {VK_DESCRIPTOR_TYPE_STORAGE_IMAGE, VK_BATCH_SETS},
+    };
     VkDescriptorPoolCreateInfo sets = {
         .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
         .maxSets = VK_BATCH_SETS,
-        .poolSizeCount = 1,
-        .pPoolSizes = &size,
+        .poolSizeCount = 2,
+        .pPoolSizes = sizes,
     };
     VK(vk->d.vkCreateDescriptorPool(vk->device, &sets, NULL, &b->sets));
     TSR_TRY(tsr_vk_buffer_create(vk, &b->upload, VK_BATCH_UPLOAD, VK_HOME_UPLOAD, "weights"));
@@ -182,6 +185,8 @@ static void drop_open(tsr_vk *vk) {
     for (int i = 0; i < VK_READBACKS; i++)
         if (vk->readback[i].ticket > vk->started)
             vk->readback[i].ticket = 0;
+    if (vk->error_ticket > vk->started)
+        vk->error_ticket = 0;
 }
 
 tsr_status tsr_vk_start(tsr_vk *vk, uint64_t *ticket) {

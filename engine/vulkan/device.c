@@ -21,7 +21,7 @@ typedef struct wanted {
     bool host, memory, semaphore;
 } wanted;
 
-static tsr_status find_extensions(tsr_vk *vk, wanted *w) {
+static tsr_status find_extensions(tsr_vk *vk, bool swapchain, wanted *w) {
     tsr_status status = TSR_OK;
     VkExtensionProperties *list = NULL;
     uint32_t n = 0;
@@ -41,6 +41,9 @@ static tsr_status find_extensions(tsr_vk *vk, wanted *w) {
         w->name[w->n++] = tsr_vk_memory_extension;
     if (w->semaphore)
         w->name[w->n++] = tsr_vk_semaphore_extension;
+    vk->swapchain = swapchain && has_extension(list, n, VK_KHR_SWAPCHAIN_EXTENSION_NAME);
+    if (vk->swapchain)
+        w->name[w->n++] = VK_KHR_SWAPCHAIN_EXTENSION_NAME;
 error:
     free(list);
     return status;
@@ -122,12 +125,12 @@ static uint32_t choose_family(const tsr_vk *vk) {
 
 /* ---------------------------------------------------------------- life */
 
-static tsr_status create_device(tsr_vk *vk, bool no_host_import) {
+static tsr_status create_device(tsr_vk *vk, const tsr_vk_params *params) {
     tsr_status status;
     wanted w;
-    TSR_TRY(find_extensions(vk, &w));
+    TSR_TRY(find_extensions(vk, params->swapchain, &w));
     learn_limits(vk);
-    learn_sharing(vk, &w, no_host_import);
+    learn_sharing(vk, &w, params->no_host_import);
     VkPhysicalDeviceVulkan11Features has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES};
     VkPhysicalDeviceFeatures2 ask = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has};
     vkGetPhysicalDeviceFeatures2(vk->physical, &ask);
@@ -201,9 +204,9 @@ tsr_status tsr_vk_create(tsr_vk **out, const tsr_vk_params *params) {
     tsr_vk *vk = calloc(1, sizeof *vk);
     if (!vk)
         return tsr_fail(TSR_ERR_MEMORY, "vulkan: no memory for the device");
-    TSR_TRY(tsr_vk_instance_create(vk, params->validation));
+    TSR_TRY(tsr_vk_instance_create(vk, params));
     TSR_TRY(tsr_vk_pick(vk, params));
-    TSR_TRY(create_device(vk, params->no_host_import));
+    TSR_TRY(create_device(vk, params));
     TSR_TRY(create_layouts(vk));
     TSR_TRY(tsr_vk_batches_create(vk));
     *out = vk;
@@ -221,9 +224,12 @@ void tsr_vk_destroy(tsr_vk **p) {
         tsr_vk_batches_destroy(vk);
         for (int i = 0; i < VK_READBACKS; i++)
             tsr_vk_buffer_destroy(vk, &vk->readback[i].b);
+        tsr_vk_buffer_destroy(vk, &vk->error);
         tsr_vk_buffer_destroy(vk, &vk->dither);
         for (int i = 0; i < VK_PIPES; i++)
             vk->d.vkDestroyPipeline(vk->device, vk->pipe[i], NULL);
+        vk->d.vkDestroyPipelineLayout(vk->device, vk->show_layout, NULL);
+        vk->d.vkDestroyDescriptorSetLayout(vk->device, vk->show_set_layout, NULL);
         vk->d.vkDestroyPipelineLayout(vk->device, vk->layout, NULL);
         vk->d.vkDestroyDescriptorSetLayout(vk->device, vk->set_layout, NULL);
         vk->d.vkDestroyDevice(vk->device, NULL);

@@ -82,6 +82,8 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
     return VK_FALSE;
 }
 
+enum { MOST_EXTENSIONS = 8 /* of the caller */ };
+
 static const char validation_layer[] = "VK_LAYER_KHRONOS_validation";
 
 static tsr_status need_layer(void) {
@@ -123,12 +125,18 @@ static tsr_status load_volk(void) {
     return TSR_OK;
 }
 
-tsr_status tsr_vk_instance_create(tsr_vk *vk, bool validation) {
+tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params) {
     tsr_status status;
+    bool validation = params->validation;
     TSR_TRY(load_volk());
     if (validation)
         TSR_TRY(need_layer());
-    static const char *const extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    const char *extensions[2 + MOST_EXTENSIONS] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    uint32_t extension_count = validation ? 2 : 0;
+    if (params->instance_extension_count > MOST_EXTENSIONS)
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: %d instance extensions; at most %d", params->instance_extension_count, MOST_EXTENSIONS);
+    for (int i = 0; i < params->instance_extension_count; i++)
+        extensions[extension_count++] = params->instance_extensions[i];
     static const char *const layers[] = {validation_layer};
     static const VkValidationFeatureEnableEXT enable[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
     VkDebugUtilsMessengerCreateInfoEXT messenger = {
@@ -157,7 +165,7 @@ tsr_status tsr_vk_instance_create(tsr_vk *vk, bool validation) {
         .pApplicationInfo = &app,
         .enabledLayerCount = validation ? 1 : 0,
         .ppEnabledLayerNames = layers,
-        .enabledExtensionCount = validation ? 2 : 0,
+        .enabledExtensionCount = extension_count,
         .ppEnabledExtensionNames = extensions,
     };
     VK(vkCreateInstance(&info, NULL, &vk->instance));

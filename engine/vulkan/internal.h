@@ -46,9 +46,11 @@ enum {
     VK_BATCH_UPLOAD = 1 << 20, /* bytes of weights in one */
     VK_BATCH_WAITS = 16,   /* timelines one waits for */
     VK_BINDINGS = 5,       /* storage buffers a shader sees */
+    VK_SHOW_BINDINGS = 8,  /* what those of the preview see */
     VK_READBACKS = 2,
     VK_DITHER = 64,        /* edge of the dither pattern */
     VK_PUSH_BYTES = 64,
+    VK_SHOW_PUSH_BYTES = 80,
 };
 
 /* One submission: recorded, started, done, used again. */
@@ -94,7 +96,10 @@ typedef struct vk_readback {
 enum {
     VK_PIPE_BLEND,                     /* + 2 * (slot is F16) + (frame is F16) */
     VK_PIPE_RESOLVE = VK_PIPE_BLEND + 4, /* + 4 * (frame is F16) + vk_resolve_mode */
-    VK_PIPES = VK_PIPE_RESOLVE + 8,
+    VK_PIPE_SHOW = VK_PIPE_RESOLVE + 8, /* + (canvas is deep) */
+    VK_PIPE_FLATTEN = VK_PIPE_SHOW + 2, /* + (frame is F16) */
+    VK_PIPE_ERROR = VK_PIPE_FLATTEN + 2,
+    VK_PIPES = VK_PIPE_ERROR + 1,
 };
 
 struct tsr_vk {
@@ -112,7 +117,7 @@ struct tsr_vk {
     VkPhysicalDeviceDriverProperties driver;
     VkPhysicalDeviceIDProperties id;
     VkPhysicalDeviceMemoryProperties memory;
-    bool f16, host_import, memory_import, memory_export, dedicated, timeline_export;
+    bool f16, swapchain, host_import, memory_import, memory_export, dedicated, timeline_export;
     const char *why_no_host_import, *why_no_memory_import, *why_no_timeline_export;
     VkDeviceSize range_most;   /* bytes a binding may have */
     VkDeviceSize offset_align; /* of a binding, power of two */
@@ -124,8 +129,8 @@ struct tsr_vk {
     VkQueue queue;
     uint32_t family; /* computes, and draws where a family does both */
 
-    VkDescriptorSetLayout set_layout;
-    VkPipelineLayout layout;
+    VkDescriptorSetLayout set_layout, show_set_layout; /* show_: of the pipelines from VK_PIPE_SHOW on; made with */
+    VkPipelineLayout layout, show_layout;              /* the first of them */
     VkPipeline pipe[VK_PIPES];
     vk_buffer dither; /* float [64][64], made at first use */
 
@@ -136,12 +141,15 @@ struct tsr_vk {
     uint64_t epoch;  /* number of barriers recorded */
 
     vk_readback readback[VK_READBACKS];
+    vk_buffer error; /* sums of rows, of show.c */
+    uint64_t error_ticket;
+    int error_rows, error_columns;
     int resolves; /* so far: the last used readback[(resolves - 1) % VK_READBACKS] */
     size_t used;
 };
 
 /* instance.c */
-tsr_status tsr_vk_instance_create(tsr_vk *vk, bool validation);
+tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params);
 void tsr_vk_instance_destroy(tsr_vk *vk);
 tsr_status tsr_vk_pick(tsr_vk *vk, const tsr_vk_params *params);
 /* Why a device cannot be used at all, or NULL. */
@@ -186,6 +194,15 @@ void tsr_vk_touch(tsr_vk *vk, vk_batch *b, tsr_vk_frames *f, int frame);
 /* Before anything is destroyed: drops what was recorded and not started, waits for what was. Wait values that nobody
  * signals within two seconds are signalled from here. */
 void tsr_vk_drain(tsr_vk *vk);
+
+/* resolve.c: the pattern, made at first use. */
+tsr_status tsr_vk_need_dither(tsr_vk *vk);
+/* Where a picture's corner lies in the pattern, which walks over the frames (R2 sequence) so that it does not stand
+ * still. */
+static inline void tsr_vk_dither_walk(int64_t index, int32_t *x, int32_t *y) {
+    *x = (int32_t)((uint32_t)index * 3242174889u >> 26);
+    *y = (int32_t)((uint32_t)index * 2447445414u >> 26);
+}
 
 /* pipelines.c */
 tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out);

@@ -20,6 +20,22 @@ static const uint32_t resolve_f16[] = {
 #include "resolve_f16.inc"
 };
 
+static const uint32_t show_8[] = {
+#include "show_8.inc"
+};
+static const uint32_t show_deep[] = {
+#include "show_deep.inc"
+};
+static const uint32_t flatten_f32[] = {
+#include "flatten_f32.inc"
+};
+static const uint32_t flatten_f16[] = {
+#include "flatten_f16.inc"
+};
+static const uint32_t error_f32[] = {
+#include "error_f32.inc"
+};
+
 typedef struct shader {
     const char *name;
     const uint32_t *words;
@@ -31,6 +47,9 @@ static const shader shaders[VK_PIPES] = {
     [VK_PIPE_BLEND] = SHADER(blend_f32_f32, 0), SHADER(blend_f32_f16, 0), SHADER(blend_f16_f32, 0), SHADER(blend_f16_f16, 0),
     [VK_PIPE_RESOLVE] = SHADER(resolve_f32, 0), SHADER(resolve_f32, 1), SHADER(resolve_f32, 2), SHADER(resolve_f32, 3),
     SHADER(resolve_f16, 0), SHADER(resolve_f16, 1), SHADER(resolve_f16, 2), SHADER(resolve_f16, 3),
+    [VK_PIPE_SHOW] = SHADER(show_8, 0), SHADER(show_deep, 0),
+    [VK_PIPE_FLATTEN] = SHADER(flatten_f32, 0), SHADER(flatten_f16, 0),
+    [VK_PIPE_ERROR] = SHADER(error_f32, 0),
 };
 
 tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
@@ -54,7 +73,7 @@ tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
             .pName = "main",
             .pSpecializationInfo = &special,
         },
-        .layout = vk->layout,
+        .layout = which < VK_PIPE_SHOW ? vk->layout : vk->show_layout,
     };
     VK(vk->d.vkCreateComputePipelines(vk->device, VK_NULL_HANDLE, 1, &info, NULL, &vk->pipe[which]));
     tsr_vk_name(vk, VK_OBJECT_TYPE_PIPELINE, (uint64_t)vk->pipe[which], s->name);

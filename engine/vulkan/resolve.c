@@ -10,7 +10,7 @@ typedef struct resolve_push { /* as in resolve.comp */
 } resolve_push;
 _Static_assert(sizeof(resolve_push) <= VK_PUSH_BYTES, "push constants");
 
-static tsr_status need_dither(tsr_vk *vk) {
+tsr_status tsr_vk_need_dither(tsr_vk *vk) {
     tsr_status status;
     if (vk->dither.buffer)
         return TSR_OK;
@@ -66,13 +66,9 @@ static tsr_status resolve_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_frames 
     size_t pixel_bytes = mode == MODE_PLANE_F32 ? 4 : mode == MODE_RGB16 ? 6 : 3;
     VkDescriptorBufferInfo bind[VK_BINDINGS];
     VkDeviceSize rest;
-    /* The pattern walks over the frame from picture to picture (R2 sequence), so that it does not stand still. */
-    resolve_push push = {
-        .pixels = (int32_t)pixels,
-        .width = f->width,
-        .dither_x = (int32_t)((uint32_t)index * 3242174889u >> 26),
-        .dither_y = (int32_t)((uint32_t)index * 2447445414u >> 26) + y,
-    };
+    resolve_push push = {.pixels = (int32_t)pixels, .width = f->width};
+    tsr_vk_dither_walk(index, &push.dither_x, &push.dither_y);
+    push.dither_y += y;
     for (int c = 0; c < 3; c++) {
         size_t at = ((size_t)(mode == MODE_PLANE_F32 ? channel : c) * plane + before) * element;
         bind[c] = tsr_vk_piece(vk, &f->frame[frame], at, pixels * element, &rest);
@@ -100,7 +96,7 @@ tsr_status tsr_vk_resolve(tsr_vk *vk, tsr_vk_frames *f, int frame, int64_t index
     vk_batch *batch;
     VkPipeline pipe = VK_NULL_HANDLE;
     if (mode == MODE_RGB8_DITHER)
-        TSR_TRY(need_dither(vk));
+        TSR_TRY(tsr_vk_need_dither(vk));
     if (!copy)
         TSR_TRY(tsr_vk_pipe(vk, VK_PIPE_RESOLVE + 4 * (f->dtype == TSR_F16) + mode, &pipe));
     TSR_TRY(next_readback(vk, (size_t)f->width * (size_t)f->height * pixel_bytes, &r));

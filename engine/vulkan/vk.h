@@ -29,6 +29,11 @@ typedef struct tsr_vk_params {
     const uint8_t *uuid; /* [16] of the CUDA device, or NULL */
     bool validation;     /* layers on; what they say is logged as an error and counted */
     bool no_host_import;
+    /* For a window: what its system needs of the instance (VK_KHR_surface, ...), and VK_KHR_swapchain on the device
+     * where it is offered. */
+    const char *const *instance_extensions; /* [instance_extension_count] */
+    int instance_extension_count;           /* at most 8 */
+    bool swapchain;
 } tsr_vk_params;
 #define TSR_VK_PARAMS_DEFAULT {.index = -1}
 

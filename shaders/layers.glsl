@@ -1,0 +1,98 @@
+// A frame as the preview knows it: what the decode in hand has blended so far (fresh), under it what was there before
+// (old), under that a rough picture made straight from the latents. Beside it a frame to compare with (reference).
+layout(std430, binding = 0) readonly buffer Fresh { uint fresh_px[]; };     // [3][height][width], f32 or f16
+layout(std430, binding = 1) readonly buffer Old { uint old_px[]; };         // likewise
+layout(std430, binding = 2) readonly buffer Reference { uint reference_px[]; };
+layout(std430, binding = 3) readonly buffer Tables { float table[]; };      // see tsr_vk_view
+layout(std430, binding = 4) readonly buffer Rough { uint rough_px[]; };     // RGBA8 [rough_h][rough_w] from rough_at
+layout(push_constant) uniform Push {
+    ivec2 size;       // of the frame
+    int layers;       // bits below
+    int columns;      // of tiles
+    ivec2 rough_size;
+    int rough_at;
+    int rest;         // of the shader in hand, from here on
+    ivec4 area;       // show: canvas width, height, dither x, y. error: x, y, width, 0
+    vec4 map;         // show: frame position of the canvas' corner, frame pixels a canvas pixel, wipe (canvas pixels)
+    vec4 look;        // show: gain of the difference, taps, 0, 0
+};
+const int FRESH = 1, FRESH_F16 = 2, FRESH_WHOLE = 4, OLD = 8, OLD_F16 = 16, REFERENCE = 32, REFERENCE_F16 = 64, ROUGH = 128;
+
+bool has(int bit) {
+    return (layers & bit) != 0;
+}
+
+#define LAYER(name, px)                                                                            \
+    vec3 name(ivec2 p, bool f16) {                                                                 \
+        int at = p.y * size.x + p.x, plane = size.x * size.y;                                      \
+        if (f16) {                                                                                 \
+            int odd = at & 1; /* planes have an even number of pixels: sides are multiples of 8 */ \
+            return vec3(unpackHalf2x16(px[at >> 1])[odd], unpackHalf2x16(px[(at + plane) >> 1])[odd], \
+                unpackHalf2x16(px[(at + 2 * plane) >> 1])[odd]);                                   \
+        }                                                                                          \
+        return vec3(uintBitsToFloat(px[at]), uintBitsToFloat(px[at + plane]), uintBitsToFloat(px[at + 2 * plane])); \
+    }
+LAYER(fresh_at, fresh_px)
+LAYER(old_at, old_px)
+LAYER(reference_at, reference_px)
+
+vec3 rough_texel(ivec2 p) {
+    p = clamp(p, ivec2(0), rough_size - 1);
+    return unpackUnorm4x8(rough_px[rough_at + p.y * rough_size.x + p.x]).rgb;
+}
+
+vec3 rough_picture(ivec2 p) {
+    vec2 f = (vec2(p) + 0.5) * vec2(rough_size) / vec2(size) - 0.5;
+    ivec2 i = ivec2(floor(f));
+    vec2 t = f - vec2(i);
+    vec3 top = mix(rough_texel(i), rough_texel(i + ivec2(1, 0)), t.x);
+    vec3 below = mix(rough_texel(i + ivec2(0, 1)), rough_texel(i + ivec2(1, 1)), t.x);
+    return mix(top, below, t.y) * 2.0 - 1.0;
+}
+
+vec3 checkerboard(ivec2 p) {
+    return vec3(((p.x >> 4 ^ p.y >> 4) & 1) == 0 ? -0.80 : -0.72);
+}
+
+vec3 base(ivec2 p) {
+    if (has(OLD))
+        return old_at(p, has(OLD_F16));
+    return has(ROUGH) ? rough_picture(p) : checkerboard(p);
+}
+
+// Tables: for each column the tile that has most to say there or the one before it, and its weight (the next one has
+// the rest); for each row likewise; for each tile how far it has faded in, 0 where it has not come.
+// x: the weights of the tiles that have come, summed. y: the same, each by how far it has faded in.
+vec2 coverage(ivec2 p) {
+    int ty = int(table[2 * (size.x + p.y)]), tx = int(table[2 * p.x]), tiles = 2 * (size.x + size.y);
+    float wy = table[2 * (size.x + p.y) + 1], wx = table[2 * p.x + 1];
+    vec2 sum = vec2(0.0);
+    for (int j = 0; j < (wy < 1.0 ? 2 : 1); j++)
+        for (int i = 0; i < (wx < 1.0 ? 2 : 1); i++) {
+            float come = table[tiles + (ty + j) * columns + tx + i];
+            float w = (j == 0 ? wy : 1.0 - wy) * (i == 0 ? wx : 1.0 - wx);
+            sum += come > 0.0 ? vec2(w, w * come) : vec2(0.0);
+        }
+    return sum;
+}
+
+vec3 current(ivec2 p) {
+    if (!has(FRESH))
+        return base(p);
+    vec3 f = fresh_at(p, has(FRESH_F16));
+    if (has(FRESH_WHOLE))
+        return f;
+    vec2 c = coverage(p);
+    vec3 b = base(p);
+    return c.x > 0.0 ? mix(b, f + (1.0 - min(c.x, 1.0)) * b, c.y / c.x) : b;
+}
+
+// NaN compares false and becomes 0.
+float unit(float x) {
+    float v = x * 0.5 + 0.5;
+    return v > 0.0 ? min(v, 1.0) : 0.0;
+}
+
+vec3 unit(vec3 v) {
+    return vec3(unit(v.r), unit(v.g), unit(v.b));
+}

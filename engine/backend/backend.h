@@ -37,7 +37,8 @@ typedef struct tsr_step_args {
     const float *input;   /* f32 [in_frames][in_h][in_w][in_c], host; not needed after the call returns */
     tsr_slab *slab;
     size_t slot_at;       /* offset of the slot in the slab */
-    uint64_t ready_value; /* asynchronous backends: the lane's timeline reaches this when the slot is written */
+    uint64_t ready_value; /* asynchronous backends: the lane's timeline reaches this when the slot is written or
+                             the work has failed; values grow over the backend's life */
 } tsr_step_args;
 
 /* Called around every op where set (trace, per-op times); may be called from the decode thread only. */
@@ -51,6 +52,7 @@ typedef struct tsr_backend_vtable {
     void (*target)(tsr_backend *b, tsr_target *out);
     /* Best precision here and, in why[], the reason. */
     tsr_precision (*best)(tsr_backend *b, const tsr_half *half, char why[128]);
+    /* On failure *out is left as it was. */
     tsr_status (*slab_alloc)(tsr_backend *b, size_t bytes, tsr_slab *out);
     void (*slab_free)(tsr_backend *b, tsr_slab *s);
     /* Allocates exactly what the plan says, packs weights, makes primitives. Nothing is allocated after. */

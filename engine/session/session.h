@@ -1,5 +1,5 @@
-/* The pump: plan -> backend -> slots -> Vulkan -> callback. Behind tsr_engine_*, tsr_plan_* and tsr_decode of the
- * public header. */
+/* The pump: plan -> backend -> slots -> Vulkan -> callback. Behind tsr_engine_*, tsr_plan_create
+ * and tsr_decode of the public header. */
 #ifndef TSR_SESSION_H
 #define TSR_SESSION_H
 
@@ -7,11 +7,41 @@
 #include "formats/latent_file.h"
 #include "vulkan/vk.h"
 
+#include <pthread.h>
+
 struct tsr_engine {
     tsr_engine_params params;
     tsr_backend *backend;
-    tsr_vk *vk;          /* made at the first decode or report */
-    atomic_bool cancel;
+    tsr_vk *vk; /* made at the first decode or report */
+    atomic_bool
+        cancel; /* stops the running decode within an op: tsr_cancel(), or a stage that failed */
+    uint64_t
+        ready_value;  /* of the last step that began; it only grows, as the lane's timeline does */
+    atomic_int users; /* the handle and every plan; the last one to go frees the engine */
+
+    /* The plan decoded last stays ready to run, so that the next video by it starts at once. */
+    pthread_mutex_t
+        lock; /* of the three below: a plan may be destroyed while another one is decoded */
+    tsr_exec *exec;
+    const tsr_plan *exec_plan; /* NULL: none */
+    int64_t exec_bytes;        /* counted memory that exec takes */
 };
+
+/* Takes over backend, also on failure. For tsr_engine_create, and for tests that bring their own.
+ */
+tsr_status tsr_engine_wrap(tsr_engine **out, tsr_backend *backend, const tsr_engine_params *params);
+void tsr_engine_keep(tsr_engine *e);
+
+/* Makes e->vk where there is none yet. Called from whichever thread makes the Vulkan calls. */
+tsr_status tsr_engine_vulkan(tsr_engine *e);
+/* A backend's slab as Vulkan's, once e->vk is there. *how says in words which way it went. */
+tsr_status tsr_engine_import(tsr_engine *e, tsr_slab *slab, tsr_vk_slab **out, const char **how);
+/* Frees what is ready to run of another plan, begins to watch the peak of counted memory, and
+ * returns how much of it belongs to neither. */
+int64_t tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);
+/* The plan made ready to run, after tsr_engine_memory_before; e keeps it. */
+tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out);
+/* Frees what is ready to run, if it is of this plan; NULL: whichever. */
+void tsr_engine_forget(tsr_engine *e, const tsr_plan *plan);
 
 #endif

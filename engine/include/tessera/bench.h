@@ -1,6 +1,6 @@
 /*
- * Bench: how fast the ops of a model and whole decodes are here. Inputs are noise: speed does not depend on them.
- * Every number is measured in the call; medians over the repetitions.
+ * Bench: how fast the ops of a model and whole decodes are here. Inputs are noise: speed does not
+ * depend on them. Every number is measured in the call; medians over the repetitions.
  */
 #ifndef TESSERA_BENCH_H
 #define TESSERA_BENCH_H
@@ -17,7 +17,7 @@ typedef struct tsr_bench_params {
     int repetitions;      /* of everything; at least 1 */
 } tsr_bench_params;
 #define TSR_BENCH_PARAMS_DEFAULT                                                                   \
-    {.extent = {2, 16, 16}, .plan = TSR_PLAN_PARAMS_DEFAULT, .repetitions = 3}
+    { .extent = {2, 16, 16}, .plan = TSR_PLAN_PARAMS_DEFAULT, .repetitions = 3 }
 
 /* All ops of one shape in one kind of step of one tile. */
 typedef struct tsr_bench_op {
@@ -28,7 +28,8 @@ typedef struct tsr_bench_op {
     double share;      /* of the step's time, 0..1 */
     double flops;      /* of all of them together; 0 for ops that are bound by memory */
     double bytes;      /* they read and write */
-    double ceiling;    /* FLOP/s of the device's plain matrix product of the same sizes; 0: unknown, or no product */
+    double ceiling; /* FLOP/s of the device's plain matrix product of the same sizes; 0: unknown, or
+                       no product */
 } tsr_bench_op;
 
 /* One whole decode, without the first, which warms up. */
@@ -39,12 +40,12 @@ typedef struct tsr_bench_decode {
     double fastest, slowest;
 } tsr_bench_decode;
 
-/* Runs every kind of step that the video has on one tile of its plan and reports each shape once, the slowest
- * first within a step. The strings are valid during the call. */
+/* Runs every kind of step that the video has on one tile of its plan and reports each shape once,
+ * the slowest first within a step. The strings are valid during the call. */
 TSR_API tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
     void (*on_op)(void *user, const tsr_bench_op *op), void *user);
-/* Decodes a video of noise repetitions + 1 times, the frames going nowhere. The result's plan is valid until the
- * callback returns. */
+/* Decodes a video of noise repetitions + 1 times, the frames going nowhere. The result's plan is
+ * valid until the callback returns. */
 TSR_API tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
     void (*on_decode)(void *user, const tsr_bench_decode *decode), void *user);
 

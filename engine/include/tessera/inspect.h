@@ -20,8 +20,8 @@ extern "C" {
  */
 typedef void (*tsr_inspect_fn)(void *user, const char *section, const char *key, const char *value);
 
-/* Reads the headers only. TSR_ERR_FORMAT or TSR_ERR_IO where the file is not a file of tensors at all; a file of
- * tensors that is neither model nor latent is described, and says so. */
+/* Reads the headers only. TSR_ERR_FORMAT or TSR_ERR_IO where the file is not a file of tensors at
+ * all; a file of tensors that is neither model nor latent is described, and says so. */
 TSR_API tsr_status tsr_inspect(const char *path, tsr_inspect_fn fact, void *user);
 
 #ifdef __cplusplus

@@ -126,9 +126,13 @@ typedef struct tsr_engine_params {
 #define TSR_ENGINE_PARAMS_DEFAULT {.device_index = -1, .vulkan_index = -1}
 
 typedef struct tsr_engine tsr_engine;
+/* Opens the device that decodes; Vulkan's is opened by the first decode or report. TSR_DEVICE_AUTO is CUDA where it is
+ * to be had, else the CPU. TSR_ERR_UNSUPPORTED or TSR_ERR_DEVICE where the one asked for is not. */
 TSR_API tsr_status tsr_engine_create(tsr_engine **out, const tsr_engine_params *params);
+/* Plans keep what they need of the engine; it is gone with the last of them. */
 TSR_API void tsr_engine_destroy(tsr_engine **e);
-/* Lines of text about devices, Vulkan, precisions, and how slots reach Vulkan here and why. */
+/* Lines of text about devices, Vulkan, precisions, and how slots reach Vulkan here and why. Parts that are missing
+ * are reported, too. The strings are valid during the call. */
 typedef void (*tsr_line_fn)(void *user, const char *key, const char *value);
 TSR_API tsr_status tsr_engine_report(tsr_engine *e, tsr_line_fn line, void *user);
 
@@ -177,7 +181,10 @@ typedef struct tsr_plan_info {
 } tsr_plan_info;
 
 typedef struct tsr_plan tsr_plan;
+/* Pure arithmetic, quick enough for a slider, and allowed on any thread while the engine decodes. TSR_ERR_BUDGET where
+ * nothing fits; the message names the bytes that would be needed. The model must outlive the plan. */
 TSR_API tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const tsr_plan_params *params);
+/* Frees what the engine holds ready for it, too. Not while it is decoded. */
 TSR_API void tsr_plan_destroy(tsr_plan **p);
 TSR_API const tsr_plan_info *tsr_plan_get_info(const tsr_plan *p);
 /* The table that `tessera plan` prints. Free with free(). */
@@ -201,18 +208,21 @@ typedef struct tsr_frame {
 
 typedef struct tsr_progress {
     int64_t frames, of;   /* given out, in all */
-    double seconds, eta;  /* eta < 0: not known yet */
-    double share;         /* of the work, 0..1 */
+    double seconds, eta;  /* since the call began; eta < 0: not known yet */
+    double share;         /* of the work, 0..1, by arithmetic done: it moves within a step, too */
 } tsr_progress;
 
 typedef struct tsr_decode_params {
     tsr_pixels pixels;
     bool dither;                       /* RGB8 only */
     int video;                         /* of the latent's batch */
-    const char *trace;                 /* Chrome trace file, or NULL */
+    const char *trace;                 /* Chrome trace file, or NULL; written whole, of a failed decode too */
     /* Frames in order, from one thread that is not the caller's. A status other than TSR_OK stops the decode
-     * and is returned by it. */
+     * and is returned by it, with the message that the callback left in its thread's tsr_last_error(). NULL: the
+     * frames go nowhere. */
     tsr_status (*on_frame)(void *user, const tsr_frame *frame);
+    /* On the caller's thread: before the work begins, at most ten times a second, and when all is done. May call
+     * tsr_cancel(). May be NULL. */
     void (*on_progress)(void *user, const tsr_progress *progress);
     void *user;
 } tsr_decode_params;
@@ -225,10 +235,12 @@ typedef struct tsr_result {
     int64_t peak_bytes, planned_bytes;          /* device memory: really allocated at the worst moment, and as planned */
 } tsr_result;
 
-/* Decodes by the plan. result may be NULL. */
+/* Decodes by the plan. result may be NULL; it is filled on success. What was made ready for the plan stays so, until
+ * the plan or the engine is destroyed or another plan is decoded: the next video by the same plan starts at once. */
 TSR_API tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params, tsr_result *result);
-/* From any thread or a signal handler: the running decode stops after the op in hand and returns
- * TSR_ERR_CANCELLED. */
+/* From any thread or a signal handler: the running decode stops after the op in hand, lets the frame being written
+ * finish, and returns TSR_ERR_CANCELLED. Without a decode running it does nothing: who must not lose a wish to stop
+ * keeps it in a flag of his own and calls this from on_progress, whose first call comes before any work. */
 TSR_API void tsr_cancel(tsr_engine *e);
 
 #ifdef __cplusplus

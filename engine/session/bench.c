@@ -1,0 +1,224 @@
+#include <tessera/bench.h>
+
+#include "session/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows of the matrix product that stands for a convolution: enough for its full rate, and no
+ * gigabytes. */
+enum { GEMM_ROWS = 4096 };
+
+static tsr_status check_params(const tsr_bench_params *p) {
+    if (p->repetitions < 1)
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "bench: %d repetitions; ask for at least 1", p->repetitions);
+    return TSR_OK;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+/* n values in [-1.7, 1.7): unit variance, as latents have. NULL: no memory. */
+static float *noise(size_t n) {
+    float *z = malloc(n * sizeof *z);
+    uint64_t seed = 1;
+    for (size_t i = 0; z && i < n; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        z[i] = ((float)(seed >> 40) / (float)(1 << 23) - 1) * 1.7320508f;
+    }
+    return z;
+}
+
+/* ---------------------------------------------------------------- ops */
+
+typedef struct timing {              /* seconds of every op of every step, in every repetition */
+    int repetitions, repetition;     /* -1: the warm-up, not kept */
+    double *seconds[TSR_STEP_COUNT]; /* [ops][repetitions] */
+} timing;
+
+static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
+    timing *t = user;
+    if (t->repetition >= 0)
+        t->seconds[p->params.step][op * t->repetitions + t->repetition] +=
+            end - begin; /* ops may run in pieces */
+}
+
+static tsr_status run_steps(tsr_engine *e, const tsr_plan *p, timing *t) {
+    tsr_backend *b = e->backend;
+    tsr_status status = TSR_OK;
+    tsr_exec *exec = NULL;
+    tsr_slab slab = {0};
+    float *z = noise((size_t)p->tile_h * (size_t)p->tile_w * (size_t)p->half->in_channels);
+    if (!z)
+        return tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
+    atomic_store(&e->cancel, false);
+    tsr_engine_memory_before(e, p);
+    TSR_TRY(b->v->slab_alloc(b, p->slot_bytes, &slab));
+    TSR_TRY(tsr_engine_prepare(e, p, &exec));
+    b->on_op = op_done;
+    b->on_op_user = t;
+    for (t->repetition = -1; t->repetition < t->repetitions; t->repetition++)
+        for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++) {
+            TSR_TRY(b->v->step(b, exec,
+                &(tsr_step_args){
+                    .step = s, .input = z, .slab = &slab, .ready_value = e->ready_value + 1}));
+            e->ready_value++;
+        }
+error:
+    b->on_op = NULL;
+    if (b->v->asynchronous && exec)
+        b->v->wait(b, exec, e->ready_value);
+    if (slab.bytes)
+        b->v->slab_free(b, &slab);
+    free(z);
+    return status;
+}
+
+/* "conv 3x3x3 ..." of "up_blocks.0.resnets.0.conv1 conv 3x3x3 ...". */
+static const char *shape_of(const char *text, const tsr_op *op) {
+    char kind[64];
+    snprintf(kind, sizeof kind, " %s ", tsr_op_kind_name(op->kind));
+    const char *at = strstr(text, kind);
+    return at ? at + 1 : text;
+}
+
+typedef struct group { /* ops of one shape */
+    tsr_bench_op op;
+    char shape[160];
+    int m, n, k; /* of its matrix product; 0: none */
+} group;
+
+static void add_op(
+    group *groups, int *count, const tsr_program *p, const tsr_op *op, double seconds) {
+    char text[160];
+    const char *shape = shape_of(tsr_op_text(text, p, op), op);
+    int i = 0;
+    while (i < *count && strcmp(groups[i].shape, shape) != 0)
+        i++;
+    group *g = &groups[i];
+    if (i == *count) {
+        *g = (group){.op.step = tsr_step_name(p->params.step)};
+        snprintf(g->shape, sizeof g->shape, "%s", shape);
+        ++*count;
+        if (op->kernel >= 0) {
+            const tsr_kernel *k = &p->kernel[op->kernel];
+            g->n = k->cout;
+            g->k = k->kt * k->kh * k->kw * k->cin;
+            g->m = (int)fmin(GEMM_ROWS, tsr_op_flops(p, op) / 2 / g->n / g->k);
+        }
+    }
+    g->op.count++;
+    g->op.seconds += seconds;
+    g->op.flops += tsr_op_flops(p, op);
+    g->op.bytes += tsr_op_bytes(p, op);
+}
+
+static int slowest_first(const void *a, const void *b) {
+    double x = ((const group *)a)->op.seconds, y = ((const group *)b)->op.seconds;
+    return (x < y) - (x > y);
+}
+
+static tsr_status report_step(tsr_engine *e, const tsr_plan *p, const tsr_program *program,
+    timing *t, void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
+    tsr_backend *b = e->backend;
+    group *groups = calloc((size_t)program->ops, sizeof *groups);
+    if (!groups)
+        return tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
+    int count = 0;
+    double all = 0;
+    for (int i = 0; i < program->ops; i++) {
+        double seconds =
+            median(&t->seconds[program->params.step][i * t->repetitions], t->repetitions);
+        add_op(groups, &count, program, &program->op[i], seconds);
+        all += seconds;
+    }
+    qsort(groups, (size_t)count, sizeof *groups, slowest_first);
+    for (int i = 0; i < count; i++) {
+        group *g = &groups[i];
+        g->op.shape = g->shape;
+        g->op.share = all > 0 ? g->op.seconds / all : 0;
+        if (g->m > 0 && b->v->gemm_rate)
+            g->op.ceiling = b->v->gemm_rate(b, p->info.precision, g->m, g->n, g->k);
+        on_op(user, &g->op);
+    }
+    free(groups);
+    return TSR_OK;
+}
+
+tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
+    void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
+    tsr_plan *p = NULL;
+    timing t = {.repetitions = params->repetitions};
+    tsr_status status = TSR_OK;
+    TSR_TRY(check_params(params));
+    TSR_TRY(tsr_plan_create(&p, e, m, &params->extent, &params->plan));
+    for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++) {
+        t.seconds[s] = calloc((size_t)p->program[s]->ops * (size_t)t.repetitions, sizeof(double));
+        if (!t.seconds[s]) {
+            status = tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
+            goto error;
+        }
+    }
+    TSR_TRY(run_steps(e, p, &t));
+    for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
+        TSR_TRY(report_step(e, p, p->program[s], &t, on_op, user));
+error:
+    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
+        free(t.seconds[s]);
+    tsr_plan_destroy(&p);
+    return status;
+}
+
+/* ---------------------------------------------------------------- whole decodes */
+
+static int by_seconds(const void *a, const void *b) {
+    return by_value(&((const tsr_result *)a)->seconds, &((const tsr_result *)b)->seconds);
+}
+
+tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
+    void (*on_decode)(void *user, const tsr_bench_decode *decode), void *user) {
+    const tsr_extent *x = &params->extent;
+    int channels = m->vae->info.latent_channels, n = params->repetitions;
+    tsr_plan *p = NULL;
+    tsr_latent *z = NULL;
+    tsr_result *results = NULL, cold;
+    float *values = NULL;
+    tsr_status status = TSR_OK;
+    TSR_TRY(check_params(params));
+    TSR_TRY(tsr_plan_create(&p, e, m, x, &params->plan)); /* and with it, the extent is checked */
+    values = noise((size_t)x->frames * (size_t)x->height * (size_t)x->width * (size_t)channels);
+    results = calloc((size_t)n, sizeof *results);
+    if (!values || !results) {
+        status = tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
+        goto error;
+    }
+    TSR_TRY(tsr_latent_from_memory(&z, values, x->frames, x->height, x->width, channels));
+    tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
+    TSR_TRY(tsr_decode(e, m, z, p, &d, &cold));
+    for (int i = 0; i < n; i++)
+        TSR_TRY(tsr_decode(e, m, z, p, &d, &results[i]));
+    qsort(results, (size_t)n, sizeof *results, by_seconds);
+    on_decode(user, &(tsr_bench_decode){
+                        .plan = tsr_plan_get_info(p),
+                        .result = results[n / 2],
+                        .cold = cold.seconds,
+                        .fastest = results[0].seconds,
+                        .slowest = results[n - 1].seconds,
+                    });
+error:
+    tsr_latent_close(&z);
+    free(results);
+    free(values);
+    tsr_plan_destroy(&p);
+    return status;
+}

@@ -1,0 +1,154 @@
+/* tsr_decode: checks what it is given, takes the memory a run needs beside the backend's, runs the
+ * pipeline. */
+#include "session/run.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static tsr_status check_arguments(
+    const tsr_model *m, const tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
+    const tsr_latent_info *li = tsr_latent_get_info(z);
+    const tsr_extent *x = &p->info.extent;
+    if (p->half != &m->vae->decoder)
+        return tsr_fail(TSR_ERR_ARGUMENT, "decode: the plan was made for another model");
+    if (li->frames != x->frames || li->height != x->height || li->width != x->width)
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "decode: the plan is for %dx%dx%d latents, the file has %dx%dx%d; plan anew", x->frames,
+            x->height, x->width, li->frames, li->height, li->width);
+    if (tsr_latent_channels(z) != p->half->in_channels)
+        return tsr_fail(TSR_ERR_ARGUMENT, "decode: the latent has %d channels, the model wants %d",
+            tsr_latent_channels(z), p->half->in_channels);
+    if (params->video < 0 || params->video >= li->videos)
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "decode: video %d of %d; count from 0", params->video, li->videos);
+    if ((unsigned)params->pixels > TSR_PIXELS_RGB_F32)
+        return tsr_fail(TSR_ERR_ARGUMENT, "decode: no such pixel format");
+    return TSR_OK;
+}
+
+/* What the run holds beside the backend's own: slab, parked caches, latents. */
+static tsr_status allocate(tsr_run *r) {
+    const tsr_plan *p = r->plan;
+    static const size_t sample[] = {
+        [TSR_PIXELS_RGB8] = 1, [TSR_PIXELS_RGB16] = 2, [TSR_PIXELS_RGB_F32] = 4};
+    r->picture_bytes = (size_t)r->width * (size_t)r->height * 3 * sample[r->params->pixels];
+    size_t c = (size_t)p->half->in_channels * sizeof(float);
+    tsr_status status =
+        r->e->backend->v->slab_alloc(r->e->backend, (size_t)p->slots * p->slot_bytes, &r->slab);
+    if (status != TSR_OK)
+        return status;
+    r->slot = calloc((size_t)p->slots, sizeof *r->slot);
+    r->frame = malloc((size_t)p->info.extent.height * (size_t)p->info.extent.width * c);
+    r->tile = malloc((size_t)p->tile_h * (size_t)p->tile_w * c);
+    bool all = r->slot && r->frame && r->tile;
+    if (p->parked_sets > 0 && p->cache_bytes > 0)
+        all &= (r->parked = tsr_mem_alloc((size_t)p->parked_sets * p->cache_bytes)) != NULL;
+    return all ? TSR_OK
+               : tsr_fail(TSR_ERR_MEMORY,
+                     "decode: no memory for frames and caches of this size; use smaller tiles");
+}
+
+static void release(tsr_run *r) {
+    tsr_mem_free(r->parked);
+    free(r->tile);
+    free(r->frame);
+    free(r->slot);
+    if (r->slab.bytes)
+        r->e->backend->v->slab_free(r->e->backend, &r->slab);
+}
+
+static void log_plan(const tsr_plan *p) {
+    char budget[32], precision[16];
+    snprintf(precision, sizeof precision, "%s", tsr_precision_name(p->info.precision));
+    for (char *s = precision; *s; s++)
+        *s = (char)toupper((unsigned char)*s);
+    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] %s %s Path Activated.", p->info.device, precision);
+    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] Memory Format: NDHWC (channels last)");
+    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] Optimized Tile Size: %dx%d based on %s %s.",
+        p->info.tile_width, p->info.tile_height, tsr_bytes_text(budget, p->info.budget),
+        p->target.host_is_device ? "RAM" : "VRAM");
+}
+
+static tsr_run run_for(
+    tsr_engine *e, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
+    int64_t all = tsr_frames_of_latents(p->half->time_factor, p->info.extent.frames);
+    tsr_run r = {
+        .e = e,
+        .plan = p,
+        .z = z,
+        .params = params,
+        .first = p->params.first_frame,
+        .end = p->params.end_frame && p->params.end_frame < all ? p->params.end_frame : all,
+        .width = p->info.width,
+        .height = p->info.height,
+        .slots.size = p->slots,
+        .pictures.size = TSR_PICTURES,
+        .begin = tsr_now(),
+    };
+    r.told = r.steps_begin = r.begin;
+    for (int t = p->first_latent; t < p->end_latent; t++)
+        r.work_all += tsr_run_tiles(p) * tsr_program_flops(p->program[tsr_plan_step(p, t)]);
+    return r;
+}
+
+static void fill_result(const tsr_run *r, int64_t others, tsr_result *result) {
+    int64_t parked = r->parked ? (int64_t)((size_t)r->plan->parked_sets * r->plan->cache_bytes) : 0;
+    *result = (tsr_result){
+        .frames = r->written,
+        .seconds = tsr_now() - r->begin,
+        .load = r->load,
+        .prepare = r->prepare,
+        .decode = r->decode,
+        .blend = r->blend,
+        .write = r->write,
+        .peak_bytes = (int64_t)tsr_mem_peak() - others - parked + r->vk_peak,
+        .planned_bytes = r->plan->info.bytes.total,
+    };
+}
+
+static tsr_status open_trace(tsr_run *r) {
+    if (!r->params->trace)
+        return TSR_OK;
+    tsr_status status = tsr_trace_open(&r->trace, r->params->trace);
+    tsr_trace_thread(r->trace, TSR_THREAD_DECODE, "decode");
+    tsr_trace_thread(r->trace, TSR_THREAD_VULKAN, "Vulkan");
+    tsr_trace_thread(r->trace, TSR_THREAD_WRITER, "writer");
+    return status;
+}
+
+tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan *plan,
+    const tsr_decode_params *params, tsr_result *result) {
+    tsr_status status = check_arguments(m, z, plan, params);
+    if (status != TSR_OK)
+        return status;
+    tsr_run r = run_for(e, z, plan, params);
+    atomic_store(&e->cancel, false);
+    status = tsr_flow_init(&r.flow, &e->cancel);
+    if (status != TSR_OK)
+        return status;
+    r.slots.flow = r.pictures.flow = &r.flow;
+
+    int64_t others = tsr_engine_memory_before(e, plan);
+    TSR_TRY(open_trace(&r));
+    TSR_TRY(allocate(&r));
+    log_plan(plan);
+    tsr_run_progress(&r);
+    status = tsr_run_pipeline(&r);
+
+    tsr_status traced =
+        tsr_trace_finish(r.trace); /* of a failed run too: it shows how far it came */
+    if (status != TSR_OK)
+        tsr_fail(status, "%s", r.flow.message);
+    else
+        status = traced;
+    if (status == TSR_OK)
+        tsr_run_progress(&r);
+    if (status == TSR_OK && result)
+        fill_result(&r, others, result);
+error:
+    tsr_trace_close(&r.trace);
+    release(&r);
+    tsr_flow_destroy(&r.flow);
+    return status;
+}

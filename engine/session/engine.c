@@ -1,0 +1,181 @@
+/* The engine: which backend, the Vulkan device, and the plan that is ready to run. */
+#include "session/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Weak until every build has it. */
+__attribute__((weak)) tsr_status tsr_cuda_create(tsr_backend **out, int index);
+
+static tsr_status cuda_create(tsr_backend **out, int index) {
+    if (!tsr_cuda_create)
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "device: this build has no CUDA; use --device cpu");
+    return tsr_cuda_create(out, index);
+}
+
+/* CUDA where it is asked for; for auto, where it is to be had. */
+static tsr_status backend_create(tsr_backend **out, const tsr_engine_params *params) {
+    if (params->device != TSR_DEVICE_CPU) {
+        tsr_status status = cuda_create(out, params->device_index);
+        if (status == TSR_OK || params->device == TSR_DEVICE_CUDA)
+            return status;
+        tsr_log(TSR_LOG_DEBUG, "no CUDA device: %s", tsr_last_error());
+    }
+    return tsr_cpu_create(
+        out, &(tsr_cpu_params){.threads = params->threads, .reference = params->reference});
+}
+
+static void log_line(void *user, const char *key, const char *value) {
+    (void)user;
+    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] %s: %s", key, value);
+}
+
+tsr_status tsr_engine_wrap(
+    tsr_engine **out, tsr_backend *backend, const tsr_engine_params *params) {
+    tsr_engine *e = calloc(1, sizeof *e);
+    *out = e;
+    if (!e) {
+        backend->v->destroy(backend);
+        return tsr_fail(TSR_ERR_MEMORY, "engine: no memory");
+    }
+    e->params = *params;
+    e->backend = backend;
+    atomic_init(&e->cancel, false);
+    atomic_init(&e->users, 1);
+    pthread_mutex_init(&e->lock, NULL);
+    backend->cancel = &e->cancel;
+    return TSR_OK;
+}
+
+tsr_status tsr_engine_create(tsr_engine **out, const tsr_engine_params *params) {
+    *out = NULL;
+    if ((unsigned)params->device > TSR_DEVICE_CUDA || params->threads < 0)
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "engine: no such device or number of threads; start from TSR_ENGINE_PARAMS_DEFAULT");
+    tsr_backend *backend = NULL;
+    tsr_status status = backend_create(&backend, params);
+    if (status != TSR_OK)
+        return status;
+    status = tsr_engine_wrap(out, backend, params);
+    if (status == TSR_OK)
+        backend->v->report(backend, log_line, NULL);
+    return status;
+}
+
+void tsr_engine_keep(tsr_engine *e) {
+    atomic_fetch_add(&e->users, 1);
+}
+
+void tsr_engine_destroy(tsr_engine **engine) {
+    tsr_engine *e = *engine;
+    *engine = NULL;
+    if (!e || atomic_fetch_sub(&e->users, 1) > 1)
+        return;
+    tsr_engine_forget(e, NULL);
+    tsr_vk_destroy(&e->vk);
+    e->backend->v->destroy(e->backend);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
+
+tsr_status tsr_engine_vulkan(tsr_engine *e) {
+    if (e->vk)
+        return TSR_OK;
+    return tsr_vk_create(&e->vk, &(tsr_vk_params){
+                                     .index = e->params.vulkan_index,
+                                     .uuid = e->backend->has_uuid ? e->backend->uuid : NULL,
+                                     .validation = e->params.validation,
+                                     .no_host_import = e->params.no_host_import,
+                                 });
+}
+
+tsr_status tsr_engine_import(tsr_engine *e, tsr_slab *slab, tsr_vk_slab **out, const char **how) {
+    bool imported = false;
+    tsr_status status;
+    switch (slab->kind) {
+    case TSR_SLAB_HOST:
+        status = tsr_vk_slab_host(e->vk, slab->host, slab->export_bytes, out, &imported);
+        *how =
+            imported ? "host pages that Vulkan imports" : "host pages, copied to Vulkan's memory";
+        return status;
+    case TSR_SLAB_FD:
+        status = tsr_vk_slab_fd(e->vk, slab->fd, slab->export_bytes, out);
+        slab->fd = -1; /* Vulkan's now, or closed */
+        *how = "device memory, exported as a file descriptor that Vulkan imports";
+        return status;
+    case TSR_SLAB_WIN32:
+        break;
+    }
+    return tsr_fail(
+        TSR_ERR_UNSUPPORTED, "Vulkan: slots of this kind cannot be imported yet; use --device cpu");
+}
+
+/* Tries the way of the slots with one page. */
+static void report_slots(tsr_engine *e, tsr_line_fn line, void *user) {
+    tsr_backend *b = e->backend;
+    tsr_slab slab = {.fd = -1};
+    tsr_vk_slab *imported = NULL;
+    const char *how = "";
+    tsr_status status = b->v->slab_alloc(b, 4096, &slab);
+    if (status == TSR_OK)
+        status = tsr_engine_import(e, &slab, &imported, &how);
+    line(user, "slots", status == TSR_OK ? how : tsr_last_error());
+    tsr_vk_slab_destroy(e->vk, &imported);
+    if (slab.bytes)
+        b->v->slab_free(b, &slab);
+}
+
+tsr_status tsr_engine_report(tsr_engine *e, tsr_line_fn line, void *user) {
+    e->backend->v->report(e->backend, line, user);
+    if (tsr_engine_vulkan(e) == TSR_OK) {
+        tsr_vk_report(e->vk, line, user);
+        report_slots(e, line, user);
+    } else {
+        line(user, "Vulkan device",
+            tsr_last_error()); /* what is missing is what the report is for */
+    }
+    return TSR_OK;
+}
+
+void tsr_engine_forget(tsr_engine *e, const tsr_plan *plan) {
+    pthread_mutex_lock(&e->lock);
+    if (e->exec && (!plan || plan == e->exec_plan)) {
+        e->backend->v->exec_destroy(e->backend, &e->exec);
+        e->exec_plan = NULL;
+        e->exec_bytes = 0;
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+int64_t tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan) {
+    pthread_mutex_lock(&e->lock);
+    bool ready = e->exec_plan == plan;
+    pthread_mutex_unlock(&e->lock);
+    if (!ready)
+        tsr_engine_forget(e, NULL);
+    int64_t others = (int64_t)tsr_mem_used() - e->exec_bytes;
+    tsr_mem_reset_peak();
+    return others;
+}
+
+tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out) {
+    pthread_mutex_lock(&e->lock);
+    *out = e->exec_plan == plan ? e->exec : NULL;
+    pthread_mutex_unlock(&e->lock);
+    if (*out)
+        return TSR_OK;
+    int64_t before = (int64_t)tsr_mem_used();
+    tsr_status status = e->backend->v->prepare(e->backend, plan, out);
+    if (status != TSR_OK)
+        return status;
+    pthread_mutex_lock(&e->lock);
+    e->exec = *out;
+    e->exec_plan = plan;
+    e->exec_bytes = (int64_t)tsr_mem_used() - before;
+    pthread_mutex_unlock(&e->lock);
+    return TSR_OK;
+}
+
+void tsr_cancel(tsr_engine *e) {
+    atomic_store(&e->cancel, true);
+}

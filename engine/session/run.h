@@ -1,0 +1,72 @@
+/* One decode in progress: what its stages share and who owns what. */
+#ifndef TSR_RUN_H
+#define TSR_RUN_H
+
+#include "session/flow.h"
+#include "session/session.h"
+#include "session/trace.h"
+
+/* Whole frames between Vulkan and the writer: one being written, one being read back. As many as
+ * tsr_vk keeps. */
+enum { TSR_PICTURES = 2 };
+/* Threads of the trace. */
+enum { TSR_THREAD_DECODE = 1, TSR_THREAD_VULKAN, TSR_THREAD_WRITER };
+
+typedef struct tsr_run_slot { /* a step's result, on its way to the blend */
+    int tile, latent;
+    uint64_t ready_value;
+} tsr_run_slot;
+
+typedef struct tsr_picture { /* a resolved frame, on its way to the writer */
+    int64_t index;
+    const void *data; /* Vulkan's read-back memory */
+} tsr_picture;
+
+typedef struct tsr_run {
+    tsr_engine *e;
+    const tsr_plan *plan;
+    const tsr_latent *z;
+    const tsr_decode_params *params;
+    tsr_trace *trace;
+    int64_t first, end; /* output frames wanted */
+    int width, height;  /* of the output */
+    size_t picture_bytes;
+
+    tsr_flow flow;
+    tsr_ring slots, pictures;
+    tsr_run_slot *slot; /* [plan->slots] */
+    tsr_picture picture[TSR_PICTURES];
+    tsr_slab slab;
+    pthread_t vulkan_thread, writer_thread;
+    bool vulkan_runs, writer_runs;
+
+    /* the decode stage's */
+    tsr_exec *exec;
+    char *parked;        /* [plan->parked_sets][plan->cache_bytes] */
+    float *frame, *tile; /* latents: [h][w][c] whole, and of one tile */
+    double begin, steps_begin,
+        told; /* times: of the call, of the first step, of the last on_progress */
+    double work, work_before, work_all; /* FLOPs: done, done before the step in hand, in all */
+    double load, prepare, decode;
+
+    /* the Vulkan stage's */
+    tsr_vk_slab *vk_slab;
+    tsr_vk_frames *frames;
+    int64_t vk_peak;
+    double blend;
+
+    /* the writer's, read by the decode stage with the flow's lock */
+    int64_t written;
+    double write;
+} tsr_run;
+
+static inline int tsr_run_tiles(const tsr_plan *p) {
+    return p->y.tiles * p->x.tiles;
+}
+
+/* Runs the stages to their end. The failure's message is in r->flow. */
+tsr_status tsr_run_pipeline(tsr_run *r);
+/* Calls on_progress. From the caller's thread. */
+void tsr_run_progress(tsr_run *r);
+
+#endif

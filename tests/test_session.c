@@ -1,0 +1,612 @@
+/* The pump, proved apart from arithmetic: a fake backend fills slots with numbers that say where
+ * and when they are, real plans cut the tiles, the real Vulkan blend puts them together. */
+#include "fake_backend.h"
+#include "session/flow.h"
+#include "synthetic.h"
+#include "temp.h"
+
+#include <cjson/cJSON.h>
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---------------------------------------------------------------- a decode and who watches it */
+
+typedef struct rig {
+    fake_params fake;
+    fake_counts counts;
+    tsr_model *model;
+    tsr_engine *engine;
+    tsr_latent *latent;
+    tsr_plan *plan;
+} rig;
+
+typedef struct watch {
+    int64_t next, frames; /* index expected next; seen */
+    int width, height;
+    double worst;    /* difference from fake_value */
+    int64_t fail_at; /* the callback fails at this frame; -1: never */
+    int sleep_us;    /* of the callback */
+    pthread_t caller, writer;
+    bool on_caller; /* a frame came on the caller's thread */
+    int calls;      /* of on_progress */
+    bool backwards, elsewhere;
+    tsr_progress last;
+} watch;
+
+static void open_rig(rig *r, int frames, int height, int width) {
+    const char *path = temp_path("small.safetensors");
+    cr_assert_eq(
+        synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}),
+        TSR_OK);
+    cr_assert_eq(tsr_model_open(&r->model, path), TSR_OK, "%s", tsr_last_error());
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    cr_assert_eq(tsr_engine_wrap(&r->engine, fake_create(&r->fake, &r->counts), &params), TSR_OK);
+    r->latent = fake_latent(frames, height, width);
+}
+
+static void make_plan(rig *r, const tsr_plan_params *params) {
+    const tsr_latent_info *i = tsr_latent_get_info(r->latent);
+    tsr_extent extent = {i->frames, i->height, i->width};
+    tsr_plan_destroy(&r->plan);
+    cr_assert_eq(tsr_plan_create(&r->plan, r->engine, r->model, &extent, params), TSR_OK, "%s",
+        tsr_last_error());
+}
+
+/* Tiles of 4x5 latents that overlap by at least one. */
+static tsr_plan_params tiled(void) {
+    return (tsr_plan_params){.budget = 1ll << 30,
+        .tile_width = 40,
+        .tile_height = 32,
+        .overlap_width = 8,
+        .overlap_height = 8};
+}
+
+static tsr_plan_params untiled(void) {
+    return (tsr_plan_params){.budget = 1ll << 30, .untiled = true};
+}
+
+/* Cuts the plan into segments of k latents, with the caches of one tile on the device. */
+static void cut_segments(tsr_plan *p, int k) {
+    p->segment = p->info.segment = k;
+    p->cache_sets = 1;
+    p->parked_sets = p->y.tiles * p->x.tiles;
+    p->frames_in_flight = 4 * k;
+}
+
+static void close_rig(rig *r) {
+    tsr_plan_destroy(&r->plan);
+    tsr_latent_close(&r->latent);
+    tsr_engine_destroy(&r->engine);
+    tsr_model_close(&r->model);
+    cr_assert_str_eq(r->counts.wrong, "");
+    cr_assert_eq(r->counts.execs, 0, "%d plans are still ready", r->counts.execs);
+    cr_assert_eq(r->counts.slabs, 0);
+    cr_assert_eq(tsr_mem_used(), 0, "%zu bytes are still in use", tsr_mem_used());
+}
+
+static tsr_status on_frame(void *user, const tsr_frame *f) {
+    watch *w = user;
+    if (f->index == w->fail_at)
+        return tsr_fail(TSR_ERR_IO, "the disk of frame %lld is full", (long long)f->index);
+    w->on_caller |= pthread_equal(pthread_self(), w->caller) != 0;
+    if (w->frames++ > 0 && !pthread_equal(pthread_self(), w->writer))
+        w->elsewhere = true;
+    w->writer = pthread_self();
+    w->backwards |= f->index != w->next;
+    w->next = f->index + 1;
+    const float *v = f->data;
+    w->width = f->width, w->height = f->height;
+    for (int c = 0; c < 3; c++)
+        for (int y = 0; y < f->height; y++)
+            for (int x = 0; x < f->width; x++)
+                w->worst =
+                    fmax(w->worst, fabs((double)*v++ - (double)fake_value(f->index, c, y, x)));
+    if (w->sleep_us)
+        usleep((useconds_t)w->sleep_us);
+    return TSR_OK;
+}
+
+static void on_progress(void *user, const tsr_progress *p) {
+    watch *w = user;
+    if (!pthread_equal(pthread_self(), w->caller))
+        w->elsewhere = true;
+    if (w->calls++ > 0 &&
+        (p->frames < w->last.frames || p->share < w->last.share || p->seconds < w->last.seconds))
+        w->backwards = true;
+    w->last = *p;
+}
+
+static tsr_status decode(rig *r, watch *w, const char *trace, tsr_result *result) {
+    *w = (watch){.fail_at = w->fail_at,
+        .sleep_us = w->sleep_us,
+        .caller = pthread_self(),
+        .next = r->plan->params.first_frame};
+    tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32,
+        .trace = trace,
+        .on_frame = on_frame,
+        .on_progress = on_progress,
+        .user = w};
+    return tsr_decode(r->engine, r->model, r->latent, r->plan, &d, result);
+}
+
+/* Decodes and expects every wanted frame, in order, right to the rounding of weights that sum to 1.
+ */
+static void expect_video(rig *r, int64_t frames) {
+    watch w = {.fail_at = -1};
+    tsr_result result = {0};
+    cr_assert_eq(decode(r, &w, NULL, &result), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(
+        w.frames, frames, "%lld frames, %lld expected", (long long)w.frames, (long long)frames);
+    cr_assert_eq(result.frames, frames);
+    cr_assert(!w.backwards && !w.elsewhere && !w.on_caller);
+    cr_assert_eq(w.width, r->plan->info.width);
+    cr_assert_eq(w.height, r->plan->info.height);
+    cr_assert_lt(w.worst, 2e-6, "off by %g", w.worst);
+    cr_assert(
+        w.last.frames == frames && w.last.of == frames && w.last.share == 1 && w.last.eta == 0);
+    cr_assert_str_eq(r->counts.wrong, "");
+}
+
+/* ---------------------------------------------------------------- rings */
+
+typedef struct pipe_test {
+    tsr_flow flow;
+    tsr_ring ring;
+    int value[3], sum;
+} pipe_test;
+
+static void *drain(void *arg) {
+    pipe_test *p = arg;
+    for (int place; (place = tsr_ring_next(&p->ring)) >= 0; tsr_ring_release(&p->ring))
+        p->sum = p->sum * 31 + p->value[place];
+    return NULL;
+}
+
+Test(flow, rings_keep_order_and_end) {
+    atomic_bool cancel = false;
+    pipe_test p = {.ring.size = 3};
+    cr_assert_eq(tsr_flow_init(&p.flow, &cancel), TSR_OK);
+    p.ring.flow = &p.flow;
+    pthread_t t;
+    pthread_create(&t, NULL, drain, &p);
+    int want = 0;
+    for (int i = 0; i < 5000; i++) {
+        p.value[tsr_ring_reserve(&p.ring, NULL, NULL)] = i;
+        tsr_ring_commit(&p.ring);
+        want = (int)((unsigned)want * 31u + (unsigned)i);
+    }
+    tsr_ring_close(&p.ring);
+    cr_assert(tsr_ring_drained(&p.ring, NULL, NULL));
+    pthread_join(t, NULL);
+    cr_assert_eq(p.sum, want);
+    cr_assert_eq(tsr_ring_next(&p.ring), -1);
+    tsr_flow_destroy(&p.flow);
+}
+
+Test(flow, first_failure_wakes_everyone_and_is_kept) {
+    atomic_bool cancel = false;
+    pipe_test p = {.ring.size = 3};
+    cr_assert_eq(tsr_flow_init(&p.flow, &cancel), TSR_OK);
+    p.ring.flow = &p.flow;
+    pthread_t t;
+    pthread_create(&t, NULL, drain, &p);
+    tsr_flow_fail(&p.flow, tsr_fail(TSR_ERR_IO, "first"));
+    tsr_flow_fail(&p.flow, tsr_fail(TSR_ERR_DEVICE, "second"));
+    pthread_join(t, NULL);
+    cr_assert_eq(p.flow.status, TSR_ERR_IO);
+    cr_assert_str_eq(p.flow.message, "first");
+    cr_assert(atomic_load(&cancel));
+    cr_assert_eq(tsr_ring_reserve(&p.ring, NULL, NULL), -1);
+    cr_assert(!tsr_ring_drained(&p.ring, NULL, NULL));
+    tsr_flow_destroy(&p.flow);
+}
+
+/* ---------------------------------------------------------------- frames */
+
+Test(frames, untiled) {
+    rig r = {0};
+    open_rig(&r, 5, 6, 7);
+    make_plan(&r, &(tsr_plan_params){.budget = 1ll << 30, .untiled = true});
+    cr_assert_eq(r.plan->info.mode, TSR_MODE_UNTILED);
+    expect_video(&r, 17);
+    cr_assert_eq(r.counts.steps, 5);
+    close_rig(&r);
+}
+
+Test(frames, one_picture) {
+    rig r = {0};
+    open_rig(&r, 1, 9, 11);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    expect_video(&r, 1);
+    close_rig(&r);
+}
+
+Test(frames, tiles_meet_without_a_seam) {
+    rig r = {0};
+    open_rig(&r, 3, 11, 13);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    cr_assert_gt(r.plan->y.tiles, 1);
+    cr_assert_gt(r.plan->x.tiles, 1);
+    expect_video(&r, 9);
+    close_rig(&r);
+}
+
+Test(frames, segments_park_each_tiles_caches) {
+    for (int k = 1; k <= 4; k++) {
+        rig r = {0};
+        open_rig(&r, 7, 6, 9);
+        tsr_plan_params p = tiled();
+        make_plan(&r, &p);
+        int tiles = r.plan->y.tiles * r.plan->x.tiles, segments = (7 + k - 1) / k;
+        cr_assert_gt(tiles, 1);
+        cut_segments(r.plan, k);
+        expect_video(&r, 25);
+        cr_assert_eq(r.counts.parks, tiles * (segments - 1));
+        cr_assert_eq(r.counts.unparks, tiles * (segments - 1));
+        close_rig(&r);
+    }
+}
+
+Test(frames, ranges_keep_their_numbers) {
+    static const int range[][2] = {{0, 1}, {0, 5}, {1, 2}, {3, 11}, {16, 17}, {5, 0}, {12, 17}};
+    rig r = {0};
+    open_rig(&r, 5, 6, 9);
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
+        for (int tiles = 0; tiles < 2; tiles++) {
+            tsr_plan_params p = tiles ? tiled() : untiled();
+            p.first_frame = range[i][0];
+            p.end_frame = range[i][1];
+            make_plan(&r, &p);
+            expect_video(&r, (range[i][1] ? range[i][1] : 17) - range[i][0]);
+        }
+    }
+    close_rig(&r);
+}
+
+/* A plan that begins inside the video: its first latent gives one frame, in the place of its last,
+ * which is dropped. */
+Test(frames, a_plan_may_begin_late) {
+    rig r = {0};
+    open_rig(&r, 60, 2, 2);
+    tsr_plan_params p = untiled();
+    p.first_frame = 233;
+    make_plan(&r, &p);
+    cr_assert_gt(r.plan->first_latent, 0);
+    expect_video(&r, 237 - 233);
+    close_rig(&r);
+}
+
+Test(frames, asynchronous_backends_are_waited_for) {
+    rig r = {.fake = {.asynchronous = true, .op_us = 200}};
+    open_rig(&r, 4, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    expect_video(&r, 13);
+    expect_video(&r, 13);
+    close_rig(&r);
+}
+
+Test(frames, slots_are_copied_where_import_is_refused) {
+    rig r = {0};
+    open_rig(&r, 3, 6, 9);
+    r.engine->params.no_host_import = true;
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    expect_video(&r, 9);
+    close_rig(&r);
+}
+
+/* A slow writer holds the others back; nothing is lost and nothing grows. */
+Test(frames, a_slow_writer_is_waited_for) {
+    rig r = {0};
+    open_rig(&r, 6, 4, 4);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    watch w = {.fail_at = -1, .sleep_us = 20000};
+    tsr_result result;
+    cr_assert_eq(decode(&r, &w, NULL, &result), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(w.frames, 21);
+    cr_assert(!w.backwards);
+    cr_assert_geq(result.write, 21 * 0.02);
+    cr_assert_leq(w.calls, 3 + result.seconds / 0.1, "%d calls in %g s", w.calls, result.seconds);
+    cr_assert_geq(w.calls, 3);
+    close_rig(&r);
+}
+
+/* ---------------------------------------------------------------- stopping */
+
+typedef struct late_cancel {
+    tsr_engine *engine;
+    int us;
+} late_cancel;
+
+static void *cancel_later(void *arg) {
+    late_cancel *c = arg;
+    usleep((useconds_t)c->us);
+    tsr_cancel(c->engine);
+    return NULL;
+}
+
+static void cancel_often(bool asynchronous) {
+    rig r = {.fake = {.asynchronous = asynchronous, .op_us = 100}};
+    open_rig(&r, 5, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    cut_segments(r.plan, 2);
+    expect_video(&r, 17);
+    int cancelled = 0;
+    for (int i = 0; i < 25; i++) {
+        watch w = {.fail_at = -1};
+        late_cancel c = {r.engine, (i * 7919) % 25 * 2000};
+        pthread_t t;
+        pthread_create(&t, NULL, cancel_later, &c);
+        tsr_status status = decode(&r, &w, NULL, NULL);
+        pthread_join(t, NULL);
+        cr_assert(status == TSR_OK || status == TSR_ERR_CANCELLED, "status %d: %s", status,
+            tsr_last_error());
+        cr_assert(!w.backwards && w.worst < 2e-6);
+        cancelled += status == TSR_ERR_CANCELLED;
+    }
+    cr_assert_gt(cancelled, 0);
+    expect_video(&r, 17); /* as if nothing had been */
+    close_rig(&r);
+}
+
+Test(stop, cancel_at_any_moment) {
+    cancel_often(false);
+}
+
+Test(stop, cancel_at_any_moment_asynchronous) {
+    cancel_often(true);
+}
+
+Test(stop, cancel_waits_for_no_more_than_an_op) {
+    rig r = {.fake = {.op_us = 20000}};
+    open_rig(&r, 40, 2, 2);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    watch w = {.fail_at = -1};
+    late_cancel c = {r.engine, 300000};
+    pthread_t t;
+    double begin = tsr_now();
+    pthread_create(&t, NULL, cancel_later, &c);
+    cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_CANCELLED);
+    pthread_join(t, NULL);
+    cr_assert_lt(tsr_now() - begin, 5, "the whole takes 6.4 s");
+    cr_assert_str_eq(tsr_last_error(), "decode: cancelled");
+    close_rig(&r);
+}
+
+Test(stop, a_failing_callback_says_why) {
+    rig r = {0};
+    open_rig(&r, 5, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    for (int64_t at = 0; at < 17; at += 4) {
+        watch w = {.fail_at = at};
+        cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_IO);
+        char want[64];
+        snprintf(want, sizeof want, "the disk of frame %d is full", (int)at);
+        cr_assert_str_eq(tsr_last_error(), want);
+        cr_assert_eq(w.frames, at);
+    }
+    close_rig(&r);
+}
+
+static tsr_status silent_failure(void *user, const tsr_frame *f) {
+    (void)user;
+    return f->index == 1 ? TSR_ERR_UNSUPPORTED : TSR_OK;
+}
+
+Test(stop, a_callback_that_fails_without_a_word) {
+    rig r = {0};
+    open_rig(&r, 2, 4, 4);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    tsr_decode_params d = {.on_frame = silent_failure};
+    cr_assert_eq(tsr_decode(r.engine, r.model, r.latent, r.plan, &d, NULL), TSR_ERR_UNSUPPORTED);
+    cr_assert_str_eq(tsr_last_error(), "decode: the frame callback stopped at frame 1");
+    close_rig(&r);
+}
+
+Test(stop, a_failing_step_reaches_the_caller) {
+    rig r = {0};
+    open_rig(&r, 5, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    int steps = 5 * r.plan->y.tiles * r.plan->x.tiles;
+    for (int n = 1; n <= steps; n += 3) {
+        watch w = {.fail_at = -1};
+        r.counts.steps = 0;
+        r.fake.fail_step = n;
+        cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_DEVICE);
+        char want[64];
+        snprintf(want, sizeof want, "fake: step %d broke; mend it", n);
+        cr_assert_str_eq(tsr_last_error(), want);
+        cr_assert(!w.backwards);
+    }
+    r.fake.fail_step = 0;
+    expect_video(&r, 17);
+    close_rig(&r);
+}
+
+Test(stop, other_stages_that_fail) {
+    rig r = {.fake = {.fail_prepare = true}};
+    open_rig(&r, 2, 4, 4);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    watch w = {.fail_at = -1};
+    cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_MEMORY);
+    cr_assert_str_eq(tsr_last_error(), "fake: no memory for weights");
+    r.fake = (fake_params){.fail_slab = true};
+    cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_MEMORY);
+    cr_assert_str_eq(tsr_last_error(), "fake: no memory for slots");
+    r.fake = (fake_params){0};
+    expect_video(&r, 5);
+    close_rig(&r);
+}
+
+Test(stop, no_vulkan_device) {
+    rig r = {.fake = {.op_us = 1000}};
+    open_rig(&r, 40, 4, 4);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    watch w = {.fail_at = -1};
+    r.engine->params.vulkan_index = 999;
+    cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_ARGUMENT);
+    cr_assert_lt(r.counts.steps, 40, "the decode stage stops when another fails");
+    r.engine->params.vulkan_index = -1;
+    expect_video(&r, 157);
+    close_rig(&r);
+}
+
+Test(stop, a_lane_that_fails) {
+    rig r = {.fake = {.asynchronous = true, .fail_wait = true}};
+    open_rig(&r, 3, 4, 4);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    watch w = {.fail_at = -1};
+    cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_DEVICE);
+    cr_assert_str_eq(tsr_last_error(), "fake: the lane broke");
+    close_rig(&r);
+}
+
+Test(stop, every_allocation_may_fail) {
+    rig r = {0};
+    open_rig(&r, 4, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    cut_segments(r.plan, 2);
+    tsr_status status = TSR_ERR_MEMORY;
+    int n = 0;
+    for (; n < 50 && status != TSR_OK; n++) {
+        watch w = {.fail_at = -1};
+        tsr_mem_fail_at(n);
+        status = decode(&r, &w, NULL, NULL);
+        tsr_mem_fail_at(-1);
+        cr_assert(
+            status == TSR_OK || status == TSR_ERR_MEMORY, "allocation %d: status %d", n, status);
+    }
+    cr_assert(n >= 3 && n < 50);
+    close_rig(&r);
+}
+
+/* ---------------------------------------------------------------- what else it promises */
+
+Test(session, a_plan_stays_ready) {
+    rig r = {0};
+    open_rig(&r, 2, 4, 4);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    expect_video(&r, 5);
+    expect_video(&r, 5);
+    cr_assert_eq(r.counts.prepares, 1);
+    cr_assert_eq(r.counts.execs, 1);
+    tsr_plan *other = NULL;
+    tsr_extent extent = {2, 4, 4};
+    cr_assert_eq(tsr_plan_create(&other, r.engine, r.model, &extent, &p), TSR_OK);
+    tsr_plan_destroy(&other);
+    cr_assert_eq(r.counts.execs, 1, "another plan's end is not this one's");
+    make_plan(&r, &p);
+    cr_assert_eq(r.counts.execs, 0, "a plan's end frees what was ready");
+    expect_video(&r, 5);
+    cr_assert_eq(r.counts.prepares, 2);
+    tsr_engine_destroy(&r.engine); /* the plan keeps it */
+    cr_assert_eq(r.counts.execs, 1);
+    close_rig(&r);
+}
+
+Test(session, arguments_are_checked) {
+    rig r = {0}, other = {0};
+    open_rig(&r, 2, 4, 4);
+    open_rig(&other, 2, 4, 5);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
+    cr_assert_eq(tsr_decode(r.engine, other.model, r.latent, r.plan, &d, NULL), TSR_ERR_ARGUMENT);
+    cr_assert_eq(tsr_decode(r.engine, r.model, other.latent, r.plan, &d, NULL), TSR_ERR_ARGUMENT);
+    d.video = 1;
+    cr_assert_eq(tsr_decode(r.engine, r.model, r.latent, r.plan, &d, NULL), TSR_ERR_ARGUMENT);
+    d.video = 0;
+    cr_assert_eq(
+        tsr_decode(r.engine, r.model, r.latent, r.plan, &d, NULL), TSR_OK, "%s", tsr_last_error());
+    tsr_latent_close(&other.latent);
+    tsr_engine_destroy(&other.engine);
+    tsr_model_close(&other.model);
+    close_rig(&r);
+}
+
+static char *slurp(const char *path) {
+    FILE *f = fopen(path, "r");
+    char *text = calloc(1, 1 << 22);
+    cr_assert(f && text);
+    cr_assert_lt(fread(text, 1, (1 << 22) - 1, f), (1 << 22) - 1);
+    fclose(f);
+    return text;
+}
+
+Test(session, trace_is_json_and_names_every_step) {
+    rig r = {0};
+    open_rig(&r, 3, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    int tiles = r.plan->y.tiles * r.plan->x.tiles;
+    watch w = {.fail_at = -1};
+    const char *path = temp_path("trace.json"), *part = temp_path("trace.json.part");
+    cr_assert_eq(decode(&r, &w, path, NULL), TSR_OK, "%s", tsr_last_error());
+    cr_assert_neq(access(part, F_OK), 0);
+    char *text = slurp(path);
+    cJSON *json = cJSON_Parse(text), *event;
+    cr_assert(json);
+    int steps = 0, blends = 0, writes = 0, threads = 0;
+    cJSON_ArrayForEach(event, cJSON_GetObjectItem(json, "traceEvents")) {
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(event, "name"));
+        const cJSON *dur = cJSON_GetObjectItem(event, "dur");
+        cr_assert(name && (!dur || dur->valuedouble >= 0));
+        steps += strncmp(name, "tile ", 5) == 0;
+        blends += strncmp(name, "blend tile ", 11) == 0;
+        writes += strncmp(name, "write frame ", 12) == 0;
+        threads += strcmp(name, "thread_name") == 0;
+    }
+    cr_assert_eq(steps, 3 * tiles);
+    cr_assert_eq(blends, 3 * tiles);
+    cr_assert_eq(writes, 9);
+    cr_assert_eq(threads, 3);
+    cJSON_Delete(json);
+    free(text);
+
+    w.fail_at = 3; /* the trace of a failed run is whole, too */
+    cr_assert_eq(decode(&r, &w, path, NULL), TSR_ERR_IO);
+    cr_assert_str_eq(tsr_last_error(), "the disk of frame 3 is full");
+    text = slurp(path);
+    cr_assert((json = cJSON_Parse(text)) != NULL);
+    cJSON_Delete(json);
+    free(text);
+
+    r.counts.steps = 0;
+    cr_assert_eq(decode(&r, &w, temp_path("no/such/folder/t.json"), NULL), TSR_ERR_IO);
+    cr_assert_eq(r.counts.steps, 0, "nothing is decoded for a trace that cannot be written");
+    close_rig(&r);
+}
+
+Test(session, peak_is_what_was_planned) {
+    rig r = {0};
+    open_rig(&r, 5, 6, 9);
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    watch w = {.fail_at = -1};
+    tsr_result first, second;
+    cr_assert_eq(decode(&r, &w, NULL, &first), TSR_OK);
+    cr_assert_eq(decode(&r, &w, NULL, &second), TSR_OK);
+    cr_assert_eq(first.planned_bytes, r.plan->info.bytes.total);
+    cr_assert_eq(first.peak_bytes, second.peak_bytes, "a plan that stays ready is counted");
+    cr_assert_geq(first.peak_bytes, (int64_t)((size_t)r.plan->slots * r.plan->slot_bytes));
+    close_rig(&r);
+}

@@ -147,16 +147,16 @@ Test(golden, untiled_t5_5x7) {
 /* The same latent every way: what is expected equal is equal to the bit. */
 Test(same, segments_ranges_and_copies) {
     job j = {0};
-    open_job(&j, 5, 6, 9);
-    make_plan(&j, tiles(40, 32, 8, 8));
+    open_job(&j, 4, 4, 6);
+    make_plan(&j, tiles(32, 24, 8, 8));
     cr_assert_gt(tsr_plan_get_info(j.plan)->columns, 1);
     run(&j);
-    size_t plane = (size_t)j.plan->info.width * (size_t)j.plan->info.height, n = 3 * 17 * plane;
+    size_t plane = (size_t)j.plan->info.width * (size_t)j.plan->info.height, n = 3 * 13 * plane;
     float *whole = j.video;
     j.video = NULL;
 
-    for (int k = 1; k <= 4; k++) { /* each tile's caches parked between segments of k latents */
-        make_plan(&j, tiles(40, 32, 8, 8));
+    for (int k = 1; k <= 3; k += 2) { /* each tile's caches parked between segments of k latents */
+        make_plan(&j, tiles(32, 24, 8, 8));
         tsr_plan *p = j.plan;
         p->segment = k;
         p->cache_sets = 1;
@@ -165,16 +165,16 @@ Test(same, segments_ranges_and_copies) {
         run(&j);
         cr_assert(memcmp(j.video, whole, n * sizeof(float)) == 0, "segments of %d differ", k);
     }
-    static const int range[][2] = {{0, 1}, {1, 5}, {6, 14}, {16, 17}};
+    static const int range[][2] = {{0, 3}, {6, 13}};
     for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
-        tsr_plan_params p = tiles(40, 32, 8, 8);
+        tsr_plan_params p = tiles(32, 24, 8, 8);
         p.first_frame = range[i][0];
         p.end_frame = range[i][1];
         make_plan(&j, p);
         run(&j);
         for (int64_t c = 0; c < 3; c++)
             cr_assert(memcmp(j.video + (size_t)(c * j.frames) * plane,
-                          whole + (size_t)(c * 17 + p.first_frame) * plane,
+                          whole + (size_t)(c * 13 + p.first_frame) * plane,
                           (size_t)j.frames * plane * sizeof(float)) == 0,
                 "frames %d:%d differ", p.first_frame, p.end_frame);
     }
@@ -185,7 +185,7 @@ Test(same, segments_ranges_and_copies) {
 /* A range far inside a long video begins a look-back before it, and is the same to the bit. */
 Test(same, a_range_of_a_long_video) {
     job j = {0};
-    open_job(&j, 44, 2, 2);
+    open_job(&j, 44, 1, 1);
     make_plan(&j, (tsr_plan_params){.untiled = true});
     run(&j);
     float *whole = j.video;
@@ -194,8 +194,8 @@ Test(same, a_range_of_a_long_video) {
     cr_assert_gt(j.plan->first_latent, 0);
     run(&j);
     for (size_t c = 0; c < 3; c++)
-        cr_assert(memcmp(j.video + c * 3 * 256, whole + (c * 173 + 170) * 256,
-                      3 * 256 * sizeof(float)) == 0);
+        cr_assert(memcmp(j.video + c * 3 * 64, whole + (c * 173 + 170) * 64,
+                      3 * 64 * sizeof(float)) == 0);
     free(whole);
     close_job(&j);
 }

@@ -235,11 +235,11 @@ template <class E> DEV void attention(const tsr_attention_args &a) {
 
 } // namespace
 
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(256, TSR_ATTENTION_BLOCKS)
     tsr_attention_f16(const __grid_constant__ tsr_attention_args a) {
     attention<elem_f16>(a);
 }
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(256, TSR_ATTENTION_BLOCKS)
     tsr_attention_bf16(const __grid_constant__ tsr_attention_args a) {
     attention<elem_bf16>(a);
 }

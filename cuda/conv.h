@@ -455,7 +455,7 @@ template <class E, class S> DEV void conv(const tsr_conv_args &a) {
 }
 
 #define TSR_CONV_KERNEL(elem, name, ...)                                                           \
-    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, 1)                              \
+    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, TSR_CONV_BLOCKS)                              \
         tsr_conv_##elem##_##name(const __grid_constant__ tsr_conv_args a) {                        \
         conv<elem_##elem, conv_shape<__VA_ARGS__>>(a);                                             \
     }

@@ -1,7 +1,7 @@
 /* The ends of a step: pictures or latents in, finished frames out. */
 #include "ptx.h"
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_INPUT_BLOCKS)
     tsr_input(const __grid_constant__ tsr_input_args a) {
     const int64_t first = static_cast<int64_t>(blockIdx.x) * 1024 + threadIdx.x;
     for (int64_t i = first; i < first + 1024 && i < a.n; i += 256)
@@ -9,7 +9,7 @@ extern "C" __global__ void __launch_bounds__(256)
             static_cast<uint16_t>(pack16(a.out_type, ldg(a.in + i), 0)));
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_STORE_BLOCKS)
     tsr_store(const __grid_constant__ tsr_store_args a) {
     const int64_t pixel = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x, frame = blockIdx.y;
     if (pixel >= a.pixels)

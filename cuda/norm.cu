@@ -47,7 +47,7 @@ DEV moments group_moments(const double *sums, int64_t group, double n, float eps
 
 /* ---------------------------------------------------------------- statistics */
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_STATS_BLOCKS)
     tsr_stats(const __grid_constant__ tsr_stats_args a) {
     const octets o = my_octet(a.c);
     const int tile = blockIdx.x, frame = blockIdx.y, first = tile * a.pixels_per_tile;
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 /* A thread keeps to one channel of the group, so that its extremes are that channel's. */
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_REDUCE_BLOCKS)
     tsr_reduce(const __grid_constant__ tsr_reduce_args a) {
     const int tid = threadIdx.x, group = blockIdx.x, frame = blockIdx.y, each = a.c / a.groups,
               lanes = 256 / each;
@@ -161,7 +161,7 @@ DEV float range_scale(float span) {
     return exp2f(static_cast<float>(k) / 8);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_SET_RANGE_BLOCKS)
     tsr_set_range(const __grid_constant__ tsr_set_range_args a) {
     const float silu_least = 0.2785f; /* silu is nowhere below -0.2785 */
     const int tid = threadIdx.x, each = a.c / a.groups;
@@ -200,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(256)
     stg(&a.state->zero, zero);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_REQUANTISE_BLOCKS)
     tsr_requantise(const __grid_constant__ tsr_requantise_args a) {
     const float old_scale = ldg(&a.state->old_scale), scale = ldg(&a.state->scale);
     const int32_t old_zero = ldg(&a.state->old_zero), zero = ldg(&a.state->zero);
@@ -253,7 +253,7 @@ DEV void store8(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, TSR_NORM_BLOCKS)
     tsr_norm(const __grid_constant__ tsr_norm_args a) {
     const octets o = my_octet(a.c);
     const int tid = threadIdx.x, frame = blockIdx.y, first = blockIdx.x * a.pixels_per_block;

@@ -1,12 +1,6 @@
 #include "shim/kernels.h"
 
-#include "attention.cu"
-#include "conv_bf16.cu"
-#include "conv_e4m3.cu"
-#include "conv_f16.cu"
-#include "conv_u8.cu"
-#include "move.cu"
-#include "norm.cu"
+#include "tessera.cu"
 
 namespace shim {
 

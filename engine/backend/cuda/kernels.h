@@ -4,6 +4,10 @@
  *
  * Tensors are NDHWC: [frames][rows][columns][channels], channels fastest. All pointers are device addresses.
  * A kernel is found by its symbol. Conv kernels: tsr_conv_ELEMENT_SHAPE; the others are listed at their structs.
+ *
+ * All have 256 threads a block. TSR_*_BLOCKS is how many blocks an SM must be able to hold at once: registers at most
+ * 65536 / (256 * blocks) a thread and shared memory at most 99 KiB / blocks, without spilling. It is the kernel's
+ * launch bound, and tests/cuda/check_fatbin.py holds the compiled code to it.
  */
 #ifndef TSR_CUDA_KERNELS_H
 #define TSR_CUDA_KERNELS_H
@@ -112,6 +116,7 @@ typedef enum tsr_conv_shape {
 
 #define TSR_CONV_TILE_W 16
 #define TSR_CONV_THREADS 256
+#define TSR_CONV_BLOCKS 1
 #define TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s)                                                  \
     ((((th) - 1) * (s) + (kh)) * ((TSR_CONV_TILE_W - 1) * (s) + (kw)) * (chunk))
 #define TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws)                                 \
@@ -143,6 +148,7 @@ typedef struct tsr_stats_args {
     uint32_t *extremes; /* [frames][tiles][c] or NULL */
     int32_t type, pixels, c, pixels_per_tile;
 } tsr_stats_args;
+#define TSR_STATS_BLOCKS 3
 #define TSR_STATS_SHARED (2048 * 16)
 
 /* tsr_reduce: brings the tiles' partial statistics together: sums in f64, in a fixed order, extremes as f32.
@@ -154,6 +160,7 @@ typedef struct tsr_reduce_args {
     float *range;             /* [frames][c][2]: smallest, largest; with extremes */
     int32_t tiles, c, groups, type;
 } tsr_reduce_args;
+#define TSR_REDUCE_BLOCKS 4
 #define TSR_REDUCE_SHARED (256 * 16)
 
 /* tsr_set_range: the scale and zero point of a u8 conv input, from the statistics of what will be normalised. The scale
@@ -168,6 +175,7 @@ typedef struct tsr_set_range_args {
     int32_t reset;
     float eps;
 } tsr_set_range_args;
+#define TSR_SET_RANGE_BLOCKS 1
 #define TSR_SET_RANGE_SHARED (8 * 8)
 
 /* tsr_requantise: cached codes from the old range to the new one, in place; nothing where the range stayed.
@@ -177,6 +185,7 @@ typedef struct tsr_requantise_args {
     int64_t n;      /* a multiple of 16 */
     const tsr_range *state;
 } tsr_requantise_args;
+#define TSR_REQUANTISE_BLOCKS 4
 
 /* tsr_norm: out = quantise(silu?(groupnorm(in))), and without sums: out = quantise(in).
  *   E4M3: code = round(v * factor), saturated to 448
@@ -196,6 +205,7 @@ typedef struct tsr_norm_args {
     float factor; /* E4M3: 1 / the activations' scale */
     float eps;
 } tsr_norm_args;
+#define TSR_NORM_BLOCKS 4
 #define TSR_NORM_SHARED (64 * 8) /* mean and 1/deviation of each group */
 
 /* ---------------------------------------------------------------- attention
@@ -213,6 +223,7 @@ typedef struct tsr_attention_args {
 #define TSR_ATTENTION_TOKENS 64
 #define TSR_ATTENTION_STAGES 3
 /* Q of 64 x 512, stages of 64 x 64, P of 64 x 64, all 16 bits; [2][64] maxima or sums, [64] factors, f32 */
+#define TSR_ATTENTION_BLOCKS 1
 #define TSR_ATTENTION_SHARED (64 * 1024 + TSR_ATTENTION_STAGES * 8192 + 8192 + 3 * 64 * 4)
 
 /* ---------------------------------------------------------------- moving */
@@ -224,6 +235,7 @@ typedef struct tsr_input_args {
     int64_t n;
     int32_t out_type;
 } tsr_input_args;
+#define TSR_INPUT_BLOCKS 4
 
 /* tsr_store: NDHWC to the slot's planes. Grid: x = ceil(pixels / 256), y = frames; 256 threads; no shared memory. */
 typedef struct tsr_store_args {
@@ -232,5 +244,6 @@ typedef struct tsr_store_args {
     int32_t in_type, out_type;
     int32_t pixels, c;
 } tsr_store_args;
+#define TSR_STORE_BLOCKS 4
 
 #endif

@@ -37,10 +37,10 @@ tsr_status tsr_file_add_meta(tsr_tensor_file *f, const char *key, const char *va
 bool tsr_shape_count(const int64_t *dim, int ndim, size_t *count);
 /* Elements in a block and its bytes: 1 and the size for plain types. */
 void tsr_block_size(tsr_dtype t, size_t *elements, size_t *bytes);
-/* Bytes of count elements; false where they overflow or end within a block. */
-bool tsr_tensor_bytes(tsr_dtype t, size_t count, size_t *bytes);
 /* n whole blocks to floats; src may be unaligned. */
 void tsr_blocks_to_f32(tsr_dtype t, const uint8_t *src, size_t n, float *out);
+
+enum { TSR_GGUF_ALIGN = 32 }; /* of every tensor's data, in the files we write */
 
 static inline uint16_t tsr_le16(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);

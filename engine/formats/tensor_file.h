@@ -45,7 +45,22 @@ typedef struct tsr_meta {
 tsr_status tsr_safetensors_write(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas);
 tsr_status tsr_npy_write(const char *path, const tsr_tensor *t);
 
+/* n elements to type t, which is F32, F16, BF16 or a block of 32 (n then a multiple of it) as ggml's own reference code
+ * rounds it; bytes as tsr_tensor_bytes() says. */
+void tsr_tensor_encode(tsr_dtype t, const float *src, size_t n, void *out);
+bool tsr_dtype_writable(tsr_dtype t); /* whether that can be */
+/* Bytes of count elements; false where they overflow or end within a block. */
+bool tsr_tensor_bytes(tsr_dtype t, size_t count, size_t *bytes);
+
+/* Whole files whose data is made while it is written: their `data` is not looked at, fill puts the `bytes` of
+ * tensor i to out, in order. GGUF: tensors of more than four dimensions are flattened to two and their shape
+ * recorded as comfy.gguf.orig_shape.NAME; rows, flattened, are whole blocks. */
+typedef tsr_status (*tsr_fill_fn)(void *ctx, size_t i, void *out);
+tsr_status tsr_safetensors_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx);
+tsr_status tsr_gguf_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx);
+
 /* The bytes before the data, for writers that stream it: malloc'd, *size bytes. F32 only for npy. */
+tsr_status tsr_gguf_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size);
 tsr_status tsr_safetensors_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size);
 tsr_status tsr_npy_header(const tsr_tensor *t, char **header, size_t *size);
 

@@ -1,6 +1,6 @@
 /* Writing safetensors and npy: the header first, then each tensor's bytes, under a neighbour's name
  * until whole. */
-#include "formats/tensor_file.h"
+#include "formats/containers.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -123,48 +123,100 @@ tsr_status tsr_npy_header(const tsr_tensor *t, char **header, size_t *size) {
 
 /* ---------------------------------------------------------------- whole files */
 
-/* Header and tensors into path: under path.part until whole, then renamed. What exists and is no
- * regular file (a pipe, /dev/stdout) is written directly, never renamed over. */
-static tsr_status write_file(
-    const char *path, const char *header, size_t size, const tsr_tensor *tensors, size_t count) {
+/* A file in the making: under path.part until whole, then renamed. What exists and is no regular
+ * file (a pipe, /dev/stdout) is written directly, never renamed over. */
+typedef struct output {
+    const char *path;
+    char *name; /* that is written */
+    bool direct;
+    FILE *o;
+} output;
+
+static tsr_status cannot_write(const char *path) {
+    return tsr_fail(TSR_ERR_IO, "%.300s: cannot write: %s", path, strerror(errno));
+}
+
+static tsr_status output_open(output *f, const char *path) {
     struct stat st;
     bool direct = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-    char *name = tsr_format_text(direct ? "%s" : "%s.part", path);
-    tsr_status status = TSR_OK;
-    if (!name)
+    *f = (output){.path = path, .direct = direct};
+    f->name = tsr_format_text(direct ? "%s" : "%s.part", path);
+    if (!f->name)
         return tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory to write it", path);
-    errno = 0;
-    FILE *o = fopen(name, "wbe");
-    bool ok = o && fwrite(header, 1, size, o) == size;
-    for (size_t i = 0; ok && i < count; i++)
-        ok = tensors[i].bytes == 0 ||
-             fwrite(tensors[i].data, 1, tensors[i].bytes, o) == tensors[i].bytes;
-    int e = errno; /* fclose may change it */
-    if (o && fclose(o) != 0 && ok) {
-        ok = false;
-        e = errno;
-    }
-    if (ok && !direct && rename(name, path) != 0) {
-        ok = false;
-        e = errno;
-    }
-    if (!ok) {
-        status = tsr_fail(TSR_ERR_IO, "%.300s: cannot write: %s", path, strerror(e));
-        if (o && !direct)
-            unlink(name);
-    }
-    free(name);
+    f->o = fopen(f->name, "wbe");
+    return f->o ? TSR_OK : cannot_write(path);
+}
+
+static tsr_status output_write(output *f, const void *bytes, size_t n) {
+    return n == 0 || fwrite(bytes, 1, n, f->o) == n ? TSR_OK : cannot_write(f->path);
+}
+
+/* Closes, and renames where status is TSR_OK; else removes. Returns the status. */
+static tsr_status output_close(output *f, tsr_status status) {
+    bool opened = f->o;
+    if (opened && fclose(f->o) != 0 && status == TSR_OK)
+        status = cannot_write(f->path);
+    if (status == TSR_OK && !f->direct && rename(f->name, f->path) != 0)
+        status = cannot_write(f->path);
+    if (status != TSR_OK && opened && !f->direct)
+        unlink(f->name);
+    free(f->name);
     return status;
 }
 
-tsr_status tsr_safetensors_write(
-    const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas) {
+/* Header and tensors into path, each tensor filled up with zeros to a multiple of `align`. Without
+ * fill their data is there. */
+static tsr_status write_file(const char *path, const char *header, size_t size,
+    const tsr_tensor *tensors, size_t count, size_t align, tsr_fill_fn fill, void *ctx) {
+    static const char zeros[TSR_GGUF_ALIGN];
+    size_t most = 0;
+    output f;
+    void *made = NULL;
+    tsr_status status = output_open(&f, path);
+    if (status != TSR_OK)
+        goto error;
+    for (size_t i = 0; i < count; i++)
+        most = tensors[i].bytes > most ? tensors[i].bytes : most;
+    if (fill && most && !(made = malloc(most)))
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory to write it", path));
+    TSR_TRY(output_write(&f, header, size));
+    for (size_t i = 0; i < count; i++) {
+        size_t bytes = tensors[i].bytes;
+        if (fill)
+            TSR_TRY(fill(ctx, i, made));
+        TSR_TRY(output_write(&f, fill ? made : tensors[i].data, bytes));
+        TSR_TRY(output_write(&f, zeros, tsr_align(bytes, align) - bytes));
+    }
+error:
+    free(made);
+    return output_close(&f, status);
+}
+
+tsr_status tsr_safetensors_fill(const char *path, const tsr_tensor *tensors, size_t count,
+    const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx) {
     char *header;
     size_t size;
     tsr_status status = tsr_safetensors_header(tensors, count, meta, metas, &header, &size);
     if (status != TSR_OK)
         return tsr_fail_context(status, "%.300s", path);
-    status = write_file(path, header, size, tensors, count);
+    status = write_file(path, header, size, tensors, count, 1, fill, ctx);
+    free(header);
+    return status;
+}
+
+tsr_status tsr_safetensors_write(
+    const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas) {
+    return tsr_safetensors_fill(path, tensors, count, meta, metas, NULL, NULL);
+}
+
+tsr_status tsr_gguf_fill(const char *path, const tsr_tensor *tensors, size_t count,
+    const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx) {
+    char *header;
+    size_t size;
+    tsr_status status = tsr_gguf_header(tensors, count, meta, metas, &header, &size);
+    if (status != TSR_OK)
+        return tsr_fail_context(status, "%.300s", path);
+    status = write_file(path, header, size, tensors, count, TSR_GGUF_ALIGN, fill, ctx);
     free(header);
     return status;
 }
@@ -175,7 +227,7 @@ tsr_status tsr_npy_write(const char *path, const tsr_tensor *t) {
     tsr_status status = tsr_npy_header(t, &header, &size);
     if (status != TSR_OK)
         return tsr_fail_context(status, "%.300s", path);
-    status = write_file(path, header, size, t, 1);
+    status = write_file(path, header, size, t, 1, 1, NULL, NULL);
     free(header);
     return status;
 }

@@ -17,6 +17,7 @@
     } while (0)
 
 static int said; /* validation messages, also those after the device is gone */
+static int alive; /* devices */
 
 static inline void on_log(void *user, tsr_log_level level, const char *line) {
     (void)user;
@@ -39,6 +40,7 @@ static inline tsr_vk *make(bool no_import) {
     if (status == TSR_ERR_DEVICE)
         cr_skip_test("no Vulkan here: %s", tsr_last_error());
     cr_assert(status == TSR_OK, "%s", tsr_last_error());
+    alive++;
     return vk;
 }
 
@@ -59,7 +61,8 @@ static inline void drop(tsr_vk *vk) {
     tsr_vk_destroy(&vk);
     cr_assert_null(vk);
     cr_assert_eq(said, 0, "validation has something to say");
-    no_leaks();
+    if (!--alive) /* Mesa points behind the headers of its living blocks, which then look leaked */
+        no_leaks();
 }
 
 static inline size_t pages(size_t bytes) {

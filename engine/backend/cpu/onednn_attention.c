@@ -3,6 +3,7 @@
  * blocks of keys, the values summed by another product. Scratch does not grow with the picture.
  */
 #include "backend/cpu/onednn.h"
+#include "backend/cpu/simd.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,6 +28,7 @@ size_t tsr_dnnl_attention_scratch(const tsr_program *p, const tsr_op *op) {
 /* The scores of a block become weights; what the queries summed so far shrinks where a larger score turned up. */
 typedef struct block {
     scratch *s;
+    const tsr_simd *simd;
     float *out; /* [rows][c] */
     int keys, c;
 } block;
@@ -34,33 +36,25 @@ typedef struct block {
 static void softmax_rows(void *ctx, size_t begin, size_t end) {
     const block *b = ctx;
     for (size_t r = begin; r < end; r++) {
-        float *x = b->s->scores + r * KEYS, *out = b->out + r * (size_t)b->c;
-        float largest = b->s->largest[r], before = largest, total = 0;
-        for (int i = 0; i < b->keys; i++)
-            largest = x[i] <= largest ? largest : x[i]; /* NaN spreads */
-        for (int i = 0; i < b->keys; i++) {
-            x[i] = expf(x[i] - largest);
-            total += x[i];
-        }
-        float shrink = before == largest ? 1 : expf(before - largest);
+        float *x = b->s->scores + r * KEYS, before = b->s->largest[r];
+        float largest = b->simd->largest(x, b->keys, before), shrink = before == largest ? 1 : expf(before - largest);
         b->s->largest[r] = largest;
-        b->s->total[r] = b->s->total[r] * shrink + total;
-        for (int i = 0; shrink != 1 && i < b->c; i++)
-            out[i] *= shrink;
+        b->s->total[r] = b->s->total[r] * shrink + b->simd->exponentials(x, b->keys, largest);
+        if (shrink != 1)
+            b->simd->scale(b->out + r * (size_t)b->c, b->c, shrink);
     }
 }
 
 static void divide_rows(void *ctx, size_t begin, size_t end) {
     const block *b = ctx;
     for (size_t r = begin; r < end; r++)
-        for (int i = 0; i < b->c; i++)
-            b->out[r * (size_t)b->c + (size_t)i] /= b->s->total[r];
+        b->simd->scale(b->out + r * (size_t)b->c, b->c, 1 / b->s->total[r]);
 }
 
 /* rows queries from q on ([..][3c]) against all keys of the frame. */
 static tsr_status attend(scratch *s, const float *q, int rows, const float *frame, int pixels, float *out, int c) {
     tsr_status status;
-    block b = {s, out, 0, c};
+    block b = {s, tsr_simd_best(), out, 0, c};
     float scale = 1 / sqrtf((float)c);
     memset(out, 0, (size_t)rows * (size_t)c * sizeof *out);
     for (int r = 0; r < rows; r++) {

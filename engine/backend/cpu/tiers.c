@@ -1,10 +1,16 @@
 #include "backend/cpu/ref.h"
+#include "backend/cpu/simd.h"
 #ifdef TSR_ONEDNN
 #include "backend/cpu/onednn.h"
 #endif
 
 static const tsr_tier *const all[] = {
     &tsr_tier_c,
+    &tsr_tier_baseline,
+#ifdef __x86_64__
+    &tsr_tier_avx2,
+    &tsr_tier_avx512,
+#endif
 #ifdef TSR_ONEDNN
     &tsr_tier_onednn,
 #endif

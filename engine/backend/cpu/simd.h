@@ -1,0 +1,31 @@
+/*
+ * The loops that must run at memory bandwidth, from one source compiled for several instruction sets (simd.c), and the
+ * tiers made of them.
+ */
+#ifndef TSR_SIMD_H
+#define TSR_SIMD_H
+
+#include "backend/ops.h"
+
+typedef struct tsr_simd {
+    /* Adds to sum[c] and squares[c] those of x, [pixels][c]. */
+    void (*sums)(const float *x, size_t pixels, int c, double *sum, double *squares);
+    /* y = x * scale[c] + shift[c], then SiLU; [pixels][c]. x == y is allowed. */
+    void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale, const float *shift, bool silu);
+    float (*largest)(const float *x, int n, float so_far);
+    float (*exponentials)(float *x, int n, float largest); /* x = exp(x - largest); returns their sum */
+    void (*scale)(float *x, int n, float by);
+} tsr_simd;
+
+extern const tsr_simd tsr_simd_baseline;
+#ifdef __x86_64__
+extern const tsr_simd tsr_simd_avx2, tsr_simd_avx512;
+#endif
+const tsr_simd *tsr_simd_best(void); /* for this machine */
+
+extern const tsr_tier tsr_tier_baseline;
+#ifdef __x86_64__
+extern const tsr_tier tsr_tier_avx2, tsr_tier_avx512;
+#endif
+
+#endif

@@ -15,12 +15,12 @@
 #else
 #define FRAME float
 #endif
+layout(constant_id = 0) const int PLANES = 3; // constant, so that loops over them unroll: 1.4 times as fast on lavapipe
 layout(local_size_x = 64) in;
 layout(std430, binding = 0) readonly buffer Slot { SLOT slot_px[]; };     // [planes][rows][tile_width]
 layout(std430, binding = 1) buffer Frame { FRAME frame_px[]; };           // [planes][rows][frame_width]
 layout(std430, binding = 2) readonly buffer Weights { float weight[]; };  // [tile_width] of x, then [] of y
 layout(push_constant) uniform Push {
-    int planes;
     int left, columns;               // the region, in frame columns
     int frame_at, frame_plane, frame_width; // elements
     int slot_at, slot_plane;
@@ -39,13 +39,13 @@ void main() {
     bool inside = uint(tx) < uint(tile_width) && uint(ty) < uint(tile_rows);
     if (!inside) {
         if (first != 0)
-            for (int c = 0; c < planes; c++)
+            for (int c = 0; c < PLANES; c++)
                 frame_px[at + c * frame_plane] = FRAME(0.0);
         return;
     }
     float w = weight[weight_y + ty] * weight[tx];
     int from = slot_at + ty * tile_width + tx;
-    for (int c = 0; c < planes; c++) {
+    for (int c = 0; c < PLANES; c++) {
         float v = w * float(slot_px[from + c * slot_plane]);
         if (first == 0)
             v += float(frame_px[at + c * frame_plane]);

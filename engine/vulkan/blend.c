@@ -70,7 +70,7 @@ void tsr_vk_frames_destroy(tsr_vk *vk, tsr_vk_frames **f) {
 /* ---------------------------------------------------------------- blend */
 
 typedef struct blend_push { /* as in blend.comp */
-    int32_t planes, left, columns, frame_at, frame_plane, frame_width, slot_at, slot_plane, tile_x, tile_width, tile_row,
+    int32_t left, columns, frame_at, frame_plane, frame_width, slot_at, slot_plane, tile_x, tile_width, tile_row,
         tile_rows, weight_y, first;
 } blend_push;
 _Static_assert(sizeof(blend_push) <= VK_PUSH_BYTES, "push constants");
@@ -166,7 +166,6 @@ static tsr_status blend_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_blend *b,
         weights,
     };
     blend_push push = {
-        .planes = c->planes,
         .left = c->left,
         .columns = c->columns,
         .frame_at = (int32_t)(frame_rest / fe),
@@ -193,7 +192,7 @@ tsr_status tsr_vk_blend_tile(tsr_vk *vk, const tsr_vk_blend *b) {
     VkPipeline pipe;
     vk_batch *batch;
     VkDescriptorBufferInfo weights;
-    TSR_TRY(tsr_vk_pipe(vk, VK_PIPE_BLEND + 2 * (b->dtype == TSR_F16) + (b->frames->dtype == TSR_F16), &pipe));
+    TSR_TRY(tsr_vk_pipe(vk, VK_PIPE_BLEND + 4 * (c.planes == 1) + 2 * (b->dtype == TSR_F16) + (b->frames->dtype == TSR_F16), &pipe));
     TSR_TRY(tsr_vk_batch_room(vk, c.dispatches, weight_bytes, b->wait, b->wait_value, &batch));
     fill_weights(tsr_vk_batch_upload(vk, batch, weight_bytes, &weights), b);
     if (b->slab->copy_from)

@@ -94,10 +94,10 @@ typedef struct vk_readback {
 
 /* Pipelines, made at first use. */
 enum {
-    VK_PIPE_BLEND,                     /* + 2 * (slot is F16) + (frame is F16) */
-    VK_PIPE_RESOLVE = VK_PIPE_BLEND + 4, /* + 4 * (frame is F16) + vk_resolve_mode */
-    VK_PIPE_SHOW = VK_PIPE_RESOLVE + 8, /* + (canvas is deep) */
-    VK_PIPE_FLATTEN = VK_PIPE_SHOW + 2, /* + (frame is F16) */
+    VK_PIPE_BLEND, /* + 4 * (plane by plane) + 2 * (slot is F16) + (frame is F16) */
+    VK_PIPE_RESOLVE = VK_PIPE_BLEND + 8, /* + 4 * (frame is F16) + the mode of resolve.comp */
+    VK_PIPE_SHOW = VK_PIPE_RESOLVE + 8,  /* + (canvas is deep) */
+    VK_PIPE_FLATTEN = VK_PIPE_SHOW + 2,  /* + (frame is F16) */
     VK_PIPE_ERROR = VK_PIPE_FLATTEN + 2,
     VK_PIPES = VK_PIPE_ERROR + 1,
 };

@@ -40,11 +40,12 @@ typedef struct shader {
     const char *name;
     const uint32_t *words;
     size_t bytes;
-    int mode; /* the specialization constant */
+    int constant; /* its specialization constant 0 */
 } shader;
-#define SHADER(s, mode) {#s, s, sizeof s, mode}
+#define SHADER(s, constant) {#s, s, sizeof s, constant}
 static const shader shaders[VK_PIPES] = {
-    [VK_PIPE_BLEND] = SHADER(blend_f32_f32, 0), SHADER(blend_f32_f16, 0), SHADER(blend_f16_f32, 0), SHADER(blend_f16_f16, 0),
+    [VK_PIPE_BLEND] = SHADER(blend_f32_f32, 3), SHADER(blend_f32_f16, 3), SHADER(blend_f16_f32, 3), SHADER(blend_f16_f16, 3),
+    SHADER(blend_f32_f32, 1), SHADER(blend_f32_f16, 1), SHADER(blend_f16_f32, 1), SHADER(blend_f16_f16, 1),
     [VK_PIPE_RESOLVE] = SHADER(resolve_f32, 0), SHADER(resolve_f32, 1), SHADER(resolve_f32, 2), SHADER(resolve_f32, 3),
     SHADER(resolve_f16, 0), SHADER(resolve_f16, 1), SHADER(resolve_f16, 2), SHADER(resolve_f16, 3),
     [VK_PIPE_SHOW] = SHADER(show_8, 0), SHADER(show_deep, 0),
@@ -62,8 +63,8 @@ tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
     }
     VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = s->bytes, .pCode = s->words};
     VK(vk->d.vkCreateShaderModule(vk->device, &code, NULL, &module));
-    VkSpecializationMapEntry entry = {.constantID = 0, .offset = 0, .size = sizeof s->mode};
-    VkSpecializationInfo special = {.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof s->mode, .pData = &s->mode};
+    VkSpecializationMapEntry entry = {.constantID = 0, .offset = 0, .size = sizeof s->constant};
+    VkSpecializationInfo special = {.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof s->constant, .pData = &s->constant};
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {

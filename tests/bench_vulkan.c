@@ -1,5 +1,5 @@
-/* How fast the device starts, blends and resolves: `meson test --benchmark vulkan -v`. 1920x1080, tiles of 512x512 that
- * overlap by 64, five frames a run, the best of three runs. */
+/* How fast the device starts, blends and resolves: `meson test --benchmark vulkan -v`. 1920x1080,
+ * tiles of 512x512 that overlap by 64, five frames a run, the best of three runs. */
 #include "vulkan/internal.h"
 
 #include <stdio.h>
@@ -27,8 +27,16 @@ static double blend_frame(bench *b) {
     double pixels = 0;
     for (int y = 0, first = 1;; y = y + STEP + TILE > H ? H - TILE : y + STEP) {
         for (int x = 0;; x = x + STEP + TILE > W ? W - TILE : x + STEP, first = 0) {
-            must(tsr_vk_blend_tile(b->vk, &(tsr_vk_blend){.slab = b->slab, .dtype = b->slot, .x = x, .y = y, .width = TILE, .height = TILE,
-                .weight_x = b->weight, .weight_y = b->weight, .frames = b->frames, .first = first}));
+            must(tsr_vk_blend_tile(b->vk, &(tsr_vk_blend){.slab = b->slab,
+                                              .dtype = b->slot,
+                                              .x = x,
+                                              .y = y,
+                                              .width = TILE,
+                                              .height = TILE,
+                                              .weight_x = b->weight,
+                                              .weight_y = b->weight,
+                                              .frames = b->frames,
+                                              .first = first}));
             pixels += TILE * TILE;
             if (x + TILE == W)
                 break;
@@ -52,8 +60,8 @@ static void time_blends(bench *b) {
         else if (t < best)
             best = t;
     }
-    printf("  blend   %s -> %s     %7.1f Mpx/s of frame, %7.1f of tiles\n", tsr_dtype_name(b->slot), tsr_dtype_name(b->frames->dtype),
-        W * H / best * 1e-6, tiles / best * 1e-6);
+    printf("  blend   %s -> %s     %7.1f Mpx/s of frame, %7.1f of tiles\n", tsr_dtype_name(b->slot),
+        tsr_dtype_name(b->frames->dtype), W * H / best * 1e-6, tiles / best * 1e-6);
 }
 
 static void time_untiled(bench *b, size_t bytes) {
@@ -63,12 +71,18 @@ static void time_untiled(bench *b, size_t bytes) {
     for (int run = 0; run < RUNS; run++) {
         double t = tsr_now();
         for (int i = 0; i < FRAMES; i++)
-            must(tsr_vk_blend_tile(b->vk, &(tsr_vk_blend){.slab = b->slab, .dtype = b->slot, .width = W, .height = H, .frames = b->frames, .first = true}));
+            must(tsr_vk_blend_tile(b->vk, &(tsr_vk_blend){.slab = b->slab,
+                                              .dtype = b->slot,
+                                              .width = W,
+                                              .height = H,
+                                              .frames = b->frames,
+                                              .first = true}));
         must(tsr_vk_submit(b->vk));
         t = (tsr_now() - t) / FRAMES;
         best = t < best ? t : best;
     }
-    printf("  untiled %s -> %s     %7.1f Mpx/s\n", tsr_dtype_name(b->slot), tsr_dtype_name(b->frames->dtype), W * H / best * 1e-6);
+    printf("  untiled %s -> %s     %7.1f Mpx/s\n", tsr_dtype_name(b->slot),
+        tsr_dtype_name(b->frames->dtype), W * H / best * 1e-6);
 }
 
 static void time_resolves(bench *b) {
@@ -94,7 +108,8 @@ static void time_resolves(bench *b) {
             if (run && t < best)
                 best = t;
         }
-        printf("  resolve %s -> %-14s %7.1f Mpx/s\n", tsr_dtype_name(b->frames->dtype), modes[m].name, W * H / best * 1e-6);
+        printf("  resolve %s -> %-14s %7.1f Mpx/s\n", tsr_dtype_name(b->frames->dtype),
+            modes[m].name, W * H / best * 1e-6);
     }
 }
 

@@ -1,5 +1,5 @@
-/* Blending and resolving against plain C, submissions, and silence of the validation layers (synchronization validation
- * included) over all of it. */
+/* Blending and resolving against plain C, submissions, and silence of the validation layers
+ * (synchronization validation included) over all of it. */
 #include "vulkan_help.h"
 
 #include <math.h>
@@ -29,14 +29,21 @@ typedef struct scene {
     size_t bytes;
 } scene;
 
-/* Random tiles over frames of any size; the first of each frame covers it only in part. Slots have three frames. */
+/* Random tiles over frames of any size; the first of each frame covers it only in part. Slots have
+ * three frames. */
 static scene make_scene(tsr_dtype slot, tsr_dtype frame) {
-    scene s = {.width = 1 + (int)dice(150), .height = 1 + (int)dice(90), .tiles = 9, .frames = 2, .slot = slot, .frame = frame};
+    scene s = {.width = 1 + (int)dice(150),
+        .height = 1 + (int)dice(90),
+        .tiles = 9,
+        .frames = 2,
+        .slot = slot,
+        .frame = frame};
     size_t e = tsr_dtype_size(slot);
     for (int i = 0; i < s.tiles; i++) {
         tile *t = &s.tile[i];
         t->w = 1 + (int)dice((uint32_t)s.width), t->h = 1 + (int)dice((uint32_t)s.height);
-        t->x = (int)dice((uint32_t)(s.width - t->w + 1)), t->y = (int)dice((uint32_t)(s.height - t->h + 1));
+        t->x = (int)dice((uint32_t)(s.width - t->w + 1)),
+        t->y = (int)dice((uint32_t)(s.height - t->h + 1));
         t->frame = i % s.frames;
         t->at = s.bytes + e * dice(50);
         s.bytes = t->at + (size_t)t->w * (size_t)t->h * 9 * e;
@@ -75,8 +82,10 @@ static float *blend_in_c(const scene *s) {
             for (int y = 0; y < t->h; y++)
                 for (int x = 0; x < t->w; x++) {
                     float v;
-                    tsr_to_f32(s->slot, s->slab + t->at + ((size_t)(((3 + c) * t->h + y) * t->w + x)) * e, &v, 1);
-                    float *o = &out[(size_t)(t->frame * 3 + c) * plane + (size_t)((t->y + y) * s->width + t->x + x)];
+                    tsr_to_f32(s->slot,
+                        s->slab + t->at + ((size_t)(((3 + c) * t->h + y) * t->w + x)) * e, &v, 1);
+                    float *o = &out[(size_t)(t->frame * 3 + c) * plane +
+                                    (size_t)((t->y + y) * s->width + t->x + x)];
                     *o = keep(s->frame, *o + t->wy[y] * t->wx[x] * v);
                 }
     }
@@ -97,8 +106,19 @@ static float *blend_on_device(tsr_vk *vk, const scene *s, bool async, bool *impo
     OK(tsr_vk_slab_host(vk, s->slab, s->bytes, &slab, imported));
     for (int i = 0; i < s->tiles; i++) {
         const tile *t = &s->tile[i];
-        tsr_vk_blend b = {.slab = slab, .slot_at = t->at, .dtype = s->slot, .slot_frame = 1, .x = t->x, .y = t->y, .width = t->w, .height = t->h,
-            .weight_x = t->wx, .weight_y = t->wy, .frames = f, .frame = t->frame, .first = i < s->frames};
+        tsr_vk_blend b = {.slab = slab,
+            .slot_at = t->at,
+            .dtype = s->slot,
+            .slot_frame = 1,
+            .x = t->x,
+            .y = t->y,
+            .width = t->w,
+            .height = t->h,
+            .weight_x = t->wx,
+            .weight_y = t->wy,
+            .frames = f,
+            .frame = t->frame,
+            .first = i < s->frames};
         OK(tsr_vk_blend_tile(vk, &b));
         if (async)
             OK(tsr_vk_start(vk, NULL));
@@ -115,10 +135,12 @@ static float *blend_on_device(tsr_vk *vk, const scene *s, bool async, bool *impo
 
 static void compare(const scene *s, const float *got, const float *want) {
     size_t n = (size_t)s->width * (size_t)s->height * 3 * (size_t)s->frames;
-    /* f32: a fused multiply-add more or less; f16: with it the rounding of a sum may fall to the other side */
+    /* f32: a fused multiply-add more or less; f16: with it the rounding of a sum may fall to the
+     * other side */
     float most = s->frame == TSR_F16 ? 0.004f : 1e-6f;
     for (size_t i = 0; i < n; i++)
-        cr_assert(fabsf(got[i] - want[i]) <= most, "%dx%d, %s into %s, number %zu: %.9g, expected %.9g", s->width, s->height,
+        cr_assert(fabsf(got[i] - want[i]) <= most,
+            "%dx%d, %s into %s, number %zu: %.9g, expected %.9g", s->width, s->height,
             tsr_dtype_name(s->slot), tsr_dtype_name(s->frame), i, (double)got[i], (double)want[i]);
 }
 
@@ -128,9 +150,11 @@ Test(blend, equals_c_and_copies_equal_imports) {
     for (int k = 0; k < 24; k++) {
         bool imported, copied;
         scene s = make_scene(types[k & 1], types[k >> 1 & 1]);
-        float *want = blend_in_c(&s), *a = blend_on_device(vk, &s, k & 4, &imported), *b = blend_on_device(copying, &s, false, &copied);
+        float *want = blend_in_c(&s), *a = blend_on_device(vk, &s, k & 4, &imported),
+              *b = blend_on_device(copying, &s, false, &copied);
         compare(&s, a, want);
-        cr_assert(!memcmp(a, b, (size_t)s.width * (size_t)s.height * 12 * (size_t)s.frames), "copied tiles differ from imported ones");
+        cr_assert(!memcmp(a, b, (size_t)s.width * (size_t)s.height * 12 * (size_t)s.frames),
+            "copied tiles differ from imported ones");
         cr_assert_eq(imported, vk->host_import);
         cr_assert_not(copied);
         free(want), free(a), free(b);
@@ -146,7 +170,8 @@ Test(blend, untiled_frames_are_the_tile_to_the_bit) {
     size_t n = (size_t)(w * h * 3);
     float *v = malloc(n * 4);
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits = dice(0x7f000000u) ^ (dice(2) << 31); /* finite, denormals left out: devices may flush them */
+        uint32_t bits = dice(0x7f000000u) ^
+                        (dice(2) << 31); /* finite, denormals left out: devices may flush them */
         bits |= 0x00800000u;
         memcpy(&v[i], &bits, 4);
     }
@@ -170,10 +195,12 @@ Test(blend, and_resolve_in_bands_change_nothing) {
     for (int k = 0; k < 8; k++) {
         scene s = make_scene(k & 1 ? TSR_F16 : TSR_F32, k & 2 ? TSR_F16 : TSR_F32);
         float *whole = blend_on_device(vk, &s, false, NULL);
-        vk->range_most = 9000; /* 1.. of the at most 150 pixels wide rows, and what alignment adds */
+        vk->range_most =
+            9000; /* 1.. of the at most 150 pixels wide rows, and what alignment adds */
         float *bands = blend_on_device(vk, &s, false, NULL);
         vk->range_most = range;
-        cr_assert(!memcmp(whole, bands, (size_t)s.width * (size_t)s.height * 12 * (size_t)s.frames));
+        cr_assert(
+            !memcmp(whole, bands, (size_t)s.width * (size_t)s.height * 12 * (size_t)s.frames));
         free(whole), free(bands);
         free_scene(&s);
     }
@@ -184,7 +211,8 @@ Test(blend, and_resolve_in_bands_change_nothing) {
 Test(blend, of_planes_beyond_a_binding) {
     tsr_vk *vk = make(false);
     int w = 6000, h = 5700, tw = 512, th = 300, x0 = 3600, y0 = 5350;
-#ifdef __SANITIZE_ADDRESS__ /* makes half a gigabyte of fresh pages slow: as many bands of a smaller picture */
+#ifdef __SANITIZE_ADDRESS__ /* makes half a gigabyte of fresh pages slow: as many bands of a       \
+                               smaller picture */
     w /= 4, x0 /= 4;
     vk->range_most /= 4;
 #endif
@@ -196,7 +224,14 @@ Test(blend, of_planes_beyond_a_binding) {
     tsr_vk_frames *f;
     OK(tsr_vk_slab_host(vk, slab, bytes, &s, NULL));
     OK(tsr_vk_frames_create(vk, w, h, TSR_F32, 1, &f));
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F16, .x = x0, .y = y0, .width = tw, .height = th, .frames = f, .first = true}));
+    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s,
+                                 .dtype = TSR_F16,
+                                 .x = x0,
+                                 .y = y0,
+                                 .width = tw,
+                                 .height = th,
+                                 .frames = f,
+                                 .first = true}));
     OK(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, false));
     OK(tsr_vk_submit(vk));
     const uint8_t *got = tsr_vk_pixels(vk, &got_bytes);
@@ -206,8 +241,11 @@ Test(blend, of_planes_beyond_a_binding) {
         for (int x = 0; x < w; x++)
             for (int c = 0; c < 3; c++) {
                 bool inside = x >= x0 && x < x0 + tw && y >= y0 && y < y0 + th;
-                float v = inside ? tsr_f16_to_f32(slab[(size_t)c * plane + (size_t)((y - y0) * tw + x - x0)]) : 0;
-                wrong += got[((size_t)y * (size_t)w + (size_t)x) * 3 + (size_t)c] != (uint8_t)rintf((v * 0.5f + 0.5f) * 255);
+                float v = inside ? tsr_f16_to_f32(
+                                       slab[(size_t)c * plane + (size_t)((y - y0) * tw + x - x0)])
+                                 : 0;
+                wrong += got[((size_t)y * (size_t)w + (size_t)x) * 3 + (size_t)c] !=
+                         (uint8_t)rintf((v * 0.5f + 0.5f) * 255);
             }
     cr_assert_eq(wrong, 0);
     tsr_vk_frames_destroy(vk, &f);
@@ -231,7 +269,15 @@ Test(blend, refuses_what_makes_no_sense) {
     cr_assert_eq(tsr_vk_frames_create(vk, 4, 1 << 20, TSR_F32, 1, &none), TSR_ERR_ARGUMENT);
     cr_assert_eq(tsr_vk_frames_create(vk, 4, 4, TSR_BF16, 1, &none), TSR_ERR_ARGUMENT);
     cr_assert_null(none);
-    tsr_vk_blend good = {.slab = s, .dtype = TSR_F32, .x = 4, .y = 4, .width = 16, .height = 16, .frames = f, .first = true}, b;
+    tsr_vk_blend good = {.slab = s,
+                     .dtype = TSR_F32,
+                     .x = 4,
+                     .y = 4,
+                     .width = 16,
+                     .height = 16,
+                     .frames = f,
+                     .first = true},
+                 b;
     OK(tsr_vk_blend_tile(vk, &good));
 #define REFUSED(change)                                                                            \
     do {                                                                                           \
@@ -296,7 +342,8 @@ Test(resolve, formats_equal_c) {
         for (size_t i = 0; i < plane * 3; i++) {
             float x = v[i % 3 * plane + i / 3];
             cr_assert_eq(b[i], (uint8_t)rintf(unit(x) * 255), "%g in 8 bits: %d", (double)x, b[i]);
-            cr_assert_eq(s16[i], (uint16_t)rintf(unit(x) * 65535), "%g in 16 bits: %d", (double)x, s16[i]);
+            cr_assert_eq(
+                s16[i], (uint16_t)rintf(unit(x) * 65535), "%g in 16 bits: %d", (double)x, s16[i]);
         }
         tsr_vk_slab_destroy(vk, &s);
         tsr_vk_frames_destroy(vk, &f);
@@ -330,9 +377,11 @@ Test(resolve, dither_keeps_the_mean_and_exact_values) {
             for (size_t i = 0; i < plane; i++) {
                 sum += b[3 * i + (size_t)c];
                 cr_assert(fabsf((float)b[3 * i + (size_t)c] - level[c]) < 1);
-                cr_assert(k >= 4 || (float)b[3 * i + (size_t)c] == level[c], "8-bit values come back");
+                cr_assert(
+                    k >= 4 || (float)b[3 * i + (size_t)c] == level[c], "8-bit values come back");
             }
-            cr_assert(fabs(sum / (double)plane - (double)level[c]) < 2.5e-4, "mean %.6f of %.6f", sum / (double)plane, (double)level[c]);
+            cr_assert(fabs(sum / (double)plane - (double)level[c]) < 2.5e-4, "mean %.6f of %.6f",
+                sum / (double)plane, (double)level[c]);
         }
         tsr_vk_slab_destroy(vk, &s);
         tsr_mem_free(memory);
@@ -351,7 +400,8 @@ Test(resolve, dither_pattern_is_every_rank_once_and_spread) {
         cr_assert(p[i] * VK_DITHER * VK_DITHER == (float)k + 0.5f && !seen[k]);
         seen[k] = true;
     }
-    /* blue: of any 8x8 block, about as many points are below a level as of the whole (white noise: 16 +- 3.5) */
+    /* blue: of any 8x8 block, about as many points are below a level as of the whole (white noise:
+     * 16 +- 3.5) */
     for (int y = 0; y < VK_DITHER; y += 8)
         for (int x = 0; x < VK_DITHER; x += 8) {
             int below = 0;
@@ -382,7 +432,14 @@ Test(submit, starts_without_waiting_and_waits_for_timelines) {
     cr_assert_null(tsr_vk_pixels(vk, &bytes));
     for (int i = 0; i < 2; i++)
         OK(tsr_vk_timeline_create(vk, false, &lane[i]));
-    tsr_vk_blend b = {.slab = s, .dtype = TSR_F32, .width = 8, .height = 8, .frames = f, .first = true, .wait = lane[0], .wait_value = 3};
+    tsr_vk_blend b = {.slab = s,
+        .dtype = TSR_F32,
+        .width = 8,
+        .height = 8,
+        .frames = f,
+        .first = true,
+        .wait = lane[0],
+        .wait_value = 3};
     OK(tsr_vk_blend_tile(vk, &b));
     b.first = false, b.wait = lane[1], b.wait_value = 1;
     OK(tsr_vk_blend_tile(vk, &b));
@@ -430,7 +487,9 @@ Test(submit, any_number_of_blends) {
     OK(tsr_vk_slab_host(vk, slot, 4096, &s, NULL));
     OK(tsr_vk_frames_create(vk, 2, 2, TSR_F32, 1, &f));
     for (int i = 0; i < 3000; i++)
-        OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = 2, .height = 2, .frames = f, .first = !i}));
+        OK(tsr_vk_blend_tile(vk,
+            &(tsr_vk_blend){
+                .slab = s, .dtype = TSR_F32, .width = 2, .height = 2, .frames = f, .first = !i}));
     for (int i = 0; i < 5; i++) /* more resolves than buffers in one batch */
         OK(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, true));
     cr_assert_eq(read_frame(vk, f, 0)[11], 3000);

@@ -16,7 +16,7 @@
         cr_assert(status_ == TSR_OK, "%s: %d, %s", #call, status_, tsr_last_error());              \
     } while (0)
 
-static int said; /* validation messages, also those after the device is gone */
+static int said;  /* validation messages, also those after the device is gone */
 static int alive; /* devices */
 
 static inline void on_log(void *user, tsr_log_level level, const char *line) {
@@ -44,7 +44,8 @@ static inline tsr_vk *make(bool no_import) {
     return vk;
 }
 
-/* Said in the test itself: Criterion does not look at how its process ends, which is where the leak checker speaks. */
+/* Said in the test itself: Criterion does not look at how its process ends, which is where the leak
+ * checker speaks. */
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
 static inline void no_leaks(void) {
@@ -57,7 +58,9 @@ static inline void no_leaks(void) {
 
 static inline void drop(tsr_vk *vk) {
     cr_assert_eq(tsr_vk_validation_messages(vk), 0);
-    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken - vk->readback[0].b.taken - vk->readback[1].b.taken - vk->error.taken, 0);
+    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken -
+                     vk->readback[0].b.taken - vk->readback[1].b.taken - vk->error.taken,
+        0);
     tsr_vk_destroy(&vk);
     cr_assert_null(vk);
     cr_assert_eq(said, 0, "validation has something to say");
@@ -79,14 +82,20 @@ static inline const float *read_frame(tsr_vk *vk, tsr_vk_frames *f, int frame) {
     return p;
 }
 
-/* A frame holding these f32 numbers exactly, through a slab of its own (to be destroyed by the caller). */
+/* A frame holding these f32 numbers exactly, through a slab of its own (to be destroyed by the
+ * caller). */
 static inline tsr_vk_slab *fill_frame(tsr_vk *vk, tsr_vk_frames *f, const float *v, void **memory) {
     size_t bytes = (size_t)f->width * (size_t)f->height * 12;
     tsr_vk_slab *s;
     *memory = tsr_mem_alloc(pages(bytes));
     memcpy(*memory, v, bytes);
     OK(tsr_vk_slab_host(vk, *memory, pages(bytes), &s, NULL));
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = f->width, .height = f->height, .frames = f, .first = true}));
+    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s,
+                                 .dtype = TSR_F32,
+                                 .width = f->width,
+                                 .height = f->height,
+                                 .frames = f,
+                                 .first = true}));
     return s;
 }
 
@@ -99,6 +108,5 @@ static inline int open_fds(void) {
         closedir(d);
     return n;
 }
-
 
 #endif

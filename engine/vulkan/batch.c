@@ -1,5 +1,5 @@
-/* Submissions: recorded one at a time, up to VK_BATCHES of them under way, each numbered by the ticket that the
- * device's own timeline reaches when it is done. */
+/* Submissions: recorded one at a time, up to VK_BATCHES of them under way, each numbered by the
+ * ticket that the device's own timeline reaches when it is done. */
 #include "vulkan/internal.h"
 
 #include <string.h>
@@ -64,11 +64,15 @@ void tsr_vk_batches_destroy(tsr_vk *vk) {
 static void barrier(tsr_vk *vk, vk_batch *b) {
     VkMemoryBarrier all = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+        .srcAccessMask =
+            VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                         VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
     };
-    const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    vk->d.vkCmdPipelineBarrier(b->commands, work | VK_PIPELINE_STAGE_HOST_BIT, work, 0, 1, &all, 0, NULL, 0, NULL);
+    const VkPipelineStageFlags work =
+        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    vk->d.vkCmdPipelineBarrier(
+        b->commands, work | VK_PIPELINE_STAGE_HOST_BIT, work, 0, 1, &all, 0, NULL, 0, NULL);
     vk->epoch++;
 }
 
@@ -106,12 +110,15 @@ static int find_wait(const vk_batch *b, VkSemaphore s) {
     return i;
 }
 
-tsr_status tsr_vk_batch_room(tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait, uint64_t value, vk_batch **out) {
+tsr_status tsr_vk_batch_room(tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait,
+    uint64_t value, vk_batch **out) {
     tsr_status status;
     vk_batch *b = vk->open;
     upload = tsr_align(upload, vk->offset_align);
     if (sets > VK_BATCH_SETS || upload > VK_BATCH_UPLOAD)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: a picture this large takes %d passes and %zu bytes of weights at once; there may be %d and %d",
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+            "vulkan: a picture this large takes %d passes and %zu bytes of weights at once; there "
+            "may be %d and %d",
             sets, upload, VK_BATCH_SETS, VK_BATCH_UPLOAD);
     if (b && (b->sets_used + sets > VK_BATCH_SETS || b->upload_at + upload > VK_BATCH_UPLOAD ||
                  (wait && find_wait(b, wait->semaphore) == VK_BATCH_WAITS)))
@@ -140,13 +147,15 @@ void *tsr_vk_batch_upload(tsr_vk *vk, vk_batch *b, size_t bytes, VkDescriptorBuf
     return at;
 }
 
-VkDescriptorBufferInfo tsr_vk_piece(const tsr_vk *vk, const vk_buffer *b, VkDeviceSize at, VkDeviceSize bytes, VkDeviceSize *rest) {
+VkDescriptorBufferInfo tsr_vk_piece(
+    const tsr_vk *vk, const vk_buffer *b, VkDeviceSize at, VkDeviceSize bytes, VkDeviceSize *rest) {
     *rest = at & (vk->offset_align - 1);
     return (VkDescriptorBufferInfo){b->buffer, at - *rest, bytes + *rest};
 }
 
-tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds, const void *push,
-    size_t push_bytes, uint32_t groups_x, uint32_t groups_y) {
+tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
+    const VkDescriptorBufferInfo *bind, int binds, const void *push, size_t push_bytes,
+    uint32_t groups_x, uint32_t groups_y) {
     tsr_status status;
     VkDescriptorSet set;
     VkDescriptorSetAllocateInfo info = {
@@ -169,8 +178,10 @@ tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDes
         };
     vk->d.vkUpdateDescriptorSets(vk->device, (uint32_t)binds, write, 0, NULL);
     vk->d.vkCmdBindPipeline(b->commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipe);
-    vk->d.vkCmdBindDescriptorSets(b->commands, VK_PIPELINE_BIND_POINT_COMPUTE, vk->layout, 0, 1, &set, 0, NULL);
-    vk->d.vkCmdPushConstants(b->commands, vk->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, (uint32_t)push_bytes, push);
+    vk->d.vkCmdBindDescriptorSets(
+        b->commands, VK_PIPELINE_BIND_POINT_COMPUTE, vk->layout, 0, 1, &set, 0, NULL);
+    vk->d.vkCmdPushConstants(
+        b->commands, vk->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, (uint32_t)push_bytes, push);
     vk->d.vkCmdDispatch(b->commands, groups_x, groups_y, 1);
     return TSR_OK;
 error:
@@ -201,8 +212,10 @@ tsr_status tsr_vk_start(tsr_vk *vk, uint64_t *ticket) {
         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
         .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
     };
-    const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    vk->d.vkCmdPipelineBarrier(b->commands, work, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &to_host, 0, NULL, 0, NULL);
+    const VkPipelineStageFlags work =
+        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    vk->d.vkCmdPipelineBarrier(
+        b->commands, work, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &to_host, 0, NULL, 0, NULL);
     VK(vk->d.vkEndCommandBuffer(b->commands));
     uint64_t number = vk->started + 1;
     VkPipelineStageFlags stages[VK_BATCH_WAITS];
@@ -242,7 +255,8 @@ tsr_status tsr_vk_wait(tsr_vk *vk, uint64_t ticket, double seconds, bool *done) 
     if (ticket <= vk->done)
         return TSR_OK;
     if (ticket > vk->started)
-        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing was started as number %llu yet", (unsigned long long)ticket);
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing was started as number %llu yet",
+            (unsigned long long)ticket);
     if (seconds != 0) {
         VkSemaphoreWaitInfo info = {
             .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
@@ -275,7 +289,8 @@ error:
     return status;
 }
 
-/* Signals what unfinished batches wait for, so that destroying never hangs on a producer that gave up. */
+/* Signals what unfinished batches wait for, so that destroying never hangs on a producer that gave
+ * up. */
 static void let_go(tsr_vk *vk) {
     for (int i = 0; i < VK_BATCHES; i++) {
         const vk_batch *b = &vk->batch[(vk->started + (uint64_t)i) % VK_BATCHES]; /* oldest first */
@@ -286,7 +301,8 @@ static void let_go(tsr_vk *vk) {
                 .semaphore = b->wait[w],
                 .value = b->wait_value[w],
             };
-            if (!vk->d.vkGetSemaphoreCounterValue(vk->device, b->wait[w], &value) && value < b->wait_value[w])
+            if (!vk->d.vkGetSemaphoreCounterValue(vk->device, b->wait[w], &value) &&
+                value < b->wait_value[w])
                 vk->d.vkSignalSemaphore(vk->device, &signal);
         }
     }

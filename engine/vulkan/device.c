@@ -49,10 +49,12 @@ error:
     return status;
 }
 
-static VkExternalMemoryFeatureFlags memory_features(const tsr_vk *vk, VkExternalMemoryHandleTypeFlagBits type) {
+static VkExternalMemoryFeatureFlags memory_features(
+    const tsr_vk *vk, VkExternalMemoryHandleTypeFlagBits type) {
     VkPhysicalDeviceExternalBufferInfo info = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO,
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_DST_BIT,
         .handleType = type,
     };
     VkExternalBufferProperties props = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES};
@@ -61,7 +63,8 @@ static VkExternalMemoryFeatureFlags memory_features(const tsr_vk *vk, VkExternal
 }
 
 static bool timelines_leave(const tsr_vk *vk) {
-    VkSemaphoreTypeCreateInfo timeline = { /* without it the answer is about binary semaphores */
+    VkSemaphoreTypeCreateInfo timeline = {
+        /* without it the answer is about binary semaphores */
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
         .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE,
     };
@@ -70,13 +73,15 @@ static bool timelines_leave(const tsr_vk *vk) {
         .pNext = &timeline,
         .handleType = tsr_vk_semaphore_type,
     };
-    VkExternalSemaphoreProperties props = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES};
+    VkExternalSemaphoreProperties props = {
+        .sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES};
     vkGetPhysicalDeviceExternalSemaphoreProperties(vk->physical, &info, &props);
     return props.externalSemaphoreFeatures & VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT;
 }
 
 static void learn_sharing(tsr_vk *vk, const wanted *w, bool no_host_import) {
-    VkExternalMemoryFeatureFlags host = w->host ? memory_features(vk, VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT) : 0;
+    VkExternalMemoryFeatureFlags host =
+        w->host ? memory_features(vk, VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT) : 0;
     vk->host_import = host & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT && !no_host_import;
     vk->why_no_host_import = no_host_import ? "turned off"
                              : !w->host     ? "the driver lacks VK_EXT_external_memory_host"
@@ -85,17 +90,24 @@ static void learn_sharing(tsr_vk *vk, const wanted *w, bool no_host_import) {
     vk->memory_import = fd & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT;
     vk->memory_export = fd & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT;
     vk->dedicated = fd & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT;
-    vk->why_no_memory_import = w->memory ? "the driver does not import memory for buffers" : tsr_vk_memory_lacking;
+    vk->why_no_memory_import =
+        w->memory ? "the driver does not import memory for buffers" : tsr_vk_memory_lacking;
     vk->timeline_export = w->semaphore && timelines_leave(vk);
-    vk->why_no_timeline_export = w->semaphore ? "the driver does not export timeline semaphores" : tsr_vk_semaphore_lacking;
+    vk->why_no_timeline_export =
+        w->semaphore ? "the driver does not export timeline semaphores" : tsr_vk_semaphore_lacking;
 }
 
 static void learn_limits(tsr_vk *vk) {
-    VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
-    VkPhysicalDeviceMaintenance3Properties most = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &host};
-    vk->driver = (VkPhysicalDeviceDriverProperties){.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, .pNext = &most};
-    vk->id = (VkPhysicalDeviceIDProperties){.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES, .pNext = &vk->driver};
-    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &vk->id};
+    VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
+    VkPhysicalDeviceMaintenance3Properties most = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &host};
+    vk->driver = (VkPhysicalDeviceDriverProperties){
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, .pNext = &most};
+    vk->id = (VkPhysicalDeviceIDProperties){
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES, .pNext = &vk->driver};
+    VkPhysicalDeviceProperties2 props = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &vk->id};
     vkGetPhysicalDeviceProperties2(vk->physical, &props);
     vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     vk->properties = props.properties;
@@ -118,7 +130,8 @@ static uint32_t choose_family(const tsr_vk *vk) {
             computes = i;
     }
     for (uint32_t i = 0; i < n; i++)
-        if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT && families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT)
+        if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT &&
+            families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT)
             return i;
     return computes;
 }
@@ -131,8 +144,10 @@ static tsr_status create_device(tsr_vk *vk, const tsr_vk_params *params) {
     TSR_TRY(find_extensions(vk, params->swapchain, &w));
     learn_limits(vk);
     learn_sharing(vk, &w, params->no_host_import);
-    VkPhysicalDeviceVulkan11Features has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES};
-    VkPhysicalDeviceFeatures2 ask = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has};
+    VkPhysicalDeviceVulkan11Features has = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES};
+    VkPhysicalDeviceFeatures2 ask = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has};
     vkGetPhysicalDeviceFeatures2(vk->physical, &ask);
     vk->f16 = has.storageBuffer16BitAccess;
     vk->family = choose_family(vk);
@@ -261,7 +276,8 @@ size_t tsr_vk_used(const tsr_vk *vk) {
     return vk->used;
 }
 
-static void say(tsr_line_fn line, void *user, const char *key, const char *format, ...) __attribute__((format(printf, 4, 5)));
+static void say(tsr_line_fn line, void *user, const char *key, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 static void say(tsr_line_fn line, void *user, const char *key, const char *format, ...) {
     char text[512];
     va_list args;
@@ -282,24 +298,32 @@ static void report_others(const tsr_vk *vk, tsr_line_fn line, void *user) {
         VkPhysicalDeviceProperties props;
         vkGetPhysicalDeviceProperties(devices[i], &props);
         const char *unfit = tsr_vk_unfit(devices[i]);
-        say(line, user, "other Vulkan device", "%u: %s%s%s", i, props.deviceName, unfit ? ": cannot be used, " : "", unfit ? unfit : "");
+        say(line, user, "other Vulkan device", "%u: %s%s%s", i, props.deviceName,
+            unfit ? ": cannot be used, " : "", unfit ? unfit : "");
     }
 }
 
 void tsr_vk_report(tsr_vk *vk, tsr_line_fn line, void *user) {
     uint32_t api = vk->properties.apiVersion;
     char bytes[32];
-    say(line, user, "Vulkan device", "%d: %s%s", vk->index, vk->properties.deviceName, tsr_vk_is_software(vk) ? ", software" : "");
-    say(line, user, "Vulkan driver", "%s %s, API %u.%u.%u", vk->driver.driverName, vk->driver.driverInfo,
-        VK_API_VERSION_MAJOR(api), VK_API_VERSION_MINOR(api), VK_API_VERSION_PATCH(api));
-    say(line, user, "Vulkan 16-bit frames", "%s", vk->f16 ? "yes" : "no: the driver lacks 16-bit storage");
+    say(line, user, "Vulkan device", "%d: %s%s", vk->index, vk->properties.deviceName,
+        tsr_vk_is_software(vk) ? ", software" : "");
+    say(line, user, "Vulkan driver", "%s %s, API %u.%u.%u", vk->driver.driverName,
+        vk->driver.driverInfo, VK_API_VERSION_MAJOR(api), VK_API_VERSION_MINOR(api),
+        VK_API_VERSION_PATCH(api));
+    say(line, user, "Vulkan 16-bit frames", "%s",
+        vk->f16 ? "yes" : "no: the driver lacks 16-bit storage");
     say(line, user, "Vulkan largest binding", "%s", tsr_bytes_text(bytes, (int64_t)vk->range_most));
     if (vk->host_import)
-        say(line, user, "Vulkan imports host pages", "yes, aligned to %u bytes", (unsigned)vk->import_align);
+        say(line, user, "Vulkan imports host pages", "yes, aligned to %u bytes",
+            (unsigned)vk->import_align);
     else
-        say(line, user, "Vulkan imports host pages", "no: %s; tiles are copied", vk->why_no_host_import);
+        say(line, user, "Vulkan imports host pages", "no: %s; tiles are copied",
+            vk->why_no_host_import);
     if (vk->memory_import)
-        say(line, user, "Vulkan imports device memory", "yes%s%s", vk->memory_export ? "; exports it too" : "", vk->dedicated ? "; dedicated allocations only" : "");
+        say(line, user, "Vulkan imports device memory", "yes%s%s",
+            vk->memory_export ? "; exports it too" : "",
+            vk->dedicated ? "; dedicated allocations only" : "");
     else
         say(line, user, "Vulkan imports device memory", "no: %s", vk->why_no_memory_import);
     if (vk->timeline_export)

@@ -45,7 +45,8 @@ static const char *result_name(VkResult r) {
 tsr_status tsr_vk_error(VkResult result, const char *call, const char *file, int line) {
     const char *base = strrchr(file, '/');
     base = base ? base + 1 : file;
-    tsr_log(TSR_LOG_DEBUG, "vulkan: %s: %s (%d) at %s:%d", call, result_name(result), result, base, line);
+    tsr_log(TSR_LOG_DEBUG, "vulkan: %s: %s (%d) at %s:%d", call, result_name(result), result, base,
+        line);
     int name = (int)strcspn(call, "(");
     for (const char *s = call; s < call + name; s++) /* "vk->d.vkCreateBuffer" */
         if (!strncmp(s, "vk", 2) && s[2] >= 'A' && s[2] <= 'Z') {
@@ -56,24 +57,28 @@ tsr_status tsr_vk_error(VkResult result, const char *call, const char *file, int
     switch (result) {
     case VK_ERROR_DEVICE_LOST:
         return tsr_fail(TSR_ERR_DEVICE,
-            "vulkan: the device was lost in %.*s (%s:%d); its driver crashed or was reset, start again",
+            "vulkan: the device was lost in %.*s (%s:%d); its driver crashed or was reset, start "
+            "again",
             name, call, base, line);
     case VK_ERROR_INCOMPATIBLE_DRIVER:
-        return tsr_fail(TSR_ERR_DEVICE, "vulkan: no driver; install your GPU's, or mesa-vulkan-drivers for one in software");
+        return tsr_fail(TSR_ERR_DEVICE,
+            "vulkan: no driver; install your GPU's, or mesa-vulkan-drivers for one in software");
     case VK_ERROR_OUT_OF_HOST_MEMORY:
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
-        return tsr_fail(TSR_ERR_MEMORY, "vulkan: %.*s: %s (%s:%d); try a smaller budget or smaller tiles",
-            name, call, result_name(result), base, line);
+        return tsr_fail(TSR_ERR_MEMORY,
+            "vulkan: %.*s: %s (%s:%d); try a smaller budget or smaller tiles", name, call,
+            result_name(result), base, line);
     default:
-        return tsr_fail(TSR_ERR_DEVICE, "vulkan: %.*s: %s %d (%s:%d)", name, call, result_name(result),
-            result, base, line);
+        return tsr_fail(TSR_ERR_DEVICE, "vulkan: %.*s: %s %d (%s:%d)", name, call,
+            result_name(result), result, base, line);
     }
 }
 
 /* ---------------------------------------------------------------- instance */
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
-    VkDebugUtilsMessageTypeFlagsEXT types, const VkDebugUtilsMessengerCallbackDataEXT *data, void *user) {
+    VkDebugUtilsMessageTypeFlagsEXT types, const VkDebugUtilsMessengerCallbackDataEXT *data,
+    void *user) {
     (void)severity;
     (void)types;
     tsr_vk *vk = user;
@@ -100,14 +105,17 @@ static tsr_status need_layer(void) {
         found |= !strcmp(layers[i].layerName, validation_layer);
     if (!found)
         status = tsr_fail(TSR_ERR_UNSUPPORTED,
-            "vulkan: %s is not installed; install vulkan-validationlayers, or go without validation", validation_layer);
+            "vulkan: %s is not installed; install vulkan-validationlayers, or go without "
+            "validation",
+            validation_layer);
 error:
     free(layers);
     return status;
 }
 
-/* Volk's pointers are process-wide. Those of core functions are the loader's own and serve every instance, so they are
- * set once and other threads may read them; of extensions only those of the first instance are there. */
+/* Volk's pointers are process-wide. Those of core functions are the loader's own and serve every
+ * instance, so they are set once and other threads may read them; of extensions only those of the
+ * first instance are there. */
 static pthread_mutex_t volk_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool volk_ready, volk_loaded;
 
@@ -118,10 +126,11 @@ static tsr_status load_volk(void) {
     bool ready = volk_ready;
     pthread_mutex_unlock(&volk_lock);
     if (!ready)
-        return tsr_fail(TSR_ERR_DEVICE,
-            "vulkan: no loader (libvulkan.so.1); install libvulkan1 and a driver, mesa-vulkan-drivers for one in software");
+        return tsr_fail(TSR_ERR_DEVICE, "vulkan: no loader (libvulkan.so.1); install libvulkan1 "
+                                        "and a driver, mesa-vulkan-drivers for one in software");
     if (volkGetInstanceVersion() < VK_API_VERSION_1_2)
-        return tsr_fail(TSR_ERR_DEVICE, "vulkan: the loader knows Vulkan 1.1 only; install a newer libvulkan1");
+        return tsr_fail(
+            TSR_ERR_DEVICE, "vulkan: the loader knows Vulkan 1.1 only; install a newer libvulkan1");
     return TSR_OK;
 }
 
@@ -131,19 +140,24 @@ tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params) {
     TSR_TRY(load_volk());
     if (validation)
         TSR_TRY(need_layer());
-    const char *extensions[2 + MOST_EXTENSIONS] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    const char *extensions[2 + MOST_EXTENSIONS] = {
+        VK_EXT_DEBUG_UTILS_EXTENSION_NAME, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
     uint32_t extension_count = validation ? 2 : 0;
     if (params->instance_extension_count > MOST_EXTENSIONS)
-        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: %d instance extensions; at most %d", params->instance_extension_count, MOST_EXTENSIONS);
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: %d instance extensions; at most %d",
+            params->instance_extension_count, MOST_EXTENSIONS);
     for (int i = 0; i < params->instance_extension_count; i++)
         extensions[extension_count++] = params->instance_extensions[i];
     static const char *const layers[] = {validation_layer};
-    static const VkValidationFeatureEnableEXT enable[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    static const VkValidationFeatureEnableEXT enable[] = {
+        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
     VkDebugUtilsMessengerCreateInfoEXT messenger = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
         /* not GENERAL: the loader reports there drivers that do not fit this machine */
-        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
+                       VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
         .pfnUserCallback = on_message,
         .pUserData = vk,
     };
@@ -175,9 +189,12 @@ tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params) {
     volk_loaded = true;
     pthread_mutex_unlock(&volk_lock);
     if (validation) {
-        vk->create_messenger = (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(vk->instance, "vkCreateDebugUtilsMessengerEXT");
-        vk->destroy_messenger = (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(vk->instance, "vkDestroyDebugUtilsMessengerEXT");
-        vk->set_name = (PFN_vkSetDebugUtilsObjectNameEXT)vkGetInstanceProcAddr(vk->instance, "vkSetDebugUtilsObjectNameEXT");
+        vk->create_messenger = (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
+            vk->instance, "vkCreateDebugUtilsMessengerEXT");
+        vk->destroy_messenger = (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
+            vk->instance, "vkDestroyDebugUtilsMessengerEXT");
+        vk->set_name = (PFN_vkSetDebugUtilsObjectNameEXT)vkGetInstanceProcAddr(
+            vk->instance, "vkSetDebugUtilsObjectNameEXT");
         VK(vk->create_messenger(vk->instance, &messenger, NULL, &vk->messenger));
     }
     return TSR_OK;
@@ -197,8 +214,8 @@ static int pin(struct dl_phdr_info *info, size_t size, void *user) {
     return 0;
 }
 
-/* Drivers and layers stay mapped when their instance goes: otherwise what they keep in their globals looks leaked, by
- * nobody known. */
+/* Drivers and layers stay mapped when their instance goes: otherwise what they keep in their
+ * globals looks leaked, by nobody known. */
 static void pin_drivers(void) {
     dl_iterate_phdr(pin, NULL);
 }
@@ -224,8 +241,10 @@ const char *tsr_vk_unfit(VkPhysicalDevice p) {
     vkGetPhysicalDeviceProperties(p, &props);
     if (props.apiVersion < VK_API_VERSION_1_2)
         return "its driver knows Vulkan 1.1 only; 1.2 is needed";
-    VkPhysicalDeviceVulkan12Features f12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceFeatures2 f = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
+    VkPhysicalDeviceVulkan12Features f12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+    VkPhysicalDeviceFeatures2 f = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
     vkGetPhysicalDeviceFeatures2(p, &f);
     if (!f12.timelineSemaphore)
         return "it has no timeline semaphores";
@@ -246,12 +265,14 @@ static bool is_gpu(VkPhysicalDevice p) {
 
 static bool has_uuid(VkPhysicalDevice p, const uint8_t uuid[16]) {
     VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
-    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &id};
+    VkPhysicalDeviceProperties2 props = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &id};
     vkGetPhysicalDeviceProperties2(p, &props);
     return !memcmp(id.deviceUUID, uuid, VK_UUID_SIZE);
 }
 
-/* The rule of the choice, best first: the UUID, a real GPU, whatever is there. -1 where none fits. */
+/* The rule of the choice, best first: the UUID, a real GPU, whatever is there. -1 where none fits.
+ */
 static int choose(const VkPhysicalDevice *devices, int n, const uint8_t *uuid) {
     int gpu = -1, any = -1;
     for (int i = 0; i < n; i++) {
@@ -275,15 +296,19 @@ tsr_status tsr_vk_pick(tsr_vk *vk, const tsr_vk_params *params) {
     uint32_t n = 32;
     VK(vkEnumeratePhysicalDevices(vk->instance, &n, devices)); /* VK_INCOMPLETE: the first 32 */
     if (!n)
-        return tsr_fail(TSR_ERR_DEVICE, "vulkan: no device; install your GPU's driver, or mesa-vulkan-drivers for one in software");
+        return tsr_fail(TSR_ERR_DEVICE, "vulkan: no device; install your GPU's driver, or "
+                                        "mesa-vulkan-drivers for one in software");
     int pick = params->index;
     if (pick >= (int)n || pick < -1)
-        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: there is no device %d; there are %u, from 0 (tessera info lists them)", pick, n);
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "vulkan: there is no device %d; there are %u, from 0 (tessera info lists them)", pick,
+            n);
     if (pick < 0)
         pick = choose(devices, (int)n, params->uuid);
     const char *unfit = pick < 0 ? NULL : tsr_vk_unfit(devices[pick]);
     if (pick < 0 || unfit)
-        return tsr_fail(TSR_ERR_DEVICE, "vulkan: device %d cannot be used: %s", pick < 0 ? 0 : pick, unfit ? unfit : tsr_vk_unfit(devices[0]));
+        return tsr_fail(TSR_ERR_DEVICE, "vulkan: device %d cannot be used: %s", pick < 0 ? 0 : pick,
+            unfit ? unfit : tsr_vk_unfit(devices[0]));
     vk->index = pick;
     vk->physical = devices[pick];
     return TSR_OK;

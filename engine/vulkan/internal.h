@@ -1,4 +1,5 @@
-/* What the files of this floor share. The window (the only other place that speaks Vulkan) may include it too. */
+/* What the files of this floor share. The window (the only other place that speaks Vulkan) may
+ * include it too. */
 #ifndef TSR_VK_INTERNAL_H
 #define TSR_VK_INTERNAL_H
 
@@ -11,8 +12,8 @@
 
 #include <stdatomic.h>
 
-/* The single check macro of Vulkan calls: as TSR_TRY. The call's text and place go to the debug log, its name into
- * the error. */
+/* The single check macro of Vulkan calls: as TSR_TRY. The call's text and place go to the debug
+ * log, its name into the error. */
 #define VK(call)                                                                                   \
     do {                                                                                           \
         VkResult result_ = tsr_vk_failing() ? VK_ERROR_DEVICE_LOST : (call);                       \
@@ -41,14 +42,14 @@ typedef enum vk_home {
 } vk_home;
 
 enum {
-    VK_BATCHES = 4,        /* submissions under way at once */
-    VK_BATCH_SETS = 256,   /* dispatches in one */
+    VK_BATCHES = 4,            /* submissions under way at once */
+    VK_BATCH_SETS = 256,       /* dispatches in one */
     VK_BATCH_UPLOAD = 1 << 20, /* bytes of weights in one */
-    VK_BATCH_WAITS = 16,   /* timelines one waits for */
-    VK_BINDINGS = 5,       /* storage buffers a shader sees */
-    VK_SHOW_BINDINGS = 8,  /* what those of the preview see */
+    VK_BATCH_WAITS = 16,       /* timelines one waits for */
+    VK_BINDINGS = 5,           /* storage buffers a shader sees */
+    VK_SHOW_BINDINGS = 8,      /* what those of the preview see */
     VK_READBACKS = 2,
-    VK_DITHER = 64,        /* edge of the dither pattern */
+    VK_DITHER = 64, /* edge of the dither pattern */
     VK_PUSH_BYTES = 64,
     VK_SHOW_PUSH_BYTES = 80,
 };
@@ -74,7 +75,8 @@ struct tsr_vk_timeline {
 
 struct tsr_vk_slab {
     vk_buffer b;
-    void *copy_from; /* host pages, where they are not imported: b.mapped mirrors them, tile by tile */
+    void *copy_from; /* host pages, where they are not imported: b.mapped mirrors them, tile by tile
+                      */
     size_t bytes;    /* that hold slots */
     bool external;   /* another API writes it: its queue family owns it between blends */
 };
@@ -129,16 +131,17 @@ struct tsr_vk {
     VkQueue queue;
     uint32_t family; /* computes, and draws where a family does both */
 
-    VkDescriptorSetLayout set_layout, show_set_layout; /* show_: of the pipelines from VK_PIPE_SHOW on; made with */
-    VkPipelineLayout layout, show_layout;              /* the first of them */
+    VkDescriptorSetLayout set_layout,
+        show_set_layout; /* show_: of the pipelines from VK_PIPE_SHOW on; made with */
+    VkPipelineLayout layout, show_layout; /* the first of them */
     VkPipeline pipe[VK_PIPES];
     vk_buffer dither; /* float [64][64], made at first use */
 
     tsr_vk_timeline *progress;
     uint64_t started, done; /* tickets */
     vk_batch batch[VK_BATCHES];
-    vk_batch *open;  /* that records, or NULL */
-    uint64_t epoch;  /* number of barriers recorded */
+    vk_batch *open; /* that records, or NULL */
+    uint64_t epoch; /* number of barriers recorded */
 
     vk_readback readback[VK_READBACKS];
     vk_buffer error; /* sums of rows, of show.c */
@@ -159,46 +162,55 @@ const char *tsr_vk_unfit(VkPhysicalDevice p);
 extern const VkExternalMemoryHandleTypeFlagBits tsr_vk_memory_type;
 extern const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type;
 extern const char *const tsr_vk_memory_extension, *const tsr_vk_semaphore_extension;
-extern const char *const tsr_vk_memory_lacking, *const tsr_vk_semaphore_lacking; /* why it is not there */
+extern const char *const tsr_vk_memory_lacking,
+    *const tsr_vk_semaphore_lacking; /* why it is not there */
 tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_vk_handle *out);
 /* Allocates `bytes` of memory type `type` around the handle. An fd is taken in any case. */
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_vk_handle handle, VkDeviceSize bytes, uint32_t type,
-    VkBuffer dedicated, VkDeviceMemory *out);
+tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_vk_handle handle, VkDeviceSize bytes,
+    uint32_t type, VkBuffer dedicated, VkDeviceMemory *out);
 /* Of a handle that nothing was done with: an fd is closed, as tsr_vk_slab_fd says. */
 void tsr_vk_handle_reject(tsr_vk_handle handle);
 
 /* memory.c */
 /* A memory type of `bits` with all of `want` and as many of `like` as there are, -1 where none. */
-int tsr_vk_memory_type_index(const tsr_vk *vk, uint32_t bits, VkMemoryPropertyFlags want, VkMemoryPropertyFlags like);
+int tsr_vk_memory_type_index(
+    const tsr_vk *vk, uint32_t bits, VkMemoryPropertyFlags want, VkMemoryPropertyFlags like);
 /* `external`: handle types the memory may be imported from or exported to, or 0. */
-tsr_status tsr_vk_buffer_bare(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, VkExternalMemoryHandleTypeFlags external, const char *name);
-tsr_status tsr_vk_buffer_create(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name);
+tsr_status tsr_vk_buffer_bare(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes,
+    VkExternalMemoryHandleTypeFlags external, const char *name);
+tsr_status tsr_vk_buffer_create(
+    tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name);
 void tsr_vk_buffer_destroy(tsr_vk *vk, vk_buffer *b);
 void tsr_vk_name(tsr_vk *vk, VkObjectType type, uint64_t object, const char *name);
 
 /* batch.c */
 tsr_status tsr_vk_batches_create(tsr_vk *vk);
 void tsr_vk_batches_destroy(tsr_vk *vk);
-/* The batch that records, with room for so many dispatches, bytes of upload and, where `wait` is given, a wait; starts
- * the one before where it is full. */
-tsr_status tsr_vk_batch_room(tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait, uint64_t value, vk_batch **out);
-/* `bytes` of the batch's upload memory, within the room asked for: where to write them, and their piece to bind. */
+/* The batch that records, with room for so many dispatches, bytes of upload and, where `wait` is
+ * given, a wait; starts the one before where it is full. */
+tsr_status tsr_vk_batch_room(tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait,
+    uint64_t value, vk_batch **out);
+/* `bytes` of the batch's upload memory, within the room asked for: where to write them, and their
+ * piece to bind. */
 void *tsr_vk_batch_upload(tsr_vk *vk, vk_batch *b, size_t bytes, VkDescriptorBufferInfo *piece);
-/* A piece of a buffer to bind: the offset rounded down to the device's alignment; what that adds in front, in
- * bytes, in *rest. */
-VkDescriptorBufferInfo tsr_vk_piece(const tsr_vk *vk, const vk_buffer *b, VkDeviceSize at, VkDeviceSize bytes, VkDeviceSize *rest);
-tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds, const void *push,
-    size_t push_bytes, uint32_t groups_x, uint32_t groups_y);
-/* What is recorded next on this accumulator comes after all earlier work on it: a barrier where one is missing. */
+/* A piece of a buffer to bind: the offset rounded down to the device's alignment; what that adds in
+ * front, in bytes, in *rest. */
+VkDescriptorBufferInfo tsr_vk_piece(
+    const tsr_vk *vk, const vk_buffer *b, VkDeviceSize at, VkDeviceSize bytes, VkDeviceSize *rest);
+tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
+    const VkDescriptorBufferInfo *bind, int binds, const void *push, size_t push_bytes,
+    uint32_t groups_x, uint32_t groups_y);
+/* What is recorded next on this accumulator comes after all earlier work on it: a barrier where one
+ * is missing. */
 void tsr_vk_touch(tsr_vk *vk, vk_batch *b, tsr_vk_frames *f, int frame);
-/* Before anything is destroyed: drops what was recorded and not started, waits for what was. Wait values that nobody
- * signals within two seconds are signalled from here. */
+/* Before anything is destroyed: drops what was recorded and not started, waits for what was. Wait
+ * values that nobody signals within two seconds are signalled from here. */
 void tsr_vk_drain(tsr_vk *vk);
 
 /* resolve.c: the pattern, made at first use. */
 tsr_status tsr_vk_need_dither(tsr_vk *vk);
-/* Where a picture's corner lies in the pattern, which walks over the frames (R2 sequence) so that it does not stand
- * still. */
+/* Where a picture's corner lies in the pattern, which walks over the frames (R2 sequence) so that
+ * it does not stand still. */
 static inline void tsr_vk_dither_walk(int64_t index, int32_t *x, int32_t *y) {
     *x = (int32_t)((uint32_t)index * 3242174889u >> 26);
     *y = (int32_t)((uint32_t)index * 2447445414u >> 26);

@@ -114,8 +114,8 @@ error:
 }
 
 /* Volk's pointers are process-wide. Those of core functions are the loader's own and serve every
- * instance, so they are set once and other threads may read them; of extensions only those of the
- * first instance are there. */
+ * instance, so they are set once and other threads may read them; only an instance that brings
+ * extensions (a window's) sets them again, to the same and its extensions'. */
 static pthread_mutex_t volk_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool volk_ready, volk_loaded;
 
@@ -184,7 +184,7 @@ tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params) {
     };
     VK(vkCreateInstance(&info, NULL, &vk->instance));
     pthread_mutex_lock(&volk_lock);
-    if (!volk_loaded)
+    if (!volk_loaded || params->instance_extension_count)
         volkLoadInstanceOnly(vk->instance);
     volk_loaded = true;
     pthread_mutex_unlock(&volk_lock);

@@ -85,7 +85,7 @@ struct rows_arg {
     int line;
 };
 
-template <int Matrices, bool Trans> void load_matrices(warp_call &w) {
+template <int Matrices, bool Trans> SHIM_UNCHECKED void load_matrices(warp_call &w) {
     for (int m = 0; m < Matrices; m++) {
         uint32_t address[8];
         uint8_t row[8][16];
@@ -130,33 +130,33 @@ template <class From> inline std::vector<float> number_table(unsigned n, From fr
         t[i] = from(i);
     return t;
 }
-inline uint16_t half_at(const uint8_t *p, int k) {
+SHIM_UNCHECKED inline uint16_t half_at(const uint8_t *p, int k) {
     uint16_t h;
     std::memcpy(&h, p + 2 * k, 2);
     return h;
 }
 
 /* Operand k of a fragment's 32 bytes, as the number type that the sums are kept in. */
-inline float operand(elem_f16, const uint8_t *p, int k, bool) {
+SHIM_UNCHECKED inline float operand(elem_f16, const uint8_t *p, int k, bool) {
     static const std::vector<float> table =
         number_table(65536, [](unsigned i) { return tsr_f16_to_f32(static_cast<uint16_t>(i)); });
     return table[half_at(p, k)];
 }
-inline float operand(elem_bf16, const uint8_t *p, int k, bool) {
+SHIM_UNCHECKED inline float operand(elem_bf16, const uint8_t *p, int k, bool) {
     return tsr_bf16_to_f32(half_at(p, k));
 }
-inline float operand(elem_e4m3, const uint8_t *p, int k, bool) {
+SHIM_UNCHECKED inline float operand(elem_e4m3, const uint8_t *p, int k, bool) {
     static const std::vector<float> table =
         number_table(256, [](unsigned i) { return tsr_e4m3_to_f32(static_cast<uint8_t>(i)); });
     return table[p[k]];
 }
-inline int32_t operand(elem_u8, const uint8_t *p, int k, bool weight) {
+SHIM_UNCHECKED inline int32_t operand(elem_u8, const uint8_t *p, int k, bool weight) {
     return weight ? static_cast<int8_t>(p[k]) : p[k];
 }
 
 /* Lane l holds of a: rows l/4 and l/4 + 8, bytes 4*(l%4).. and 16 + 4*(l%4)..; of b: column l/4,
  * the same bytes; of c: rows l/4 and l/4 + 8, columns 2*(l%4) and the next. */
-template <class E> void multiply(warp_call &w) {
+template <class E> SHIM_UNCHECKED void multiply(warp_call &w) {
     typedef typename E::acc acc;
     constexpr int K = 32 / E::bytes;
     uint8_t bytes_a[16][32], bytes_b[8][32];

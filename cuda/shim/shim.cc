@@ -252,7 +252,7 @@ unsigned wavefronts(const uint32_t *address, uint32_t lanes, uint32_t bytes, uns
     return all;
 }
 
-void note_access(uint32_t address, uint32_t bytes, bool write, int line) {
+SHIM_UNCHECKED void note_access(uint32_t address, uint32_t bytes, bool write, int line) {
     warp &w = m.warps[warp_of(m.now)];
     unsigned lane = m.now->id.thread.x % 32;
     site *s = nullptr;
@@ -282,7 +282,7 @@ void count_accesses() {
 
 /* ---------------------------------------------------------------- shared memory */
 
-size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align, int line) {
+SHIM_UNCHECKED size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align, int line) {
     if (address < shared_base ||
         static_cast<size_t>(address) - shared_base + bytes > m.shared.size())
         fault("line %d: shared memory: %u bytes at %d of %zu", line, bytes,
@@ -293,7 +293,7 @@ size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align, int line) {
     return address - shared_base;
 }
 
-void words_read(size_t at, uint32_t bytes, int line) {
+SHIM_UNCHECKED void words_read(size_t at, uint32_t bytes, int line) {
     int16_t me = warp_of(m.now);
     for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) {
         word &w = m.words[i];
@@ -311,7 +311,7 @@ void words_read(size_t at, uint32_t bytes, int line) {
     }
 }
 
-void words_write(size_t at, uint32_t bytes, word_state state, int line) {
+SHIM_UNCHECKED void words_write(size_t at, uint32_t bytes, word_state state, int line) {
     int16_t me = warp_of(m.now);
     for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) {
         word &w = m.words[i];
@@ -342,7 +342,7 @@ void finish_copy(const copy &c) {
 
 /* ---------------------------------------------------------------- running a block */
 
-void start_block(dim3 block) {
+SHIM_UNCHECKED void start_block(dim3 block) {
     m.lives = static_cast<unsigned>(m.fibers.size());
     m.at_barrier = 0;
     m.interval = 1;
@@ -368,7 +368,7 @@ void start_block(dim3 block) {
 }
 
 /* Lanes of one warp in a shuffled order, for a random while. Whether any of them moved. */
-bool run_warp(unsigned w) {
+SHIM_UNCHECKED bool run_warp(unsigned w) {
     unsigned lane[32];
     for (unsigned i = 0; i < 32; i++)
         lane[i] = w * 32 + i;
@@ -516,7 +516,7 @@ void shared_write(uint32_t address, const void *from, uint32_t bytes, int line) 
     std::memcpy(m.shared.data() + at, from, bytes);
 }
 
-void shared_rows(const uint32_t (&address)[8], uint8_t (&to)[8][16], int line) {
+SHIM_UNCHECKED void shared_rows(const uint32_t (&address)[8], uint8_t (&to)[8][16], int line) {
     uint32_t used[8] = {};
     unsigned most = 1;
     for (int r = 0; r < 8; r++) {

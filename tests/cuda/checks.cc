@@ -358,7 +358,8 @@ std::string check_conv(const conv_case &c, conv_seen *seen) {
     std::string wrong = r.go(name.c_str(), a, grid, static_cast<size_t>(f.shared));
     if (seen)
         *seen = {r.count, hash({&p.out, &at.partial, &at.extremes, &at.flag})};
-    /* Writes to where 8 lanes fill pixels of two rows, or some of them copy and some fill, are not held to it. */
+    /* Writes to where 8 lanes fill pixels of two rows, or some of them copy and some fill, are not
+     * held to it. */
     bool whole = f.stride == 1 && f.chunk > 32 && c.cin * tsr_dtype_size(c.in) % f.chunk == 0;
     uint64_t conflicts = r.count.bank_conflicts + (whole ? r.count.write_conflicts : 0);
     if (wrong.empty() && conflicts)

@@ -1,5 +1,5 @@
-/* Runs the checks of one .cu file, which the mutation test has spoiled (mutants.py). Exit status 1 where a check
- * failed, and what it said. */
+/* Runs the checks of one .cu file, which the mutation test has spoiled (mutants.py). Exit status 1
+ * where a check failed, and what it said. */
 #include "checks.h"
 #include "shim/kernels.h"
 
@@ -15,8 +15,8 @@ TSR_CONV_KERNEL(f16, K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K11, 8, 128, 128, 1, 1, 1, 1, 3, 3)
 static const shim::named_kernel all[] = {ENTRY(tsr_conv_u8_K33, tsr_conv_args),
-    ENTRY(tsr_conv_f16_K11, tsr_conv_args),
-    ENTRY(tsr_conv_f16_K22, tsr_conv_args), ENTRY(tsr_conv_f16_K33S, tsr_conv_args)};
+    ENTRY(tsr_conv_f16_K11, tsr_conv_args), ENTRY(tsr_conv_f16_K22, tsr_conv_args),
+    ENTRY(tsr_conv_f16_K33S, tsr_conv_args)};
 
 static std::string checks() {
     conv_case c;

@@ -31,7 +31,7 @@ static conv_case base(tsr_conv_shape shape, tsr_dtype in) {
 Test(conv, causal_with_ragged_edges) {
     for (tsr_dtype in : every_precision) {
         conv_case c = base(TSR_CONV_K33, in);
-        c.h = 11, c.w = 21, c.outputs = 2, c.accumulate = true;
+        c.h = 9, c.w = 13, c.outputs = 2, c.accumulate = true;
         good(c);
         c = base(TSR_CONV_K33T, in);
         c.h = 17, c.w = 18, c.outputs = 1, c.accumulate = true;
@@ -70,13 +70,15 @@ Test(conv, merged_upsampler_phases_and_their_borders) {
     for (tsr_dtype in : both_16)
         for (int kt = 1; kt <= 3; kt++) { /* n1; q0, q1, n2, n3; s */
             conv_case c = base(TSR_CONV_K22, in);
-            c.kt = kt, c.past = kt - 1, c.classes = 4, c.h = 9, c.w = kt == 2 ? 17 : 4,
-            c.out_dt = kt == 2 ? 2 : 1;
+            c.kt = kt, c.past = kt - 1, c.classes = 4, c.cin = c.cout = 64;
+            c.h = kt == 1 ? 9 : 3, c.w = kt == 3 ? 17 : 4, c.out_dt = kt == 2 ? 2 : 1;
             c.outputs = kt == 2 ? 2 : 1;
             good(c);
         }
     conv_case c = base(TSR_CONV_K22, TSR_F16);
-    c.kt = 1, c.past = 0, c.classes = 4, c.h = c.w = 1;
+    c.kt = 2, c.past = 1, c.classes = 4, c.h = 2, c.w = 3, c.cin = c.cout = 256;
+    good(c);
+    c.kt = 1, c.past = 0, c.h = c.w = 1, c.cin = c.cout = 256;
     good(c);
 }
 

@@ -569,6 +569,10 @@ std::string check_attention(const attention_case &c) {
     dim3 grid = {static_cast<unsigned>((c.tokens + 63) / 64), static_cast<unsigned>(c.frames), 1};
     std::string wrong =
         r.go(c.bf16 ? "tsr_attention_bf16" : "tsr_attention_f16", a, grid, TSR_ATTENTION_SHARED);
+    if (wrong.empty() && r.count.bank_conflicts + r.count.write_conflicts)
+        wrong = text("attention: %llu bank conflicts, %llu of writes",
+            static_cast<unsigned long long>(r.count.bank_conflicts),
+            static_cast<unsigned long long>(r.count.write_conflicts));
     if (!wrong.empty())
         return wrong;
     std::vector<float> x(n * 3);

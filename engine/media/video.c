@@ -1,5 +1,6 @@
 /* mp4, mkv and webm through libav. The bytes go through tsr_out, so that every failed write is
  * seen, and named. */
+#include "media/libav.h"
 #include "media/yuv.h"
 
 #include <errno.h>
@@ -39,31 +40,13 @@ struct video {
     char io_message[512];
 };
 
-/* ---------------------------------------------------------------- libav's log and errors */
-
-/* The last error libav logged on this thread: "Invalid argument" alone helps nobody. */
-static _Thread_local char libav_said[256];
-
-static void on_log(void *context, int level, const char *format, va_list args) {
-    char line[sizeof libav_said];
-    int prefix = 0; /* "[libx264 @ 0x...]" */
-    if (level > AV_LOG_VERBOSE)
-        return;
-    av_log_format_line(context, level, format, args, line, sizeof line, &prefix);
-    line[strcspn(line, "\n")] = 0;
-    if (level <= AV_LOG_ERROR)
-        memcpy(libav_said, line, sizeof line);
-    tsr_log(TSR_LOG_DEBUG, "libav: %s", line);
-}
+/* ---------------------------------------------------------------- errors */
 
 static tsr_status fail_av(tsr_writer *w, const char *what, int error) {
     struct video *v = w->state;
     if (v->io_status != TSR_OK)
         return tsr_fail(v->io_status, "%s", v->io_message);
-    char text[AV_ERROR_MAX_STRING_SIZE];
-    av_strerror(error, text, sizeof text);
-    return tsr_fail(error == AVERROR(ENOMEM) ? TSR_ERR_MEMORY : TSR_ERR_IO, "%s: %s: %s%s%s", what,
-        w->params.path, text, *libav_said ? "; " : "", libav_said);
+    return tsr_libav_fail(TSR_ERR_IO, what, w->params.path, error);
 }
 
 /* ---------------------------------------------------------------- bytes */
@@ -212,7 +195,7 @@ static tsr_status open_encoder(tsr_writer *w, const AVCodec *c) {
     e->chroma_sample_location = v->yuv.frame->chroma_location;
     if (v->mux->oformat->flags & AVFMT_GLOBALHEADER)
         e->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-    *libav_said = 0;
+    tsr_libav_forget();
     error = avcodec_open2(e, c, &options);
     status = error < 0 ? fail_av(w, "cannot encode", error) : TSR_OK;
 error:
@@ -245,7 +228,7 @@ static tsr_status write_header(tsr_writer *w) {
         TSR_FORMAT_MP4) /* index in front, for the web; in fragments where it cannot go back */
         av_dict_set(&options, "movflags",
             w->out.part ? "+faststart" : "+frag_keyframe+delay_moov+default_base_moof", 0);
-    *libav_said = 0;
+    tsr_libav_forget();
     int error = avformat_write_header(v->mux, &options);
     av_dict_free(&options);
     return error < 0 ? fail_av(w, "cannot start", error) : TSR_OK;
@@ -260,7 +243,7 @@ static tsr_status video_open(tsr_writer *w) {
     struct video *v = w->state = calloc(1, sizeof *v);
     if (!v)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", w->params.path);
-    av_log_set_callback(on_log);
+    tsr_libav_listen();
     if (avformat_alloc_output_context2(&v->mux, NULL, name, NULL) < 0)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "libav has no %s here: %s; choose another format",
             name, w->params.path);
@@ -277,7 +260,7 @@ error:
 /* Hands a frame (NULL: no more) to the encoder and writes what comes out. */
 static tsr_status encode(tsr_writer *w, AVFrame *frame) {
     struct video *v = w->state;
-    *libav_said = 0;
+    tsr_libav_forget();
     int error = avcodec_send_frame(v->encoder, frame);
     if (error < 0)
         return fail_av(w, "cannot encode", error);

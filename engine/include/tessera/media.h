@@ -1,5 +1,5 @@
 /*
- * Media: frames to files. Independent of the engine: any RGB frames will do.
+ * Media: frames to files and back. Independent of the engine: any RGB frames will do.
  */
 #ifndef TESSERA_MEDIA_H
 #define TESSERA_MEDIA_H
@@ -57,6 +57,32 @@ TSR_API tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *frame);
 TSR_API tsr_status tsr_writer_finish(tsr_writer *w);
 /* Without a finish before it, removes the part file. */
 TSR_API void tsr_writer_close(tsr_writer **w);
+
+/* ---------------------------------------------------------------- reading */
+
+typedef struct tsr_media_info {
+    const char *path, *kind; /* "png", "numbered pictures", "picture", "video", "npy", "safetensors" */
+    int width, height;       /* as shown: a video that asks to be turned is */
+    int64_t frames;          /* 0: not known before tsr_reader_count */
+    double fps;              /* on average; 0: none */
+    bool variable;           /* frames are not evenly spaced in time; known once counted */
+    int depth;               /* bits a channel */
+    bool audio;
+    const char *notes;       /* "alpha is dropped; ...", or "" */
+} tsr_media_info;
+
+/* Frames of a picture, of numbered pictures (%05d, from the lowest number there is, without gaps), of a video (any
+ * that libav decodes; matrix, range, chroma siting and rotation as tagged) or of a tensor file [3, F, H, W]; known by
+ * content. No playlists, nothing but the file named. A damaged or truncated file is an error, never fewer frames. */
+typedef struct tsr_reader tsr_reader;
+TSR_API tsr_status tsr_reader_open(tsr_reader **out, const char *path);
+TSR_API const tsr_media_info *tsr_reader_get_info(const tsr_reader *r);
+/* Decodes a video once to its end to count its frames, and fills info.frames; finds damage before work is spent. */
+TSR_API tsr_status tsr_reader_count(tsr_reader *r, int64_t *frames);
+/* The next frame, float [height][width][3], -1..1 (tensor files: as they are); NULL: stepped over. *got is false
+ * where there are no more. */
+TSR_API tsr_status tsr_reader_frame(tsr_reader *r, float *rgb, bool *got);
+TSR_API void tsr_reader_close(tsr_reader **r);
 
 #ifdef __cplusplus
 }

@@ -150,7 +150,6 @@ static tsr_status allocate(char **out, size_t bytes, const char *what) {
 
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     tsr_status status;
-    *out = NULL;
     tsr_exec *x = calloc(1, sizeof *x);
     if (!x)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");

@@ -1,0 +1,240 @@
+/* The CPU backend around its ops: memory as planned, failing, cancelling, caches that leave and come back. */
+#include "synthetic.h"
+#include "temp.h"
+
+#include "backend/backend.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
+
+enum { LATENTS = 4, H = 5, W = 4 };
+
+typedef struct rig {
+    tsr_vae *vae;
+    tsr_backend *b;
+    tsr_plan *plan;
+    tsr_exec *x;
+    tsr_slab slab;
+    atomic_bool cancel;
+    float *z; /* [LATENTS][H][W][16] */
+} rig;
+
+static void rig_model(rig *r) {
+    const char *path = temp_path("model.safetensors");
+    tsr_tensor_file *file;
+    *r = (rig){0};
+    ok(synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}));
+    ok(tsr_tensor_file_open(&file, path));
+    ok(tsr_vae_create(&r->vae, file));
+    r->z = synth_latent(16, LATENTS, H, W, 0);
+}
+
+static void rig_plan(rig *r, bool reference, int threads, int latents) {
+    tsr_target target;
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    ok(tsr_cpu_create(&r->b, &(tsr_cpu_params){.reference = reference, .threads = threads}));
+    r->b->cancel = &r->cancel;
+    r->b->v->target(r->b, &target);
+    params.precision = TSR_PRECISION_F32;
+    params.budget = 1ll << 31;
+    ok(tsr_plan_make(&r->plan, &r->vae->decoder, &target, &(tsr_extent){latents, H, W}, &params));
+}
+
+static tsr_status rig_prepare(rig *r) {
+    tsr_status status = r->b->v->slab_alloc(r->b, (size_t)r->plan->slots * r->plan->slot_bytes, &r->slab);
+    return status == TSR_OK ? r->b->v->prepare(r->b, r->plan, &r->x) : status;
+}
+
+static void rig_release(rig *r) {
+    r->b->v->exec_destroy(r->b, &r->x);
+    r->b->v->slab_free(r->b, &r->slab);
+}
+
+static void rig_close(rig *r) {
+    rig_release(r);
+    tsr_plan_free(&r->plan);
+    r->b->v->destroy(r->b);
+    tsr_vae_destroy(&r->vae);
+    free(r->z);
+    cr_assert_eq(tsr_mem_used(), 0, "%zu bytes are still in use", tsr_mem_used());
+}
+
+static tsr_status step(rig *r, int t, int slot) {
+    tsr_step_args args = {.step = tsr_plan_step(r->plan, t), .input = r->z + (size_t)t * H * W * 16, .slab = &r->slab,
+        .slot_at = (size_t)slot * r->plan->slot_bytes};
+    return r->b->v->step(r->b, r->x, &args);
+}
+
+static size_t values(const rig *r, int t) {
+    const tsr_program *p = r->plan->program[tsr_plan_step(r->plan, t)];
+    return (size_t)p->out_frames * (size_t)p->out_c * (size_t)p->out_h * (size_t)p->out_w;
+}
+
+/* All frames, one step's after the other; between two steps `between` may do what it likes. */
+static float *decode(rig *r, int latents, void (*between)(rig *r)) {
+    size_t at = 0, all = 0;
+    for (int t = 0; t < latents; t++)
+        all += values(r, t);
+    float *out = malloc(all * sizeof *out);
+    for (int t = 0; t < latents; t++) {
+        ok(step(r, t, t % r->plan->slots));
+        const char *slot = (const char *)r->slab.host + (size_t)(t % r->plan->slots) * r->plan->slot_bytes;
+        memcpy(out + at, slot, values(r, t) * sizeof *out);
+        at += values(r, t);
+        if (between)
+            between(r);
+    }
+    return out;
+}
+
+Test(cpu, takes_what_the_plan_says_and_nothing_while_decoding) {
+    for (int reference = 0; reference < 2; reference++)
+        for (int latents = 1; latents <= LATENTS; latents += 3) {
+            rig r;
+            rig_model(&r);
+            rig_plan(&r, reference, 0, latents);
+            const tsr_plan_bytes *b = &r.plan->info.bytes;
+            tsr_mem_reset_peak();
+            ok(rig_prepare(&r));
+            tsr_mem_fail_at(0); /* the first one that is asked for now fails */
+            free(decode(&r, latents, NULL));
+            tsr_mem_fail_at(-1);
+            cr_assert_eq((int64_t)tsr_mem_peak(), b->total - b->frames, "peak %zu, planned %lld", tsr_mem_peak(),
+                (long long)(b->total - b->frames));
+            rig_close(&r);
+        }
+}
+
+Test(cpu, every_allocation_may_fail) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    int failures = 0;
+    for (int n = 0;; n++) {
+        tsr_mem_fail_at(n);
+        tsr_status status = rig_prepare(&r);
+        tsr_mem_fail_at(-1);
+        rig_release(&r);
+        cr_assert_eq(tsr_mem_used(), 0);
+        if (status == TSR_OK)
+            break;
+        cr_assert_eq(status, TSR_ERR_MEMORY);
+        failures++;
+    }
+    cr_assert_eq(failures, 4, "slots, weights, activations and caches, not %d", failures);
+    rig_close(&r);
+}
+
+Test(cpu, stops_when_told) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    ok(rig_prepare(&r));
+    atomic_store(&r.cancel, true);
+    cr_assert_eq(step(&r, 0, 0), TSR_ERR_CANCELLED);
+    atomic_store(&r.cancel, false);
+    cr_assert_eq(step(&r, 0, 0), TSR_OK);
+    rig_close(&r);
+}
+
+static void swap_caches(rig *r) { /* out to the host, over them with rubbish, and back */
+    size_t n = r->plan->cache_bytes;
+    char *host = malloc(n), *rubbish = malloc(n);
+    memset(rubbish, 0x7f, n);
+    ok(r->b->v->park(r->b, r->x, 0, host));
+    ok(r->b->v->unpark(r->b, r->x, 0, rubbish));
+    ok(r->b->v->unpark(r->b, r->x, 0, host));
+    free(host);
+    free(rubbish);
+}
+
+static double difference(const float *a, const float *b, size_t n) {
+    double most = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        most = d <= most ? most : d; /* NaN counts */
+    }
+    return most;
+}
+
+Test(cpu, caches_leave_and_come_back) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    ok(rig_prepare(&r));
+    float *stay = decode(&r, LATENTS, NULL), *leave = decode(&r, LATENTS, swap_caches);
+    size_t n = 0;
+    for (int t = 0; t < LATENTS; t++)
+        n += values(&r, t);
+    cr_assert(!memcmp(stay, leave, n * sizeof *stay), "they differ by %g", difference(stay, leave, n));
+    free(stay);
+    free(leave);
+    rig_close(&r);
+}
+
+Test(cpu, threads_and_tiers_agree) {
+    static const struct {
+        bool reference;
+        int threads;
+    } kinds[] = {{false, 2}, {false, 1}, {false, 3}, {true, 2}, {true, 1}};
+    float *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        rig r;
+        rig_model(&r);
+        rig_plan(&r, kinds[i].reference, kinds[i].threads, 2);
+        ok(rig_prepare(&r));
+        n = values(&r, 0) + values(&r, 1);
+        float *out = decode(&r, 2, NULL);
+        if (first) {
+            double off = difference(first, out, n);
+            cr_assert_leq(off, 1e-4, "%s, %d threads: off by %g", kinds[i].reference ? "reference" : "fastest", kinds[i].threads, off);
+            free(out);
+        } else {
+            first = out;
+        }
+        rig_close(&r);
+    }
+    free(first);
+    tsr_threads_set(0);
+}
+
+/* A tile of one size after another of the same: nothing is left behind that matters. */
+Test(cpu, a_second_video_does_not_see_the_first) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    ok(rig_prepare(&r));
+    float *once = decode(&r, LATENTS, NULL), *again = decode(&r, LATENTS, NULL);
+    cr_assert(!memcmp(once, again, values(&r, 0) * sizeof *once));
+    free(once);
+    free(again);
+    rig_close(&r);
+}
+
+static void count_line(void *user, const char *key, const char *value) {
+    int *lines = user;
+    cr_assert(key && value && *key && *value);
+    (*lines)++;
+}
+
+Test(cpu, says_what_it_is) {
+    rig r;
+    char why[128];
+    int lines = 0;
+    tsr_target target;
+    rig_model(&r);
+    rig_plan(&r, false, 0, 1);
+    r.b->v->report(r.b, count_line, &lines);
+    cr_assert_geq(lines, 3);
+    cr_assert_eq(r.b->v->best(r.b, &r.vae->decoder, why), TSR_PRECISION_F32);
+    r.b->v->target(r.b, &target);
+    cr_assert(target.memory_free > 0 && target.memory_free <= target.memory_total);
+    cr_assert(target.flops_f32 > 1e8 && target.bandwidth > 1e8);
+    cr_assert(r.b->v->gemm_rate(r.b, TSR_PRECISION_F32, 128, 128, 128) > 1e8);
+    rig_close(&r);
+}

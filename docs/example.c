@@ -1,9 +1,10 @@
-/* Decodes the first frames of a latent to frame-0.ppm, frame-1.ppm, ...
- *     cc example.c $(pkg-config --cflags --libs tessera) -o example && ./example VAE.safetensors
- * CLIP.latent */
+/* Decodes a latent, or its first FRAMES, to frame-0.ppm, frame-1.ppm, ...
+ *     cc example.c $(pkg-config --cflags --libs tessera) -o example
+ *     ./example MODEL LATENT [FRAMES] */
 #include <tessera/tessera.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static tsr_status write_ppm(void *user, const tsr_frame *f) {
     char name[64];
@@ -26,10 +27,10 @@ int main(int argc, char **argv) {
     tsr_latent_params scaling = TSR_LATENT_PARAMS_DEFAULT;
     tsr_plan_params wishes = TSR_PLAN_PARAMS_DEFAULT;
     tsr_decode_params decode = TSR_DECODE_PARAMS_DEFAULT;
-    wishes.end_frame = 2;
+    wishes.end_frame = argc > 3 ? atoi(argv[3]) : 0; /* 0: all */
     decode.on_frame = write_ppm;
 
-    bool ok = argc == 3 && tsr_model_open(&model, argv[1]) == TSR_OK &&
+    bool ok = argc >= 3 && tsr_model_open(&model, argv[1]) == TSR_OK &&
               tsr_latent_open(&latent, argv[2], &scaling) == TSR_OK &&
               tsr_engine_create(&engine, &devices) == TSR_OK;
     if (ok) {
@@ -40,7 +41,7 @@ int main(int argc, char **argv) {
     }
     if (!ok)
         fprintf(
-            stderr, "example: %s\n", argc == 3 ? tsr_last_error() : "give a model and a latent");
+            stderr, "example: %s\n", argc >= 3 ? tsr_last_error() : "give a model and a latent");
     tsr_plan_destroy(&plan);
     tsr_engine_destroy(&engine);
     tsr_latent_close(&latent);

@@ -75,7 +75,7 @@ static tsr_status keep(void *user, const tsr_frame *f) {
 }
 
 /* Decodes to j->video. */
-static void run(job *j) {
+static tsr_result run(job *j) {
     const tsr_plan_info *i = tsr_plan_get_info(j->plan);
     int64_t all = 4 * (i->extent.frames - 1) + 1;
     j->frames =
@@ -87,6 +87,7 @@ static void run(job *j) {
     cr_assert_eq(tsr_decode(j->engine, j->model, j->latent, j->plan, &d, &result), TSR_OK, "%s",
         tsr_last_error());
     cr_assert_eq(result.frames, j->frames);
+    return result;
 }
 
 static double psnr(const float *a, const float *b, size_t n) {
@@ -122,7 +123,9 @@ static void golden(
     make_plan(&j, p);
     const tsr_plan_info *i = tsr_plan_get_info(j.plan);
     cr_assert_eq(i->columns * i->rows, tiles_expected, "%d x %d tiles", i->columns, i->rows);
-    run(&j);
+    tsr_result result = run(&j);
+    cr_assert_eq(result.peak_bytes, result.planned_bytes, "%lld bytes where %lld were planned",
+        (long long)result.peak_bytes, (long long)result.planned_bytes);
     double db = against_golden(&j, name);
     cr_assert_geq(db, 100, "%s: %.1f dB", name, db);
     close_job(&j);

@@ -596,6 +596,65 @@ Test(session, trace_is_json_and_names_every_step) {
     close_rig(&r);
 }
 
+/* The real backend's plain C tier under the same threads: what the thread sanitizer looks at. */
+Test(session, plain_c_tier_twice_the_same) {
+    rig r = {0};
+    open_rig(&r, 2, 2, 3);
+    tsr_engine_destroy(&r.engine);
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    params.device = TSR_DEVICE_CPU;
+    params.reference = true;
+    params.threads = 2;
+    cr_assert_eq(tsr_engine_create(&r.engine, &params), TSR_OK, "%s", tsr_last_error());
+    tsr_latent_close(&r.latent);
+    float *z = synth_latent(16, 2, 2, 3, 0);
+    cr_assert_eq(tsr_latent_from_memory(&r.latent, z, 2, 2, 3, 16), TSR_OK);
+    free(z);
+    tsr_plan_params p = {
+        .precision = TSR_PRECISION_F32, .budget = 1ll << 30, .tile_width = 16, .tile_height = 16};
+    make_plan(&r, &p);
+    cr_assert_gt(r.plan->x.tiles, 1);
+    watch first = {.fail_at = -1}, second = {.fail_at = -1};
+    tsr_result result;
+    cr_assert_eq(decode(&r, &first, NULL, &result), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(decode(&r, &second, NULL, NULL), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(first.frames, 5);
+    cr_assert(first.worst == second.worst && first.worst > 0, "%.9g, then %.9g", first.worst,
+        second.worst);
+    cr_assert_eq(result.peak_bytes, result.planned_bytes);
+    close_rig(&r);
+}
+
+Test(session, validation_has_nothing_to_say) {
+    rig r = {0};
+    open_rig(&r, 4, 6, 9);
+    r.engine->params.validation = true;
+    tsr_plan_params p = tiled();
+    make_plan(&r, &p);
+    cut_segments(r.plan, 2);
+    expect_video(&r, 13);
+    expect_video(&r, 13);
+    cr_assert_eq(tsr_vk_validation_messages(r.engine->vk), 0);
+    close_rig(&r);
+}
+
+Test(session, length_takes_no_memory) {
+    int64_t peak[2];
+    for (int i = 0; i < 2; i++) {
+        rig r = {0};
+        open_rig(&r, i ? 23 : 5, 3, 4);
+        tsr_plan_params p = untiled();
+        make_plan(&r, &p);
+        watch w = {.fail_at = -1};
+        tsr_result result;
+        cr_assert_eq(decode(&r, &w, NULL, &result), TSR_OK);
+        peak[i] = result.peak_bytes;
+        close_rig(&r);
+    }
+    cr_assert_eq(peak[0], peak[1], "%lld bytes, %lld for the longer", (long long)peak[0],
+        (long long)peak[1]);
+}
+
 Test(session, peak_is_what_was_planned) {
     rig r = {0};
     open_rig(&r, 5, 6, 9);

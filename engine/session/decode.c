@@ -70,6 +70,9 @@ static void log_plan(const tsr_plan *p) {
         p->target.host_is_device ? "RAM" : "VRAM");
 }
 
+/* FLOPs a machine does in the time of a byte to memory, where the backend does not know. */
+static const double USUAL_BALANCE = 20;
+
 static tsr_run run_for(
     tsr_engine *e, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
     int64_t all = tsr_frames_of_latents(p->half->time_factor, p->info.extent.frames);
@@ -87,8 +90,13 @@ static tsr_run run_for(
         .begin = tsr_now(),
     };
     r.told = r.steps_begin = r.begin;
-    for (int t = p->first_latent; t < p->end_latent; t++)
-        r.work_all += tsr_run_tiles(p) * tsr_program_flops(p->program[tsr_plan_step(p, t)]);
+    const tsr_target *t = &p->target;
+    r.balance = t->flops_f32 > 0 && t->bandwidth > 0 ? t->flops_f32 / t->bandwidth : USUAL_BALANCE;
+    for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
+        for (int i = 0; i < p->program[s]->ops; i++)
+            r.step_work[s] += tsr_run_op_work(&r, p->program[s], &p->program[s]->op[i]);
+    for (int i = p->first_latent; i < p->end_latent; i++)
+        r.work_all += tsr_run_tiles(p) * r.step_work[tsr_plan_step(p, i)];
     return r;
 }
 
@@ -102,8 +110,9 @@ static void fill_result(const tsr_run *r, int64_t others, tsr_result *result) {
         .decode = r->decode,
         .blend = r->blend,
         .write = r->write,
-        .peak_bytes = (int64_t)tsr_mem_peak() - others - parked + r->vk_peak,
+        .peak_bytes = (int64_t)tsr_mem_peak() - others - parked + r->frame_bytes,
         .planned_bytes = r->plan->info.bytes.total,
+        .vulkan_bytes = r->vk_peak - r->frame_bytes,
     };
 }
 

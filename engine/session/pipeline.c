@@ -11,6 +11,7 @@
  */
 #include "session/run.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Seconds between two calls of on_progress. */
@@ -59,13 +60,17 @@ static void tick(void *ctx) {
         tsr_run_progress(r);
 }
 
+double tsr_run_op_work(const tsr_run *r, const tsr_program *p, const tsr_op *op) {
+    return fmax(tsr_op_flops(p, op), tsr_op_bytes(p, op) * r->balance);
+}
+
 static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
     tsr_run *r = user;
     char text[160];
     if (r->trace)
         tsr_trace_event(
             r->trace, TSR_THREAD_DECODE, "op", begin, end, "%s", tsr_op_text(text, p, &p->op[op]));
-    r->work += tsr_op_flops(p, &p->op[op]);
+    r->work += tsr_run_op_work(r, p, &p->op[op]);
     tick(r);
 }
 
@@ -125,7 +130,7 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
         r->trace, TSR_THREAD_DECODE, "tile", begin, tsr_now(), "tile %d latent %d", tile, t);
     r->slot[place] = (tsr_run_slot){.tile = tile, .latent = t, .ready_value = args.ready_value};
     tsr_ring_commit(&r->slots);
-    r->work = r->work_before += tsr_program_flops(p->program[args.step]);
+    r->work = r->work_before += r->step_work[args.step];
     tick(r);
     return TSR_OK;
 }
@@ -172,9 +177,11 @@ static tsr_status open_vulkan(tsr_run *r) {
     double begin = tsr_now();
     TSR_TRY(tsr_engine_vulkan(r->e));
     TSR_TRY(tsr_engine_import(r->e, &r->slab, &r->vk_slab, &how));
+    int64_t before = (int64_t)tsr_vk_used(r->e->vk);
     TSR_TRY(tsr_vk_frames_create(
         r->e->vk, r->width, r->height, p->frame_dtype, p->frames_in_flight, &r->frames));
     r->vk_peak = (int64_t)tsr_vk_used(r->e->vk);
+    r->frame_bytes = r->vk_peak - before;
     tsr_log(TSR_LOG_DEBUG, "slots: %s (%s)", how, tsr_vk_device_name(r->e->vk));
     tsr_trace_event(r->trace, TSR_THREAD_VULKAN, "stage", begin, tsr_now(), "open Vulkan");
 error:

@@ -46,13 +46,15 @@ typedef struct tsr_run {
     float *frame, *tile; /* latents: [h][w][c] whole, and of one tile */
     double begin, steps_begin,
         told; /* times: of the call, of the first step, of the last on_progress */
-    double work, work_before, work_all; /* FLOPs: done, done before the step in hand, in all */
+    double balance;                     /* FLOPs in the time that a byte takes to memory */
+    double step_work[TSR_STEP_COUNT];   /* FLOPs, or what could be computed while bytes move */
+    double work, work_before, work_all; /* done, done before the step in hand, in all */
     double load, prepare, decode;
 
     /* the Vulkan stage's */
     tsr_vk_slab *vk_slab;
     tsr_vk_frames *frames;
-    int64_t vk_peak;
+    int64_t frame_bytes, vk_peak; /* of Vulkan's memory: frames; all */
     double blend;
 
     /* the writer's, read by the decode stage with the flow's lock */
@@ -64,6 +66,7 @@ static inline int tsr_run_tiles(const tsr_plan *p) {
     return p->y.tiles * p->x.tiles;
 }
 
+double tsr_run_op_work(const tsr_run *r, const tsr_program *p, const tsr_op *op);
 /* Runs the stages to their end. The failure's message is in r->flow. */
 tsr_status tsr_run_pipeline(tsr_run *r);
 /* Calls on_progress. From the caller's thread. */

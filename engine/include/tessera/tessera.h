@@ -232,7 +232,9 @@ typedef struct tsr_result {
     int64_t frames;
     double seconds;
     double load, prepare, decode, blend, write; /* seconds each stage was busy; they overlap */
-    int64_t peak_bytes, planned_bytes;          /* device memory: really allocated at the worst moment, and as planned */
+    int64_t peak_bytes, planned_bytes; /* device memory: really allocated at the worst moment, and as planned */
+    int64_t vulkan_bytes;              /* beside these: pictures read back, tables, copies of slots that cannot be
+                                          imported */
 } tsr_result;
 
 /* Decodes by the plan. result may be NULL; it is filled on success. What was made ready for the plan stays so, until

@@ -38,12 +38,12 @@ make 64x48 bt601_full.mkv -vf "$to601full,format=yuv420p" -colorspace smpte170m 
 make 64x48 untagged.mp4 -vf "$to601,format=yuv420p" $x264
 make 64x48 ten_bits.mp4 -vf "$to709,format=yuv420p10le" $tag709 $x264
 make 64x48 yuv444.mp4 -vf "$to709,format=yuv444p" $tag709 $x264
-make 64x48 yuv422_prores.mov -vf "$to709,format=yuv422p10le" $tag709 -c:v prores_ks -profile:v 3
+make 64x48 yuv422_prores.mov -vf "$to601,format=yuv422p10le" -c:v prores_ks -profile:v 3
 make 64x48 rgb.mkv -c:v libx264rgb -qp 0 -preset veryfast
 make 64x48 gray.mkv -vf format=gray -c:v ffv1
 make 64x48 alpha.mov -vf format=argb -c:v qtrle
 make 64x48 vfr.mkv -vf "setpts='(N+N*N)/25/TB',$to709,format=yuv420p" -vsync vfr $tag709 $x264
-make 64x48 animation.gif
+make 64x48 animation.gif -vf 'split[a][b];[a]palettegen=reserve_transparent=0[p];[b][p]paletteuse=dither=none'
 make 64x48 picture.jpg -frames:v 1 -vf "$to601full,format=yuvj420p" -q:v 2
 make 64x48 bframes.mkv -vf "$to709,format=yuv420p" $tag709 $x264 -bf 3
 for turn in 90 180 270; do

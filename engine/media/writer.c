@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const struct {
     const char *name; /* also the suffix, where there is one */
@@ -125,6 +126,26 @@ tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
 error:
     tsr_writer_close(&w);
     return status;
+}
+
+char *tsr_writer_existing(const tsr_writer_params *p) {
+    tsr_format format = p->format;
+    bool numbered = false;
+    if (!p->path || format == TSR_FORMAT_NULL)
+        return NULL;
+    if (format == TSR_FORMAT_AUTO && find_format(p->path, &format) != TSR_OK)
+        return NULL;
+    bool picture = format == TSR_FORMAT_PNG;
+    if (picture && tsr_pattern_check(p->path, &numbered) != TSR_OK)
+        return NULL;
+    for (int64_t i = 0; i == 0 || (numbered && i < p->frames); i++) {
+        char *name = picture ? tsr_pattern_name(p->path, p->first + i) : strdup(p->path);
+        struct stat st;
+        if (!name || (stat(name, &st) == 0 && S_ISREG(st.st_mode)))
+            return name;
+        free(name);
+    }
+    return NULL;
 }
 
 tsr_pixels tsr_writer_pixels(const tsr_writer *w) {

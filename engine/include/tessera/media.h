@@ -50,6 +50,8 @@ typedef struct tsr_writer tsr_writer;
  * not exist (or overwrite), suffix and codec are known, one picture is one frame. Regular files are written as
  * path.part and renamed by tsr_writer_finish; numbered pictures one by one; pipes and devices directly. */
 TSR_API tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params);
+/* The first file that tsr_writer_open would refuse to overwrite, malloc'd; NULL: none. For asking first. */
+TSR_API char *tsr_writer_existing(const tsr_writer_params *params);
 TSR_API tsr_pixels tsr_writer_pixels(const tsr_writer *w); /* the format tsr_writer_frame expects */
 /* Frames in order, index first, first + 1, ... After a failure only tsr_writer_close is left to call. */
 TSR_API tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *frame);

@@ -1,0 +1,112 @@
+/* tessera bench */
+#include "cli.h"
+
+#include <string.h>
+#include <tessera/bench.h>
+
+static void op_event(const tsr_bench_op *op) {
+    json j;
+    json_begin(&j, "op");
+    json_text(&j, "step", op->step);
+    json_text(&j, "shape", op->shape);
+    json_integer(&j, "count", op->count);
+    json_number(&j, "seconds", op->seconds);
+    json_number(&j, "share", op->share);
+    json_number(&j, "flops", op->flops);
+    json_number(&j, "bytes", op->bytes);
+    json_number(&j, "ceiling", op->ceiling);
+    json_end(&j);
+}
+
+/* A rate, or nothing where there is none. */
+static void print_rate(double per_second, int width) {
+    if (per_second > 0)
+        printf(" %*.1f", width, per_second * 1e-9);
+    else
+        printf(" %*s", width, "");
+}
+
+static void on_op(void *user, const tsr_bench_op *op) {
+    char *step = user; /* the one being printed */
+    if (json_wanted()) {
+        op_event(op);
+        return;
+    }
+    if (strcmp(step, op->step) != 0) {
+        printf("%s%s step\n%-48s %5s %10s %6s %9s %9s %6s %8s\n", *step ? "\n" : "", op->step, "",
+            "count", "ms", "share", "GFLOP/s", "ceiling", "of it", "GB/s");
+        snprintf(step, 16, "%s", op->step);
+    }
+    double rate = op->seconds > 0 ? op->flops / op->seconds : 0;
+    printf("%-48s %5d %10.3f %5.1f%%", op->shape, op->count, 1e3 * op->seconds, 100 * op->share);
+    print_rate(rate, 9);
+    print_rate(op->ceiling, 9);
+    if (op->ceiling > 0 && rate > 0)
+        printf(" %5.0f%%", 100 * rate / op->ceiling);
+    else
+        printf(" %6s", "");
+    print_rate(op->seconds > 0 ? op->bytes / op->seconds : 0, 8);
+    putchar('\n');
+    fflush(stdout);
+}
+
+static void decode_event(const tsr_bench_decode *d) {
+    json j;
+    json_begin(&j, "decode");
+    json_integer(&j, "frames", d->result.frames);
+    json_pair(&j, "size", d->plan->width, d->plan->height);
+    json_number(&j, "seconds", d->result.seconds);
+    json_number(&j, "fastest", d->fastest);
+    json_number(&j, "slowest", d->slowest);
+    json_number(&j, "cold", d->cold);
+    json_phases(&j, &d->result);
+    json_integer(&j, "peak_bytes", d->result.peak_bytes);
+    json_integer(&j, "planned_bytes", d->result.planned_bytes);
+    json_number(&j, "flops", d->plan->flops);
+    json_end(&j);
+}
+
+static void on_decode(void *user, const tsr_bench_decode *d) {
+    say_plan(d->plan, user);
+    if (json_wanted()) {
+        decode_event(d);
+        return;
+    }
+    const tsr_plan_info *p = d->plan;
+    const tsr_result *r = &d->result;
+    char peak[32], planned[32];
+    printf("\ndecode of %lld frames of %dx%d, %s on %s\n", (long long)r->frames, p->width,
+        p->height, tsr_precision_name(p->precision), p->device);
+    printf("  %-10s %.3f s (%.3f to %.3f; the first %.3f, preparation included)\n", "median",
+        r->seconds, d->fastest, d->slowest, d->cold);
+    printf("  %-10s %.2f frames/s, %.1f GFLOP/s\n", "rate", (double)r->frames / r->seconds,
+        p->flops / r->seconds * 1e-9);
+    printf("  %-10s prepare %.3f, decode %.3f, blend %.3f, write %.3f s; they overlap\n", "phases",
+        r->prepare, r->decode, r->blend, r->write);
+    printf("  %-10s peak %s, planned %s\n", "memory", bytes_text(peak, r->peak_bytes),
+        bytes_text(planned, r->planned_bytes));
+}
+
+int cmd_bench(const options *o) {
+    tsr_model *m = NULL;
+    tsr_engine *e = NULL;
+    tsr_bench_params p = TSR_BENCH_PARAMS_DEFAULT;
+    char step[16] = "";
+    p.plan = o->plan;
+    p.repetitions = o->repeat;
+    int status = open_model(&m, o);
+    if (status == EXIT_OK && o->count)
+        status = parse_extent(&p.extent, o->args[0], m);
+    if (status == EXIT_OK)
+        status = create_engine(&e, o);
+    catch_interrupts();
+    interrupt_cancels(e);
+    if (status == EXIT_OK)
+        status = failed(tsr_bench_ops(e, m, &p, on_op, step));
+    if (status == EXIT_OK && !interrupted())
+        status = failed(tsr_bench_decodes(e, m, &p, on_decode, (void *)o));
+    interrupt_cancels(NULL);
+    tsr_engine_destroy(&e);
+    tsr_model_close(&m);
+    return interrupted() ? EXIT_INTERRUPTED : status;
+}

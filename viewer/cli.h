@@ -1,0 +1,41 @@
+/* What the commands share: their functions, the model they use when none is named, being
+ * interrupted. */
+#ifndef TSR_CLI_H
+#define TSR_CLI_H
+
+#include "options.h"
+#include "say.h"
+
+int cmd_render(const options *o);
+int cmd_plan(const options *o);
+int cmd_bench(const options *o);
+int cmd_info(const options *o);
+int cmd_inspect(const options *o);
+
+/* These print what goes wrong and return the exit status, EXIT_OK where nothing does. */
+
+/* The model that the options, the environment or the folders here name; says which where nobody
+ * chose it. */
+int open_model(tsr_model **out, const options *o);
+int open_latent(tsr_latent **out, const char *path, const options *o, const tsr_model *m);
+int create_engine(tsr_engine **out, const options *o);
+/* "WxHxF" in output pixels and frames to latents, rounded up; says so where that is more than was
+ * asked for. */
+int parse_extent(tsr_extent *out, const char *text, const tsr_model *m);
+/* --frames of a video of `total` frames: [*first, *end). */
+int clip_frames(const options *o, int64_t total, int64_t *first, int64_t *end);
+/* For output frames [first, end). */
+int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent,
+    const options *o, int64_t first, int64_t end);
+/* Frames of the video that a latent of so many frames decodes to. */
+int64_t output_frames(const tsr_model *m, int latent_frames);
+/* The plan as a line, or as the plan event; and where it is not what the options asked for. */
+void say_plan(const tsr_plan_info *p, const options *o);
+
+/* From now on SIGINT, SIGTERM and SIGHUP only make interrupted() true and cancel what is decoded;
+ * the second one ends the program. */
+void catch_interrupts(void);
+void interrupt_cancels(tsr_engine *e); /* NULL: nothing to cancel any more */
+bool interrupted(void);
+
+#endif

@@ -1,0 +1,108 @@
+/* tessera: finds the command, reads its options, runs it. */
+#include "cli.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+const command commands[COMMANDS] = {
+    {"render", "LATENT... -o OUT", 1, INT_MAX, "decodes to a file, without a display",
+        "Several latents in order make one video, and so do the videos of a batch. The suffix of "
+        "the output says what is written: .png (one picture, or with %05d in the name one a "
+        "frame), .mp4, .mkv, .webm, .y4m, .npy and .safetensors (float32 [3, F, H, W], the "
+        "decoder's own numbers). Video is BT.709, limited range. A file appears under its name "
+        "when it is whole.",
+        "tessera render clip.latent -o clip.mp4 --fps 24", cmd_render},
+    {"view", "[LATENT]", 0, 1, "the preview window", NULL, NULL, NULL},
+    {"encode", "MEDIA -o OUT", 1, 1, "a picture or video to a latent", NULL, NULL, NULL},
+    {"tune", "LATENT", 1, 1, "measures tile sizes under a budget", NULL, NULL, NULL},
+    {"plan", "LATENT|WxHxF", 1, 1, "shows what would be done and what it would take; runs nothing",
+        "WxHxF is a video that need not exist: width and height in pixels, and frames.",
+        "tessera plan 1920x1080x81 --vram 13G", cmd_plan},
+    {"bench", "[WxHxF]", 0, 1, "speed of ops and of whole decodes against their floor",
+        "Of a video of noise: width and height in pixels, and frames; 128x128x5 where none is "
+        "given.",
+        "tessera bench 256x256x9 --repeat 5", cmd_bench},
+    {"info", "", 0, 0, "devices, Vulkan, precisions, how slots reach Vulkan here and why", NULL,
+        NULL, cmd_info},
+    {"inspect", "FILE...", 1, INT_MAX,
+        "what a model or latent file holds; the architecture read from it", NULL,
+        "tessera inspect vae.safetensors", cmd_inspect},
+    {"compare", "A B", 2, 2, "PSNR and SSIM of two results, worst frame, worst block", NULL, NULL,
+        NULL},
+    {"convert", "MODEL -o OUT", 1, 1, "a model to another container or type", NULL, NULL, NULL},
+};
+
+/* ---------------------------------------------------------------- interrupts */
+
+static _Atomic(tsr_engine *) running;
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number) {
+    caught = number;
+    tsr_engine *e = atomic_load(&running);
+    if (e)
+        tsr_cancel(e);
+}
+
+void catch_interrupts(void) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction old, action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+        sigaction(signals[i], NULL, &old);
+        if (old.sa_handler != SIG_IGN) /* nohup, and shells' background jobs */
+            sigaction(signals[i], &action, NULL);
+    }
+}
+
+void interrupt_cancels(tsr_engine *e) {
+    atomic_store(&running, e);
+}
+
+bool interrupted(void) {
+    return caught != 0;
+}
+
+/* ---------------------------------------------------------------- main */
+
+static const command *find_command(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int run(int argc, char **argv) {
+    if (argc < 2)
+        return usage_error("no command; see tessera --help");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return help_overview(), EXIT_OK;
+    if (strcmp(argv[1], "--version") == 0)
+        return printf("tessera %s\n", tsr_version()), EXIT_OK;
+    if (strcmp(argv[1], "--generate") == 0 && argc == 3 && generate(argv[2]))
+        return EXIT_OK;
+    options o = {.command = find_command(argv[1])};
+    if (!o.command)
+        return usage_error("unknown command: %s; see tessera --help", argv[1]);
+    if (!options_parse(&o, argc, argv))
+        return EXIT_USAGE;
+    if (o.help)
+        return help_command(o.command), EXIT_OK;
+    if (!o.command->run)
+        return failure(TSR_ERR_UNSUPPORTED,
+            "not there yet: this version has no such command; see tessera --help");
+    say_setup(&o);
+    return o.command->run(&o);
+}
+
+int main(int argc, char **argv) {
+    /* A closed pipe and a file size limit are errors of a write, not ends of the program. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    int status = run(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return failure(TSR_ERR_IO,
+            "cannot write: standard output"); /* a full disk behind > must not look like success */
+    return status;
+}

@@ -1,0 +1,362 @@
+/* tessera render */
+#include "cli.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* One video of one latent: a stretch of the output. */
+struct part {
+    tsr_latent *z; /* shared by the parts of a batch */
+    int video;
+    tsr_plan *plan;     /* NULL: --frames leaves nothing of it */
+    bool same_plan;     /* as the part before; what was made ready for that serves again */
+    int64_t first, end; /* its own frames that are wanted */
+};
+
+struct render {
+    const options *o;
+    tsr_model *model;
+    tsr_engine *engine;
+    tsr_latent **latent; /* [o->count] */
+    struct part *part;   /* [parts] */
+    int parts;
+    int width, height;    /* of the picture, crop undone */
+    int64_t total;        /* frames of all parts together */
+    int64_t first, end;   /* of them wanted */
+    int64_t done, before; /* written; written by the parts before the one in hand */
+    tsr_writer_params target;
+    tsr_writer *writer;
+    tsr_pixels pixels;
+    char *cropped;  /* one frame, where the picture is smaller than what is decoded; else NULL */
+    double started; /* seconds */
+    tsr_result sum;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---------------------------------------------------------------- inputs */
+
+/* The picture size and frames of a latent, what encode recorded undone. */
+static void picture_of(
+    const tsr_model *m, const tsr_latent_info *z, int *width, int *height, int64_t *frames) {
+    const tsr_model_info *i = tsr_model_get_info(m);
+    *width = z->width * i->space_factor;
+    *height = z->height * i->space_factor;
+    *frames = output_frames(m, z->frames);
+    if (z->crop_width > 0 && z->crop_width <= *width && z->crop_height > 0 &&
+        z->crop_height <= *height) {
+        *width = z->crop_width;
+        *height = z->crop_height;
+    }
+    if (z->crop_frames > 0 && z->crop_frames <= *frames)
+        *frames = z->crop_frames;
+}
+
+static int open_latents(struct render *r) {
+    const options *o = r->o;
+    for (int i = 0; i < o->count; i++) {
+        int status = open_latent(&r->latent[i], o->args[i], o, r->model);
+        if (status != EXIT_OK)
+            return status;
+        const tsr_latent_info *z = tsr_latent_get_info(r->latent[i]);
+        int width, height;
+        int64_t frames;
+        picture_of(r->model, z, &width, &height, &frames);
+        if (i && (width != r->width || height != r->height))
+            return failure(TSR_ERR_FORMAT,
+                "different sizes: %s is %dx%d, %s is %dx%d; render them one by one", o->args[0],
+                r->width, r->height, o->args[i], width, height);
+        r->width = width;
+        r->height = height;
+        struct part *grown = realloc(r->part, sizeof *r->part * (size_t)(r->parts + z->videos));
+        if (!grown)
+            return failure(TSR_ERR_MEMORY, "out of memory: %d videos", z->videos);
+        r->part = grown;
+        for (int v = 0; v < z->videos; v++, r->total += frames)
+            r->part[r->parts++] = (struct part){
+                .z = r->latent[i], .video = v, .first = r->total, .end = r->total + frames};
+    }
+    return EXIT_OK;
+}
+
+/* From places in the output to frames of each part. */
+static int cut_parts(struct render *r) {
+    int status = clip_frames(r->o, r->total, &r->first, &r->end);
+    for (int i = 0; i < r->parts; i++) {
+        struct part *p = &r->part[i];
+        int64_t start = p->first, end = p->end < r->end ? p->end : r->end;
+        p->first = r->first > start ? r->first - start : 0;
+        p->end = end - start;
+    }
+    return status;
+}
+
+static int plan_part(struct render *r, struct part *p, const struct part *last) {
+    const tsr_latent_info *z = tsr_latent_get_info(p->z);
+    tsr_extent extent = {z->frames, z->height, z->width};
+    if (last) {
+        const tsr_plan_info *done = tsr_plan_get_info(last->plan);
+        p->same_plan = memcmp(&done->extent, &extent, sizeof extent) == 0 &&
+                       last->first == p->first && last->end == p->end;
+    }
+    if (p->same_plan) {
+        p->plan = last->plan;
+        return EXIT_OK;
+    }
+    int status = create_plan(&p->plan, r->engine, r->model, &extent, r->o, p->first, p->end);
+    if (status == EXIT_OK)
+        say_plan(tsr_plan_get_info(p->plan), r->o);
+    return status;
+}
+
+static int plan_parts(struct render *r) {
+    const struct part *last = NULL;
+    int status = EXIT_OK;
+    for (int i = 0; i < r->parts && status == EXIT_OK; i++)
+        if (r->part[i].first < r->part[i].end) {
+            status = plan_part(r, &r->part[i], last);
+            last = &r->part[i];
+        }
+    return status;
+}
+
+/* ---------------------------------------------------------------- output */
+
+static int ask_to_overwrite(struct render *r) {
+    char *existing = r->target.overwrite ? NULL : tsr_writer_existing(&r->target);
+    if (existing && isatty(STDIN_FILENO) && isatty(STDERR_FILENO)) {
+        char answer[16] = "";
+        fprintf(stderr, "%s exists. Overwrite? [y/N] ", existing);
+        if (fgets(answer, sizeof answer, stdin))
+            r->target.overwrite = *answer == 'y' || *answer == 'Y';
+        if (!r->target.overwrite) {
+            int status = failure(TSR_ERR_IO, "not overwritten: %s", existing);
+            free(existing);
+            return status;
+        }
+    }
+    free(existing);
+    return EXIT_OK;
+}
+
+static int open_output(struct render *r) {
+    r->target = r->o->writer;
+    r->target.width = r->width;
+    r->target.height = r->height;
+    r->target.frames = r->end - r->first;
+    r->target.first = r->first;
+    int status = ask_to_overwrite(r);
+    catch_interrupts(); /* there will be something to clean up */
+    if (status == EXIT_OK)
+        status = failed(tsr_writer_open(&r->writer, &r->target));
+    if (status == EXIT_OK)
+        r->pixels = tsr_writer_pixels(r->writer);
+    return status;
+}
+
+/* The upper left of a frame, packed anew. RGB is [height][width][3], float [3][height][width]. */
+static void crop(struct render *r, tsr_frame *f) {
+    bool planar = f->pixels == TSR_PIXELS_RGB_F32;
+    size_t pixel = f->bytes / ((size_t)f->width * (size_t)f->height) / (planar ? 3 : 1);
+    size_t from = (size_t)f->width * pixel, to = (size_t)r->width * pixel;
+    char *out = r->cropped;
+    for (int c = 0; c < (planar ? 3 : 1); c++)
+        for (int y = 0; y < r->height; y++, out += to)
+            memcpy(out, (const char *)f->data + ((size_t)c * (size_t)f->height + (size_t)y) * from,
+                to);
+    f->width = r->width;
+    f->height = r->height;
+    f->data = r->cropped;
+    f->bytes = (size_t)(out - r->cropped);
+}
+
+/* On the writer's thread. */
+static tsr_status on_frame(void *user, const tsr_frame *frame) {
+    struct render *r = user;
+    tsr_frame f = *frame;
+    f.index = r->first + r->done; /* in the output, of which the part knows nothing */
+    if (interrupted())
+        return TSR_ERR_CANCELLED;
+    if (f.width != r->width || f.height != r->height)
+        crop(r, &f);
+    tsr_status status = tsr_writer_frame(r->writer, &f);
+    r->done += status == TSR_OK;
+    return status;
+}
+
+/* ---------------------------------------------------------------- decoding */
+
+/* Of all parts, from what one of them reports. */
+static void on_progress(void *user, const tsr_progress *p) {
+    static int64_t shown = -1;
+    struct render *r = user;
+    if (interrupted()) /* a signal may have come before there was a decode to cancel */
+        tsr_cancel(r->engine);
+    int64_t all = r->end - r->first;
+    tsr_progress whole = {
+        .frames = r->before + p->frames, .of = all, .seconds = now() - r->started, .eta = -1};
+    whole.share = ((double)r->before + p->share * (double)p->of) / (double)all;
+    if (p->eta >= 0 && whole.share > 0)
+        whole.eta = whole.seconds * (1 - whole.share) / whole.share;
+    progress_show(&whole);
+    if (!json_wanted() || whole.frames == shown)
+        return;
+    shown = whole.frames;
+    json j;
+    json_begin(&j, "progress");
+    json_integer(&j, "frames", whole.frames);
+    json_integer(&j, "of", whole.of);
+    json_number(&j, "seconds", whole.seconds);
+    json_number(&j, "eta", whole.eta < 0 ? NAN : whole.eta);
+    json_end(&j);
+}
+
+static void add_result(tsr_result *sum, const tsr_result *part) {
+    sum->frames += part->frames;
+    sum->load += part->load;
+    sum->prepare += part->prepare;
+    sum->decode += part->decode;
+    sum->blend += part->blend;
+    sum->write += part->write;
+    sum->peak_bytes = part->peak_bytes > sum->peak_bytes ? part->peak_bytes : sum->peak_bytes;
+    sum->planned_bytes =
+        part->planned_bytes > sum->planned_bytes ? part->planned_bytes : sum->planned_bytes;
+}
+
+static int decode_parts(struct render *r) {
+    tsr_status status = TSR_OK;
+    r->started = now();
+    r->cropped = malloc(
+        (size_t)r->width * (size_t)r->height * 3 * sizeof(float)); /* of the largest pixels */
+    if (!r->cropped)
+        return failure(TSR_ERR_MEMORY, "out of memory: a frame of %dx%d", r->width, r->height);
+    interrupt_cancels(r->engine);
+    for (int i = 0; i < r->parts && status == TSR_OK && !interrupted(); i++) {
+        struct part *p = &r->part[i];
+        if (!p->plan)
+            continue;
+        tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
+        tsr_result result = {0};
+        d.pixels = r->pixels;
+        d.dither = !r->o->no_dither;
+        d.video = p->video;
+        d.trace = r->o->trace;
+        d.on_frame = on_frame;
+        d.on_progress = on_progress;
+        d.user = r;
+        r->before = r->done;
+        status = tsr_decode(r->engine, r->model, p->z, p->plan, &d, &result);
+        add_result(&r->sum, &result);
+    }
+    progress_end();
+    return interrupted() ? EXIT_OK : failed(status);
+}
+
+static int finish(struct render *r) {
+    double begin = now();
+    int status = failed(tsr_writer_finish(r->writer));
+    r->sum.write += now() - begin;
+    r->sum.seconds = now() - r->started;
+    return status;
+}
+
+/* ---------------------------------------------------------------- what it says at the end */
+
+static int say_interrupted(const struct render *r) {
+    const char *path = r->target.path;
+    bool pictures = r->target.format == TSR_FORMAT_PNG || (path && strchr(path, '%'));
+    if (pictures && r->done)
+        return failure(TSR_ERR_CANCELLED,
+            "interrupted: %s; %lld of %lld pictures are there and whole", path, (long long)r->done,
+            (long long)(r->end - r->first));
+    return failure(
+        TSR_ERR_CANCELLED, "interrupted: %s; nothing was written", path ? path : "render");
+}
+
+static void say_done(const struct render *r) {
+    const tsr_result *s = &r->sum;
+    const char *output = r->target.path ? r->target.path : "";
+    if (json_wanted()) {
+        json j;
+        json_begin(&j, "done");
+        json_integer(&j, "frames", r->done);
+        json_number(&j, "seconds", s->seconds);
+        json_phases(&j, s);
+        json_integer(&j, "peak_bytes", s->peak_bytes);
+        json_integer(&j, "planned_bytes", s->planned_bytes);
+        json_text(&j, "output", output);
+        json_end(&j);
+        return;
+    }
+    char peak[32], planned[32];
+    say(TSR_LOG_INFO,
+        "%s: %lld frames of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned",
+        *output ? output : "decoded", (long long)r->done, r->width, r->height, s->seconds,
+        (double)r->done / s->seconds, bytes_text(peak, s->peak_bytes),
+        bytes_text(planned, s->planned_bytes));
+    say(TSR_LOG_DEBUG,
+        "busy: load %.2f, prepare %.2f, decode %.2f, blend %.2f, write %.2f s; they overlap",
+        s->load, s->prepare, s->decode, s->blend, s->write);
+}
+
+/* ---------------------------------------------------------------- the command */
+
+static int check_options(const options *o) {
+    if (!o->writer.path && o->writer.format != TSR_FORMAT_NULL)
+        return usage_error("no output: give -o FILE, or --format null to decode and write nothing");
+    if (o->json && o->writer.path && strcmp(o->writer.path, "-") == 0)
+        return usage_error(
+            "two outputs on one: --json and -o - both want standard output; choose one");
+    return EXIT_OK;
+}
+
+static void free_render(struct render *r) {
+    tsr_writer_close(&r->writer);
+    for (int i = 0; i < r->parts; i++)
+        if (!r->part[i].same_plan)
+            tsr_plan_destroy(&r->part[i].plan);
+    for (int i = 0; r->latent && i < r->o->count; i++)
+        tsr_latent_close(&r->latent[i]);
+    tsr_engine_destroy(&r->engine);
+    tsr_model_close(&r->model);
+    free(r->latent);
+    free(r->part);
+    free(r->cropped);
+}
+
+int cmd_render(const options *o) {
+    struct render r = {.o = o};
+    int status = check_options(o);
+    if (status == EXIT_OK && !(r.latent = calloc((size_t)o->count, sizeof *r.latent)))
+        status = failure(TSR_ERR_MEMORY, "out of memory: %d latents", o->count);
+    if (status == EXIT_OK)
+        status = open_model(&r.model, o);
+    if (status == EXIT_OK)
+        status = open_latents(&r);
+    if (status == EXIT_OK)
+        status = cut_parts(&r);
+    if (status == EXIT_OK)
+        status = open_output(&r);
+    if (status == EXIT_OK)
+        status = create_engine(&r.engine, o);
+    if (status == EXIT_OK)
+        status = plan_parts(&r);
+    if (status == EXIT_OK)
+        status = decode_parts(&r);
+    if (status == EXIT_OK && interrupted())
+        status = say_interrupted(&r);
+    else if (status == EXIT_OK)
+        status = finish(&r);
+    if (status == EXIT_OK)
+        say_done(&r);
+    interrupt_cancels(NULL);
+    free_render(&r);
+    return interrupted() ? EXIT_INTERRUPTED : status;
+}

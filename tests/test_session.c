@@ -157,13 +157,14 @@ static void expect_video(rig *r, int64_t frames) {
 typedef struct pipe_test {
     tsr_flow flow;
     tsr_ring ring;
-    int value[3], sum;
+    int value[3];
+    unsigned sum; /* a checksum that sees order; it wraps */
 } pipe_test;
 
 static void *drain(void *arg) {
     pipe_test *p = arg;
     for (int place; (place = tsr_ring_next(&p->ring)) >= 0; tsr_ring_release(&p->ring))
-        p->sum = p->sum * 31 + p->value[place];
+        p->sum = p->sum * 31 + (unsigned)p->value[place];
     return NULL;
 }
 
@@ -174,11 +175,11 @@ Test(flow, rings_keep_order_and_end) {
     p.ring.flow = &p.flow;
     pthread_t t;
     pthread_create(&t, NULL, drain, &p);
-    int want = 0;
+    unsigned want = 0;
     for (int i = 0; i < 5000; i++) {
         p.value[tsr_ring_reserve(&p.ring, NULL, NULL)] = i;
         tsr_ring_commit(&p.ring);
-        want = (int)((unsigned)want * 31u + (unsigned)i);
+        want = want * 31 + (unsigned)i;
     }
     tsr_ring_close(&p.ring);
     cr_assert(tsr_ring_drained(&p.ring, NULL, NULL));

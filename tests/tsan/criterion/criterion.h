@@ -30,11 +30,11 @@ static int plain_count;
     }                                                                                              \
     static void test_suite##_##test_name(void)
 
-/* The message is optional: an empty one is no format. */
+/* The message is optional; with the space before it there is a format in any case. */
 #define PLAIN_FAIL(what, ...)                                                                      \
     do {                                                                                           \
-        fprintf(stderr, "%s:%d: %s ", __FILE__, __LINE__, what);                                   \
-        fprintf(stderr, "" __VA_ARGS__);                                                           \
+        fprintf(stderr, "%s:%d: %s", __FILE__, __LINE__, what);                                    \
+        fprintf(stderr, " " __VA_ARGS__);                                                          \
         fputc('\n', stderr);                                                                       \
         exit(1);                                                                                   \
     } while (0)
@@ -64,7 +64,7 @@ static int plain_count;
 #define cr_assert_fail(...) PLAIN_FAIL("failed:", __VA_ARGS__)
 #define cr_skip_test(...)                                                                          \
     do {                                                                                           \
-        fprintf(stderr, "" __VA_ARGS__);                                                           \
+        fprintf(stderr, " " __VA_ARGS__);                                                          \
         exit(PLAIN_SKIP);                                                                          \
     } while (0)
 

@@ -70,12 +70,16 @@ static void check_arena(const tsr_plan *p, tsr_step step) {
     for (int i = 0; i < g->buffers; i++) { /* the head, from when it is loaded, and the frames */
         const tsr_buffer *b = &g->buffer[i];
         size_t frame = b->bytes / (size_t)(b->head + b->frames), head = frame * (size_t)b->head;
-        int loaded = b->first_op;
-        for (int k = 0; k < g->ops; k++)
+        int loaded = b->first_op, last = b->last_op;
+        for (int k = 0; k < g->ops; k++) {
+            int moves = p->move_at[step] ? p->move_at[step][k] : -1;
             if (g->op[k].kind == TSR_OP_CACHE_LOAD && g->op[k].out.buf == i)
-                loaded = k;
-        pieces[n++] = (struct piece){p->buffer_at[step][i], head, loaded, b->last_op};
-        pieces[n++] = (struct piece){p->buffer_at[step][i] + head, b->bytes - head, b->first_op, b->last_op};
+                loaded = moves >= 0 ? moves : k;
+            if (g->op[k].kind == TSR_OP_CACHE_SAVE && g->op[k].in.buf == i && moves > last)
+                last = moves - 1; /* it is still read on its way out */
+        }
+        pieces[n++] = (struct piece){p->buffer_at[step][i], head, loaded, last};
+        pieces[n++] = (struct piece){p->buffer_at[step][i] + head, b->bytes - head, b->first_op, last};
         cr_assert_eq(p->buffer_at[step][i] % p->target.align, 0);
     }
     for (int i = 0; i < g->ops; i++) {
@@ -106,15 +110,43 @@ static void check_weights(const tsr_plan *p) {
         }
 }
 
+/* Transfers in begin after what they bring was saved, at the load at the latest; transfers out end after they begin. */
+static void check_moves(const tsr_plan *p, tsr_step step) {
+    const tsr_program *g = p->program[step];
+    const int *at = p->move_at[step];
+    cr_assert_eq(at != NULL, p->host_at != NULL);
+    cr_assert(!at || g->params.join_heads);
+    for (int i = 0; at && i < g->ops; i++) {
+        const tsr_op *op = &g->op[i];
+        bool load = op->kind == TSR_OP_CACHE_LOAD, save = op->kind == TSR_OP_CACHE_SAVE;
+        bool moves = (load || save) && p->host_at[op->cache] != SIZE_MAX;
+        cr_assert_eq(moves, at[i] >= 0);
+        if (moves)
+            cr_assert(load ? at[i] <= i : at[i] > i && at[i] <= g->ops);
+        for (int k = i - 1; moves && load && k >= at[i]; k--)
+            cr_assert(g->op[k].kind != TSR_OP_CACHE_SAVE || g->op[k].cache != op->cache);
+    }
+}
+
 static void check_caches(const tsr_plan *p) {
     static struct piece pieces[8192];
     for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
         const tsr_program *g = p->program[step];
         if (!g || !g->caches)
             continue;
-        for (int i = 0; i < g->caches; i++)
-                pieces[i] = (struct piece){p->cache_at[i], g->cache[i].bytes, 0, 0};
-        check_apart(pieces, g->caches, p->cache_bytes, p->target.align);
+        int n = 0, hosts = 0;
+        for (int i = 0; i < g->caches; i++) {
+            bool host = p->host_at && p->host_at[i] != SIZE_MAX;
+            cr_assert_eq(host, p->cache_at[i] == SIZE_MAX);
+            if (!host)
+                pieces[n++] = (struct piece){p->cache_at[i], g->cache[i].bytes, 0, 0};
+        }
+        check_apart(pieces, n, p->cache_bytes, p->target.align);
+        for (int i = 0; p->host_at && i < g->caches; i++)
+            if (p->host_at[i] != SIZE_MAX)
+                pieces[hosts++] = (struct piece){p->host_at[i], g->cache[i].bytes, 0, 0};
+        check_apart(pieces, hosts, p->host_bytes, p->target.align);
+        check_moves(p, step);
     }
 }
 
@@ -139,7 +171,7 @@ static void check(const tsr_plan *p) {
     cr_assert_eq(b->weights, (int64_t)p->weight_bytes);
     cr_assert_eq(b->arena, (int64_t)p->arena_bytes);
     cr_assert_eq(b->caches, (int64_t)p->cache_bytes * p->cache_sets);
-    cr_assert_eq(b->host, (int64_t)p->cache_bytes * p->parked_sets);
+    cr_assert_eq(b->host, (int64_t)p->cache_bytes * p->parked_sets + (int64_t)p->host_bytes);
     cr_assert_eq(b->slots, (int64_t)p->slot_bytes * p->slots);
     cr_assert_eq(b->frames, (int64_t)p->frame_bytes * p->frames_in_flight);
     cr_assert_eq(b->total, b->weights + b->arena + b->caches + b->slots + b->frames);
@@ -152,6 +184,8 @@ static void check(const tsr_plan *p) {
     if (tiles > 1 && p->segment < latents) /* every tile's caches outlive its turn */
         cr_assert(p->cache_sets == tiles || p->parked_sets == tiles);
     cr_assert_eq(i->mode == TSR_MODE_TILED, tiles > 1);
+    cr_assert_eq(i->mode == TSR_MODE_OFFLOADED, p->host_at != NULL);
+    cr_assert(i->seconds > 0 && i->seconds < 1e9);
     for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
         cr_assert_eq(p->program[step] != NULL, (int)step < latents);
         if (!p->program[step])
@@ -210,9 +244,56 @@ Test(plan, caches_are_those_of_the_cost_model) {
     tsr_vae_destroy(&v);
 }
 
+Test(plan, streams_4k_seamlessly_within_13_gib) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    target.streams = true;
+    target.join_heads = false;
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    params.precision = TSR_PRECISION_INT8;
+    params.budget = (int64_t)(13 * GIB);
+    tsr_plan *p = must_plan(v, &target, (tsr_extent){3, 270, 480}, &params);
+    check(p);
+    cr_assert_eq(p->info.mode, TSR_MODE_OFFLOADED, "%s", p->info.why);
+    cr_assert_gt(p->info.bytes.host, (int64_t)(25 * GIB));
+    printf("4K in 13 GiB: %.2f GiB, host %.2f GiB, %.1f s\n", (double)p->info.bytes.total / GIB, (double)p->info.bytes.host / GIB, p->info.seconds);
+    tsr_plan_free(&p);
+    target.host_free = (int64_t)(20 * GIB);
+    p = must_plan(v, &target, (tsr_extent){3, 270, 480}, &params);
+    check(p);
+    cr_assert_eq(p->info.mode, TSR_MODE_TILED, "a host of 20 GiB does not hold the caches");
+    cr_assert(strstr(p->info.why, "host"), "%s", p->info.why);
+    tsr_plan_free(&p);
+    tsr_vae_destroy(&v);
+}
+
+Test(plan, a_small_overrun_costs_a_small_transfer) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    target.streams = true;
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    params.precision = TSR_PRECISION_FP16;
+    tsr_plan *all = must_plan(v, &target, (tsr_extent){9, 90, 160}, &params);
+    int64_t moved = 0;
+    for (double share = 0.98; share > 0.4; share -= 0.08) {
+        params.budget = (int64_t)(share * (double)all->info.bytes.total);
+        params.untiled = true;
+        tsr_plan *p = must_plan(v, &target, (tsr_extent){9, 90, 160}, &params);
+        check(p);
+        if (!moved && p->info.mode == TSR_MODE_OFFLOADED)
+            cr_assert_leq(p->info.bytes.host, all->info.bytes.caches / 2, "most stays");
+        moved += p->info.bytes.host;
+        tsr_plan_free(&p);
+    }
+    cr_assert_gt(moved, 0);
+    tsr_plan_free(&all);
+    tsr_vae_destroy(&v);
+}
+
 Test(plan, is_quick) {
     tsr_vae *v = published();
     tsr_target target = shapes_target();
+    target.streams = true;
     double worst = 0, sum = 0;
     int plans = 0;
     for (int s = 0; s < 3; s++)
@@ -248,7 +329,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
         params.precision = TSR_PRECISION_F32 + below(5);
         params.budget = 500000 + ((int64_t)1 << below(29));
-        params.caches = below(4) ? TSR_CACHES_AUTO : TSR_CACHES_DEVICE;
+        params.caches = below(4) ? TSR_CACHES_AUTO : below(2) ? TSR_CACHES_DEVICE : TSR_CACHES_HOST;
         params.untiled = !below(6);
         if (!params.untiled && !below(3)) {
             params.tile_width = below(2) ? 8 * (1 + below(20)) : 0;
@@ -257,6 +338,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         if (!below(3))
             params.overlap_width = params.overlap_height = below(12) * 4;
         target.join_heads = below(2);
+        target.streams = below(2);
         target.host_free = below(3) ? 0 : (int64_t)1 << (18 + below(8));
         tsr_plan *p;
         tsr_status status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
@@ -272,7 +354,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         cr_assert_eq(status, TSR_OK, "%s", tsr_last_error());
         check(p);
         if (params.untiled)
-            cr_assert_eq(p->info.mode, TSR_MODE_UNTILED);
+            cr_assert_neq(p->info.mode, TSR_MODE_TILED);
         cr_assert(!params.tile_height || p->info.tile_height <= params.tile_height);
         cr_assert(!params.tile_width || p->info.tile_width <= params.tile_width);
         if (target.host_free)
@@ -282,7 +364,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         modes[p->info.mode]++;
         tsr_plan_free(&p);
     }
-    cr_assert(modes[TSR_MODE_UNTILED] > 100 && modes[TSR_MODE_TILED] > 100 && refused > 100, "the sweep sees every outcome");
+    cr_assert(modes[TSR_MODE_UNTILED] > 100 && modes[TSR_MODE_TILED] > 100 && modes[TSR_MODE_OFFLOADED] > 30 && refused > 100, "the sweep sees every outcome");
     tsr_vae_destroy(&v);
 }
 

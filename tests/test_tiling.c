@@ -181,7 +181,7 @@ Test(pack, never_overlaps_what_lives_together) {
                 life[i].lead_first = below(life[i].last + 1);
             }
         }
-        cr_assert_eq(tsr_pack(life, n, align, c % 4, at, &bytes), TSR_OK);
+        cr_assert_eq(tsr_pack(life, n, align, c % 4, 0, at, &bytes), TSR_OK);
         size_t bound = tsr_pack_bound(life, n, align);
         check_packing(life, n, align, at, bytes);
         cr_assert_geq(bytes, bound);
@@ -196,7 +196,7 @@ Test(pack, meets_the_bound_of_a_chain) {
     size_t at[100], bytes;
     for (int i = 0; i < 100; i++)
         life[i] = (tsr_life){(size_t)(1 + below(1000)) << 10, i, i + 1, 0, 0};
-    cr_assert_eq(tsr_pack(life, 100, 256, 8, at, &bytes), TSR_OK);
+    cr_assert_eq(tsr_pack(life, 100, 256, 8, 0, at, &bytes), TSR_OK);
     check_packing(life, 100, 256, at, bytes);
     cr_assert_eq(bytes, tsr_pack_bound(life, 100, 256));
 }
@@ -206,7 +206,7 @@ Test(pack, what_comes_late_takes_the_place_of_what_has_gone) {
     const tsr_life life[] = {{1000, 0, 1, 0, 0}, {1500, 1, 3, 1000, 2}};
     size_t at[2], bytes;
     cr_assert_eq(tsr_pack_bound(life, 2, 1), 1500);
-    cr_assert_eq(tsr_pack(life, 2, 1, 0, at, &bytes), TSR_OK);
+    cr_assert_eq(tsr_pack(life, 2, 1, 0, 0, at, &bytes), TSR_OK);
     check_packing(life, 2, 1, at, bytes);
     cr_assert_eq(bytes, 1500);
 }
@@ -214,6 +214,6 @@ Test(pack, what_comes_late_takes_the_place_of_what_has_gone) {
 Test(pack, sees_overflow) {
     tsr_life life[2] = {{SIZE_MAX / 2, 0, 1, 0, 0}, {SIZE_MAX / 2 + 2, 1, 2, 0, 0}};
     size_t at[2], bytes;
-    cr_assert_eq(tsr_pack(life, 2, 1, 0, at, &bytes), TSR_ERR_UNSUPPORTED);
+    cr_assert_eq(tsr_pack(life, 2, 1, 0, 0, at, &bytes), TSR_ERR_UNSUPPORTED);
     cr_assert_eq(tsr_pack_bound(life, 2, 64), SIZE_MAX);
 }

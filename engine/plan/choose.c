@@ -1,4 +1,5 @@
 #include "plan/choose.h"
+#include "plan/pace.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -6,6 +7,8 @@
 enum {
     OVERLAP_PIXELS = 64, /* where the user leaves it open: as wide as a quarter of a tile at most */
     MOST_CUTS = 96,
+    RESERVES = 4,
+    MOST_UNTILED = TSR_MOST_CANDIDATES - 5,
     MOST_TILED = 5,
 };
 /* Near an edge that the picture does not have, a tile lacks what is beyond; this many latents at each are counted as
@@ -121,7 +124,7 @@ static bool better(const tsr_candidate *a, const tsr_candidate *b) {
 /* The best way to run these tiles: each through the whole video, all caches on the device, or parked. */
 static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level, tsr_candidate *out) {
     tsr_tile_cost cost;
-    tsr_status status = tsr_tile_measure(t, (tsr_shape){y.length, x.length, slice_level}, &cost);
+    tsr_status status = tsr_tile_measure(t, (tsr_shape){.h = y.length, .w = x.length, .slice_level = slice_level}, &cost);
     if (status != TSR_OK)
         return status;
     int64_t tiles = (int64_t)y.count * x.count;
@@ -154,6 +157,35 @@ static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level
     return TSR_OK;
 }
 
+/* The same tile, untiled, with caches on the host. Memory that caches leave lets transfers run ahead: several shares
+ * are tried, because keeping more caches and waiting less are both worth something. */
+static tsr_status weigh_offloaded(const tsr_task *t, const tsr_candidate *resident, tsr_candidate *out) {
+    int64_t most = 0;
+    for (int share = 0; share <= RESERVES; share++) {
+        tsr_candidate c = *resident;
+        tsr_plan_bytes *b = &c.bytes;
+        tsr_tile_cost cost;
+        c.mode = TSR_MODE_OFFLOADED;
+        c.room = t->budget - t->slack - tsr_sat_add(b->weights, tsr_sat_add(b->slots, b->frames));
+        c.reserve = most / RESERVES * share;
+        tsr_status status = tsr_tile_measure(t, (tsr_shape){c.tile_h, c.tile_w, c.slice_level, true, c.room, c.reserve}, &cost);
+        if (status != TSR_OK)
+            return status;
+        b->arena = cost.arena;
+        b->caches = cost.cache;
+        b->host = cost.host;
+        c.seconds = cost.seconds;
+        c.transfer = 0;
+        add_up(t, &c);
+        if (!share || (cost.seconds < INFINITY && better(&c, out)))
+            *out = c;
+        most = c.room - b->arena;
+        if (most <= 0)
+            break;
+    }
+    return TSR_OK;
+}
+
 /* ---------------------------------------------------------------- the search */
 
 /* Keeps the best of the list's last `room` places sorted; the worst falls out at the end. */
@@ -176,15 +208,23 @@ static int finest_slice(const tsr_task *t) {
     return t->latents > 1 ? 0 : t->half->levels;
 }
 
-/* The coarsest slices that fit, and one finer for comparison. */
+/* From coarse slices to fine: with caches on the device until that fits, and one finer for comparison; before it fits,
+ * and where it is asked for, with caches on the host. */
 static tsr_status try_untiled(const tsr_task *t, tsr_cut y, tsr_cut x, tsr_choice *choice) {
-    bool fitted = false;
+    bool fitted = false, may_stream = t->target->streams && t->latents > 1 && t->params.caches != TSR_CACHES_DEVICE;
     for (int level = t->half->levels; level >= finest_slice(t); level--) {
-        tsr_candidate c;
+        tsr_candidate c, streamed;
         tsr_status status = weigh(t, y, x, level, &c);
+        if (status == TSR_OK && may_stream && (!c.fits || t->params.caches == TSR_CACHES_HOST)) {
+            status = weigh_offloaded(t, &c, &streamed);
+            if (status == TSR_OK)
+                keep(choice, 0, MOST_UNTILED, &streamed);
+        }
         if (status != TSR_OK)
             return status;
-        keep(choice, 0, TSR_MAX_LEVELS + 1, &c);
+        if (may_stream && t->params.caches == TSR_CACHES_HOST)
+            continue;
+        keep(choice, 0, MOST_UNTILED, &c);
         if (fitted)
             break;
         fitted = c.fits;

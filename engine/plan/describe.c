@@ -15,7 +15,7 @@ const char *tsr_candidate_text(char buf[128], const tsr_plan *p, const tsr_candi
         snprintf(slices, sizeof slices, c->slice_level ? ", level %d up frame by frame" : ", frame by frame", c->slice_level);
     if (c->mode == TSR_MODE_TILED)
         snprintf(tiles, sizeof tiles, "%dx%d tiles of %dx%d", c->columns, c->rows, pixels(p, c->tile_w), pixels(p, c->tile_h));
-    snprintf(buf, 128, "%s%s%s", tiles, slices, c->parked_sets ? ", caches parked" : "");
+    snprintf(buf, 128, "%s%s%s", tiles, slices, c->parked_sets ? ", caches parked" : c->mode == TSR_MODE_OFFLOADED ? ", caches streamed" : "");
     return buf;
 }
 
@@ -39,10 +39,15 @@ void tsr_plan_explain(tsr_plan *p) {
     const tsr_candidate *c = &p->candidate[0], *untiled = least_untiled(p), *next = second(p);
     char need[32], have[32], text[128];
     tsr_bytes_text(have, p->info.budget);
-    if (c->mode == TSR_MODE_UNTILED)
+    if (c->mode == TSR_MODE_OFFLOADED)
+        snprintf(p->why, sizeof p->why, "with caches streamed from host memory it fits into %s: no seams", have);
+    else if (c->mode == TSR_MODE_UNTILED)
         snprintf(p->why, sizeof p->why, p->info.budget == INT64_MAX ? "untiled, no budget to keep" : "untiled fits into %s: no seams", have);
     else if (p->params.tile_width || p->params.tile_height)
         snprintf(p->why, sizeof p->why, "the tile size asked for");
+    else if (untiled && untiled->bytes.total <= p->info.budget)
+        snprintf(p->why, sizeof p->why, "untiled needs %s of host memory, which are not free; these tiles cost least",
+            tsr_bytes_text(need, untiled->bytes.host));
     else if (untiled)
         snprintf(p->why, sizeof p->why, "untiled needs %s, the budget is %s; these tiles cost least time and seams",
             tsr_bytes_text(need, untiled->bytes.total), have);
@@ -78,6 +83,13 @@ static void heading(FILE *f, const tsr_plan *p) {
     fprintf(f, "because     %s\nrunner-up   %s\n", i->why, i->runner_up);
 }
 
+static int streamed_caches(const tsr_plan *p) {
+    int n = 0;
+    for (int i = 0; p->host_at && i < p->program[TSR_STEP_FIRST]->caches; i++)
+        n += p->host_at[i] != SIZE_MAX;
+    return n;
+}
+
 static void memory(FILE *f, const tsr_plan *p) {
     const tsr_plan_bytes *b = &p->info.bytes;
     char note[96], text[32];
@@ -97,8 +109,12 @@ static void memory(FILE *f, const tsr_plan *p) {
     else
         snprintf(note, sizeof note, "of %s", tsr_bytes_text(text, p->info.budget));
     line(f, "total", b->total, b->total, note);
+    if (p->parked_sets)
+        snprintf(note, sizeof note, "parked caches of %d tiles", p->parked_sets);
+    else
+        snprintf(note, sizeof note, "%d of %d caches", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches);
     if (b->host)
-        fprintf(f, "  %-10s %10s          parked caches of %d tiles\n", "host", tsr_bytes_text(text, b->host), p->parked_sets);
+        fprintf(f, "  %-10s %10s          %s\n", "host", tsr_bytes_text(text, b->host), note);
 }
 
 static void work(FILE *f, const tsr_plan *p) {

@@ -41,8 +41,8 @@ typedef struct range { /* places (low, high) that a buffer cannot take */
 typedef struct packer {
     const tsr_life *life;
     size_t align;
+    int *order;   /* [n] in which buffers are placed; those without bytes are not */
     int n;
-    int *order;   /* [n] in which buffers are placed */
     size_t *at;   /* [n] */
     range *taken; /* [4 n] scratch */
 } packer;
@@ -131,13 +131,17 @@ static double key(const tsr_life *l, order_by by) {
                            : length;
 }
 
-static void sort(packer *p, order_by by) {
-    for (int k = 0; k < p->n; k++) {
-        int to = k;
-        double mine = key(&p->life[k], by);
+/* Orders those that have bytes. */
+static void sort(packer *p, order_by by, int n) {
+    p->n = 0;
+    for (int i = 0; i < n; i++) {
+        if (!p->life[i].bytes)
+            continue;
+        int to = p->n++;
+        double mine = key(&p->life[i], by);
         for (; to > 0 && key(&p->life[p->order[to - 1]], by) < mine; to--)
             p->order[to] = p->order[to - 1];
-        p->order[to] = k;
+        p->order[to] = i;
     }
 }
 
@@ -151,25 +155,27 @@ static void promote(packer *p, size_t top) {
     p->order[0] = i;
 }
 
-tsr_status tsr_pack(const tsr_life *life, int n, size_t align, int effort, size_t *at, size_t *bytes) {
+tsr_status tsr_pack(const tsr_life *life, int n, size_t align, int effort, size_t enough, size_t *at, size_t *bytes) {
     size_t bound = tsr_pack_bound(life, n, align), best = SIZE_MAX;
     if (bound == SIZE_MAX)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "plan: the sizes of a step's buffers overflow; the picture is too large");
-    packer p = {life, align, n, malloc(((size_t)n + 1) * sizeof *p.order), malloc(((size_t)n + 1) * sizeof *p.at),
+    if (enough < bound)
+        enough = bound;
+    packer p = {life, align, malloc(((size_t)n + 1) * sizeof *p.order), 0, calloc((size_t)n + 1, sizeof *p.at),
         malloc((4 * (size_t)n + 1) * sizeof *p.taken)};
     if (!p.order || !p.at || !p.taken) {
         free(p.order), free(p.at), free(p.taken);
         return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
     }
-    for (order_by by = 0; by < ORDERS && best != bound; by++) {
-        sort(&p, by);
-        for (int round = 0; round <= effort && best != bound; round++) {
+    for (order_by by = 0; by < ORDERS && best > enough; by++) {
+        sort(&p, by, n);
+        for (int round = 0; round <= effort && best > enough; round++) {
             size_t now = place_all(&p);
             if (now < best) {
                 best = now;
                 memcpy(at, p.at, (size_t)n * sizeof *at);
             }
-            if (n)
+            if (p.n)
                 promote(&p, now);
         }
     }

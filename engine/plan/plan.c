@@ -138,6 +138,8 @@ static void settle(tsr_plan *p, tsr_candidate *c) {
     tsr_plan_bytes *b = &c->bytes;
     b->weights = (int64_t)p->weight_bytes;
     b->arena = (int64_t)p->arena_bytes;
+    b->caches = (int64_t)p->cache_bytes * c->cache_sets;
+    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes;
     b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
 }
 
@@ -150,7 +152,8 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     if (!p)
         return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
     tsr_candidate *c = &choice.candidate[0];
-    TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level}, p));
+    TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->mode == TSR_MODE_OFFLOADED, c->room,
+        c->reserve}, p));
     TSR_TRY(lay_axis(&choice.y, t->extent.height, t->half->space_factor, &p->y));
     TSR_TRY(lay_axis(&choice.x, t->extent.width, t->half->space_factor, &p->x));
     settle(p, c);
@@ -225,7 +228,7 @@ tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target 
         if (over <= 0)
             break;
         tsr_plan_free(out);
-        task.slack += over;
+        task.slack += over > task.slack ? over : task.slack;
     }
     fill_info(&task, *out);
     return TSR_OK;
@@ -240,10 +243,12 @@ void tsr_plan_free(tsr_plan **plan) {
         free(p->weight_of[step]);
         free(p->buffer_at[step]);
         free(p->scratch_at[step]);
+        free(p->move_at[step]);
     }
     free(p->weight);
     free(p->norm_at);
     free(p->cache_at);
+    free(p->host_at);
     tsr_axis *axes[] = {&p->y, &p->x};
     for (int i = 0; i < 2; i++) {
         free(axes[i]->latent);

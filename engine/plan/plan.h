@@ -29,6 +29,7 @@ typedef struct tsr_target {
     size_t align;          /* of every buffer in the arena */
     int64_t memory_free, memory_total; /* bytes; 0: unknown */
     bool host_is_device;   /* a CPU: host caches cost the same memory */
+    bool streams;          /* runs plans whose caches live on the host (host_at, move_at below) */
     int64_t host_free;
     double flops_f32, flops_16, flops_8; /* sustained rates, FLOP/s; 0: unknown */
     double bandwidth, link_bandwidth;    /* bytes/s: device memory; host link */
@@ -59,12 +60,14 @@ typedef struct tsr_candidate {
     tsr_mode mode;
     int tile_h, tile_w, rows, columns; /* tiles in latents */
     int slice_level;                   /* as in tsr_program_params */
+    int64_t room, reserve;             /* offloaded: for arena and resident caches together; what of it is kept for
+                                          transfers in flight */
     int segment, cache_sets, parked_sets, frames; /* as in tsr_plan */
     tsr_plan_bytes bytes;              /* the arena's are the lower bound; all exact for the chosen */
     double seconds, transfer;          /* by the roofline, and what of it moves caches: for comparing */
     bool fits;
 } tsr_candidate;
-enum { TSR_MOST_CANDIDATES = TSR_MAX_LEVELS + 1 + 5 };
+enum { TSR_MOST_CANDIDATES = 2 * (TSR_MAX_LEVELS + 1) + 5 };
 
 struct tsr_plan {
     tsr_plan_info info;
@@ -91,11 +94,20 @@ struct tsr_plan {
     size_t *scratch_at[TSR_STEP_COUNT]; /* [ops], offset in the arena of op_scratch() bytes; SIZE_MAX where none */
 
     /* Caches. A video of one latent has none: cache_at is NULL, and CACHE_SAVE is not to be run. */
-    size_t *cache_at;     /* [caches], offset in the cache block of one tile */
+    size_t *cache_at;     /* [caches], offset in the cache block of one tile; SIZE_MAX: lives on the host */
     size_t cache_bytes;   /* of one tile */
     int cache_sets;       /* tiles whose caches exist on the device at once: 0, 1 or all. Tile i uses set
                              i % cache_sets */
     int parked_sets;      /* 0, or all tiles: blocks of cache_bytes on the host, between a tile's segments */
+
+    /* Offloaded plans (one tile, programs with joined heads): caches that live on the host, in a block that the
+     * backend allocates. CACHE_LOAD is a transfer straight into the head, which may begin before op move_at[] (at most
+     * the load itself) and is waited for at the load; CACHE_SAVE is a transfer out that begins there and must be done
+     * before op move_at[] (more than the save; at most the number of ops: then, before the next step's op 0). A
+     * transfer in also waits for the one that last saved the same cache. */
+    size_t *host_at;      /* [caches], offset in the host block; SIZE_MAX: lives on the device. NULL: none does not */
+    size_t host_bytes;
+    int *move_at[TSR_STEP_COUNT]; /* [ops]; -1 where nothing moves. NULL in other plans */
 
     int slots;              /* in the ring */
     size_t slot_bytes;      /* [out_frames][3][tile rows][tile columns] of slot_dtype, rounded up to whole pages */

@@ -1,17 +1,12 @@
 #include "plan/tile.h"
-#include "plan/pack.h"
+#include "plan/pace.h"
+#include "plan/stream.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOT_PAGE = 4096, PACK_EFFORT = 24 };
-
-/* For ranking where a device's rates are not known; nothing derived from them is shown. */
-#define NOMINAL_FLOPS 1e12
-#define NOMINAL_BANDWIDTH 5e10
-#define NOMINAL_LINK 1e10
-#define OP_START 5e-6 /* seconds to start an op: what keeps slices from being free */
+enum { SLOT_PAGE = 4096, PACK_EFFORT = 8, LIMITS = 6 };
 
 int64_t tsr_sat_add(int64_t a, int64_t b) {
     int64_t r;
@@ -27,34 +22,6 @@ static int64_t clamp_size(size_t n) {
     return n > INT64_MAX ? INT64_MAX : (int64_t)n;
 }
 
-/* ---------------------------------------------------------------- time */
-
-static double rate_of(const tsr_target *t, tsr_dtype in) {
-    size_t size = tsr_dtype_size(in);
-    double rate = size == 1 && t->flops_8 > 0    ? t->flops_8
-                  : size <= 2 && t->flops_16 > 0 ? t->flops_16
-                                                 : t->flops_f32;
-    return rate > 0 ? rate : NOMINAL_FLOPS;
-}
-
-double tsr_program_seconds(const tsr_target *target, const tsr_program *p) {
-    double seconds = 0, bandwidth = target->bandwidth > 0 ? target->bandwidth : NOMINAL_BANDWIDTH;
-    for (int i = 0; i < p->ops; i++) {
-        const tsr_op *op = &p->op[i];
-        double flops = tsr_op_flops(p, op), traffic = tsr_op_bytes(p, op) / bandwidth;
-        double compute = flops > 0 ? flops / rate_of(target, p->buffer[op->in.buf].dtype) : 0;
-        seconds += OP_START + (compute > traffic ? compute : traffic);
-    }
-    return seconds;
-}
-
-double tsr_link_seconds(const tsr_target *t, double bytes) {
-    double rate = t->link_bandwidth > 0 ? t->link_bandwidth
-                  : t->host_is_device && t->bandwidth > 0 ? t->bandwidth / 2 /* read and write */
-                                                          : NOMINAL_LINK;
-    return bytes / rate;
-}
-
 /* ---------------------------------------------------------------- programs */
 
 int tsr_task_steps(const tsr_task *t, tsr_step step) {
@@ -64,6 +31,10 @@ int tsr_task_steps(const tsr_task *t, tsr_step step) {
     return t->latents > before;
 }
 
+static tsr_step main_step(const tsr_task *t) { /* the one that takes most memory and is run most */
+    return t->latents > 2 ? TSR_STEP_LATER : t->latents > 1 ? TSR_STEP_SECOND : TSR_STEP_FIRST;
+}
+
 static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, tsr_program **out) {
     tsr_program_params params = {
         .step = step,
@@ -71,7 +42,7 @@ static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, ts
         .w = s.w,
         .numerics = t->numerics,
         .keep = t->latents > (int)step + 1, /* another step follows the first of this kind */
-        .join_heads = t->target->join_heads,
+        .join_heads = t->target->join_heads || s.stream,
         .slice_level = s.slice_level,
     };
     return tsr_program_create(out, t->half, &params);
@@ -98,12 +69,11 @@ static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
     return life;
 }
 
-static size_t cache_bytes(const tsr_target *target, const tsr_program *p) {
-    size_t at = 0;
+static int64_t cache_bytes(const tsr_target *target, const tsr_program *p) {
+    int64_t bytes = 0;
     for (int i = 0; i < p->caches; i++)
-        if (!tsr_add(at, tsr_align(p->cache[i].bytes, target->align), &at))
-            return SIZE_MAX;
-    return at;
+        bytes = tsr_sat_add(bytes, clamp_size(tsr_align(p->cache[i].bytes, target->align)));
+    return bytes;
 }
 
 /* ---------------------------------------------------------------- weights */
@@ -168,7 +138,7 @@ tsr_status tsr_task_weights(const tsr_task *t, int64_t *bytes) {
     tsr_program *program[TSR_STEP_COUNT] = {0};
     for (tsr_step step = 0; step < TSR_STEP_COUNT; step++)
         if (tsr_task_steps(t, step)) {
-            TSR_TRY(make_program(t, (tsr_shape){1, 1, t->half->levels}, step, &program[step]));
+            TSR_TRY(make_program(t, (tsr_shape){.h = 1, .w = 1, .slice_level = t->half->levels}, step, &program[step]));
             TSR_TRY(add_weights(&set, t->target, program[step], NULL));
         }
     *bytes = clamp_size(add_norms(t->half, t->target->align, set.bytes, NULL));
@@ -184,75 +154,171 @@ static size_t slot_bytes(const tsr_program *p) { /* programs bound their sides: 
     return tsr_align(bytes * tsr_dtype_size(p->params.numerics.slot), SLOT_PAGE);
 }
 
-tsr_status tsr_tile_measure(const tsr_task *t, tsr_shape s, tsr_tile_cost *out) {
-    tsr_step step = t->latents > 2 ? TSR_STEP_LATER : t->latents > 1 ? TSR_STEP_SECOND : TSR_STEP_FIRST;
-    tsr_program *p = NULL;
+/* What moves, and when, in one step's program: of a device with `room` for arena and resident caches. */
+typedef struct streaming {
+    int64_t *profile; /* [ops] */
+    bool *on_host;    /* [caches] */
+    int *move_at;     /* [ops] */
+} streaming;
+
+static void end_streaming(streaming *s) {
+    free(s->profile), free(s->on_host), free(s->move_at);
+    *s = (streaming){0};
+}
+
+static tsr_status begin_streaming(const tsr_task *t, const tsr_program *p, const tsr_life *life, streaming *s) {
+    s->profile = malloc((size_t)p->ops * sizeof *s->profile);
+    s->on_host = calloc((size_t)p->caches + 1, sizeof *s->on_host);
+    s->move_at = malloc((size_t)p->ops * sizeof *s->move_at);
+    if (!s->profile || !s->on_host || !s->move_at)
+        return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
+    tsr_stream_profile(life, p->buffers + p->ops, p->ops, t->target->align, s->profile);
+    return TSR_OK;
+}
+
+/* With caches on the host; where not even that fits the room, *out says what the arena alone needs. */
+static tsr_status measure_streamed(const tsr_task *t, tsr_shape s, const tsr_program *p, tsr_life *life, tsr_tile_cost *out) {
+    streaming move = {0};
     tsr_status status = TSR_OK;
-    *out = (tsr_tile_cost){INT64_MAX, INT64_MAX, INT64_MAX, INFINITY};
-    status = make_program(t, s, step, &p);
+    TSR_TRY(begin_streaming(t, p, life, &move));
+    int64_t resident = tsr_stream_pick(p, t->target->align, move.profile, s.room - s.reserve, t->params.caches == TSR_CACHES_HOST, move.on_host);
+    out->host = resident < 0 ? out->cache : out->cache - resident;
+    out->cache = resident < 0 ? 0 : resident;
+    out->seconds = INFINITY;
+    if (resident >= 0) {
+        tsr_stream_schedule(p, t->target->align, move.on_host, s.room - resident, move.profile, life, move.move_at);
+        out->arena = clamp_size(tsr_pack_bound(life, p->buffers + p->ops, t->target->align));
+        out->seconds = t->latents * tsr_stream_seconds(t->target, p, move.on_host, move.move_at);
+    }
+error:
+    end_streaming(&move);
+    return status;
+}
+
+tsr_status tsr_tile_measure(const tsr_task *t, tsr_shape s, tsr_tile_cost *out) {
+    tsr_program *p = NULL;
+    tsr_life *life = NULL;
+    *out = (tsr_tile_cost){INT64_MAX, INT64_MAX, INT64_MAX, 0, INFINITY};
+    tsr_status status = make_program(t, s, main_step(t), &p);
     if (status == TSR_ERR_ARGUMENT) /* larger than any program may be */
         return TSR_OK;
     if (status != TSR_OK)
         return status;
-    tsr_life *life = lives_of(t->target, p);
+    life = lives_of(t->target, p);
     if (!life)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
     out->arena = clamp_size(tsr_pack_bound(life, p->buffers + p->ops, t->target->align));
-    out->cache = clamp_size(cache_bytes(t->target, p));
+    out->cache = cache_bytes(t->target, p);
     out->slot = clamp_size(slot_bytes(p));
-    out->seconds = t->latents * tsr_program_seconds(t->target, p);
-    free(life);
+    if (s.stream)
+        TSR_TRY(measure_streamed(t, s, p, life, out));
+    else
+        out->seconds = t->latents * tsr_program_seconds(t->target, p);
 error:
+    free(life);
     tsr_program_destroy(&p);
     return status;
 }
 
 /* ---------------------------------------------------------------- laying out */
 
-static tsr_status lay_out_arena(const tsr_task *t, tsr_step step, tsr_plan *p) {
+/* Packs with transfers in flight. Their heads lie ahead of frames that are not there yet, which tears holes, so less
+ * and less of it is tried, down to none, until the arena is small enough. */
+static tsr_status pack_streamed(const tsr_task *t, tsr_shape s, const tsr_program *program, tsr_life *life, tsr_plan *p, tsr_step step, size_t *at, size_t *bytes) {
+    size_t align = t->target->align, n = (size_t)program->buffers + (size_t)program->ops;
+    int64_t allowed = s.room - (int64_t)p->cache_bytes, limit = allowed;
+    streaming move = {0};
+    tsr_status status = TSR_OK;
+    tsr_life *plain = malloc(n * sizeof *plain);
+    if (!plain)
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
+    memcpy(plain, life, n * sizeof *plain);
+    TSR_TRY(begin_streaming(t, program, life, &move));
+    for (int i = 0; i < program->caches; i++)
+        move.on_host[i] = p->host_at[i] != SIZE_MAX;
+    for (int i = 0; i <= LIMITS; i++) {
+        memcpy(life, plain, n * sizeof *plain);
+        tsr_stream_profile(life, (int)n, program->ops, align, move.profile);
+        tsr_stream_schedule(program, align, move.on_host, limit, move.profile, life, move.move_at);
+        TSR_TRY(tsr_pack(life, (int)n, align, PACK_EFFORT, (size_t)allowed, at, bytes));
+        if ((int64_t)*bytes <= allowed)
+            break;
+        limit = i + 1 < LIMITS ? limit - ((int64_t)*bytes - allowed) / 2 : 0;
+    }
+    p->info.seconds += tsr_task_steps(t, step) * tsr_stream_seconds(t->target, program, move.on_host, move.move_at);
+    p->move_at[step] = move.move_at;
+    move.move_at = NULL;
+error:
+    end_streaming(&move);
+    free(plain);
+    return status;
+}
+
+/* Places one step's buffers and scratch in the arena, and adds the tile's seconds. */
+static tsr_status lay_out_arena(const tsr_task *t, tsr_shape s, tsr_step step, tsr_plan *p) {
     const tsr_program *program = p->program[step];
     int buffers = program->buffers, n = buffers + program->ops;
+    tsr_status status = TSR_OK;
     tsr_life *life = lives_of(t->target, program);
     size_t *at = malloc((size_t)n * sizeof *at), bytes;
     p->buffer_at[step] = malloc((size_t)buffers * sizeof *at);
     p->scratch_at[step] = malloc((size_t)program->ops * sizeof *at);
-    tsr_status status = life && at && p->buffer_at[step] && p->scratch_at[step]
-                            ? tsr_pack(life, n, t->target->align, PACK_EFFORT, at, &bytes)
-                            : tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
-    if (status == TSR_OK) {
-        memcpy(p->buffer_at[step], at, (size_t)buffers * sizeof *at);
-        for (int i = 0; i < program->ops; i++)
-            p->scratch_at[step][i] = life[buffers + i].bytes ? at[buffers + i] : SIZE_MAX;
-        size_t bound = tsr_pack_bound(life, n, t->target->align);
-        p->arena_bytes = bytes > p->arena_bytes ? bytes : p->arena_bytes;
-        p->arena_bound = bound > p->arena_bound ? bound : p->arena_bound;
+    if (!life || !at || !p->buffer_at[step] || !p->scratch_at[step])
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
+    if (p->host_at) {
+        TSR_TRY(pack_streamed(t, s, program, life, p, step, at, &bytes));
+    } else {
+        TSR_TRY(tsr_pack(life, n, t->target->align, PACK_EFFORT, 0, at, &bytes));
+        p->info.seconds += tsr_task_steps(t, step) * tsr_program_seconds(t->target, program);
     }
+    memcpy(p->buffer_at[step], at, (size_t)buffers * sizeof *at);
+    for (int i = 0; i < program->ops; i++)
+        p->scratch_at[step][i] = life[buffers + i].bytes ? at[buffers + i] : SIZE_MAX;
+    size_t bound = tsr_pack_bound(life, n, t->target->align);
+    p->arena_bytes = bytes > p->arena_bytes ? bytes : p->arena_bytes;
+    p->arena_bound = bound > p->arena_bound ? bound : p->arena_bound;
+error:
     free(life);
     free(at);
     return status;
 }
 
-static tsr_status lay_out_caches(const tsr_task *t, tsr_plan *p) {
-    const tsr_program *program = NULL;
-    for (tsr_step step = 0; step < TSR_STEP_COUNT; step++)
-        if (p->program[step] && p->program[step]->caches)
-            program = p->program[step];
-    if (!program)
+/* Every cache has its place, on the device or on the host. */
+static tsr_status lay_out_caches(const tsr_task *t, tsr_shape s, tsr_plan *p) {
+    const tsr_program *program = p->program[main_step(t)];
+    streaming move = {0};
+    tsr_life *life = NULL;
+    tsr_status status = TSR_OK;
+    if (!program->caches)
         return TSR_OK;
-    p->cache_at = malloc((size_t)program->caches * sizeof *p->cache_at);
-    if (!p->cache_at)
-        return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
-    for (int i = 0; i < program->caches; i++) {
-        p->cache_at[i] = p->cache_bytes;
-        p->cache_bytes += tsr_align(program->cache[i].bytes, t->target->align);
+    size_t n = (size_t)program->caches;
+    p->cache_at = malloc(n * sizeof *p->cache_at);
+    p->host_at = s.stream ? malloc(n * sizeof *p->host_at) : NULL;
+    life = lives_of(t->target, program);
+    if (!p->cache_at || (s.stream && !p->host_at) || !life)
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
+    if (s.stream) {
+        TSR_TRY(begin_streaming(t, program, life, &move));
+        tsr_stream_pick(program, t->target->align, move.profile, s.room - s.reserve,
+            t->params.caches == TSR_CACHES_HOST, move.on_host);
     }
-    return TSR_OK;
+    for (size_t i = 0; i < n; i++) {
+        bool host = s.stream && move.on_host[i];
+        size_t *at = host ? &p->host_bytes : &p->cache_bytes;
+        p->cache_at[i] = host ? SIZE_MAX : *at;
+        if (s.stream)
+            p->host_at[i] = host ? *at : SIZE_MAX;
+        *at += tsr_align(program->cache[i].bytes, t->target->align);
+    }
+error:
+    end_streaming(&move);
+    free(life);
+    return status;
 }
 
 tsr_status tsr_tile_lay_out(const tsr_task *t, tsr_shape s, tsr_plan *p) {
     tsr_status status = TSR_OK;
     weight_set set = {0};
-    double tile_flops = 0, tile_seconds = 0;
     for (tsr_step step = 0; step < TSR_STEP_COUNT; step++) {
         int times = tsr_task_steps(t, step);
         if (!times)
@@ -263,21 +329,21 @@ tsr_status tsr_tile_lay_out(const tsr_task *t, tsr_shape s, tsr_plan *p) {
         if (!p->weight_of[step])
             TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
         TSR_TRY(add_weights(&set, t->target, program, p->weight_of[step]));
-        TSR_TRY(lay_out_arena(t, step, p));
-        tile_flops += times * tsr_program_flops(program);
-        tile_seconds += times * tsr_program_seconds(t->target, program);
+        p->info.flops += times * tsr_program_flops(program);
         if (slot_bytes(program) > p->slot_bytes)
             p->slot_bytes = slot_bytes(program);
     }
-    TSR_TRY(lay_out_caches(t, p));
+    TSR_TRY(lay_out_caches(t, s, p));
+    for (tsr_step step = 0; step < TSR_STEP_COUNT; step++)
+        if (p->program[step])
+            TSR_TRY(lay_out_arena(t, s, step, p));
     p->norm_at = malloc((size_t)t->half->layers * sizeof *p->norm_at);
     if (!p->norm_at)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
     p->weight_bytes = add_norms(t->half, t->target->align, set.bytes, p->norm_at);
     p->tile_h = s.h;
     p->tile_w = s.w;
-    p->info.flops = tile_flops;
-    p->info.seconds = tile_seconds;
+    p->slice_level = s.slice_level;
 error:
     p->weight = set.weight; /* the plan's, also on failure */
     p->weights = set.n;

@@ -23,14 +23,16 @@ typedef struct tsr_task {
     int64_t weight_bytes;
 } tsr_task;
 
-/* How a tile is run: its shape and how finely a step is sliced. */
+/* How a tile is run: its shape, how finely a step is sliced, and where caches live. */
 typedef struct tsr_shape {
     int h, w; /* latents */
     int slice_level;
+    bool stream;  /* caches live on the host: as few as leave the rest and the arena within `room` */
+    int64_t room, reserve; /* bytes; reserve: what of the room is kept for transfers in flight */
 } tsr_shape;
 
 typedef struct tsr_tile_cost {
-    int64_t arena, cache, slot; /* bytes; the arena's is the lower bound */
+    int64_t arena, cache, slot, host; /* bytes; the arena's is the lower bound; cache: on the device */
     double seconds;             /* of all its latents, as if all were like the last: for comparing */
 } tsr_tile_cost;
 
@@ -43,11 +45,6 @@ tsr_status tsr_tile_measure(const tsr_task *t, tsr_shape s, tsr_tile_cost *out);
 /* Makes the programs and lays everything out: the plan's programs, weights, arena and caches; info.flops and
  * info.seconds become those of one tile. */
 tsr_status tsr_tile_lay_out(const tsr_task *t, tsr_shape s, tsr_plan *p);
-
-/* Seconds that the target needs, by the roofline: whichever of arithmetic and traffic takes longer, and starting. */
-double tsr_program_seconds(const tsr_target *target, const tsr_program *p);
-/* The same, of bytes to the host and back; not overlapped with anything. */
-double tsr_link_seconds(const tsr_target *target, double bytes);
 
 /* Sums and products that stop at INT64_MAX. Nothing here is negative. */
 int64_t tsr_sat_add(int64_t a, int64_t b);

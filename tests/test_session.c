@@ -544,6 +544,48 @@ Test(session, arguments_are_checked) {
     close_rig(&r);
 }
 
+static void count_lines(void *user, const char *key, const char *value) {
+    int *seen = user;
+    cr_assert(*key && *value);
+    seen[0]++;
+    seen[1] += strcmp(key, "fake") == 0;
+    seen[2] += strcmp(key, "slots") == 0 && strncmp(value, "host pages", 10) == 0;
+    seen[3] += strcmp(key, "Vulkan device") == 0;
+}
+
+Test(session, report_has_backend_vulkan_and_slots) {
+    rig r = {0};
+    open_rig(&r, 1, 2, 2);
+    int seen[4] = {0};
+    r.engine->params.vulkan_index = 999; /* what is missing is reported, too */
+    cr_assert_eq(tsr_engine_report(r.engine, count_lines, seen), TSR_OK);
+    cr_assert(seen[0] == 2 && seen[1] == 1 && seen[2] == 0);
+    r.engine->params.vulkan_index = -1;
+    memset(seen, 0, sizeof seen);
+    cr_assert_eq(tsr_engine_report(r.engine, count_lines, seen), TSR_OK);
+    cr_assert(seen[0] > 3 && seen[1] == 1 && seen[2] == 1 && seen[3] == 1);
+    close_rig(&r);
+}
+
+/* A latent with a hole is found on the way in, and the message reaches the caller. */
+Test(session, latents_that_are_no_numbers) {
+    rig r = {0};
+    open_rig(&r, 3, 2, 2);
+    tsr_plan_params p = untiled();
+    make_plan(&r, &p);
+    tsr_latent_close(&r.latent);
+    static float z[3 * 2 * 2 * 16] = {[2 * 64 + 7] = NAN};
+    cr_assert_eq(tsr_latent_from_memory(&r.latent, z, 3, 2, 2, 16), TSR_OK);
+    watch w = {.fail_at = -1};
+    cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_FORMAT);
+    cr_assert(strstr(tsr_last_error(), "frame 2"), "%s", tsr_last_error());
+    r.counts.wrong[0] = 0; /* the fake knows no latents of zeros */
+    tsr_latent_close(&r.latent);
+    r.latent = fake_latent(3, 2, 2);
+    expect_video(&r, 9);
+    close_rig(&r);
+}
+
 static char *slurp(const char *path) {
     FILE *f = fopen(path, "r");
     char *text = calloc(1, 1 << 22);

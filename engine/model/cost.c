@@ -74,7 +74,8 @@ double tsr_op_bytes(const tsr_program *p, const tsr_op *op) {
 const char *tsr_op_text(char buf[160], const tsr_program *p, const tsr_op *op) {
     const char *name = op->layer >= 0 ? p->half->layer[op->layer].name : "";
     const char *dot = strchr(name, '.'); /* without "decoder." */
-    const tsr_view *v = op->out.buf >= 0 ? &op->out : &op->in;
+    /* What an op makes says how large it is, but for statistics. */
+    const tsr_view *v = op->out.buf >= 0 && op->kind != TSR_OP_STATS ? &op->out : &op->in;
     const tsr_buffer *b = &p->buffer[v->buf];
     char what[64] = "";
     if (op->kind == TSR_OP_CONV) {
@@ -85,7 +86,7 @@ const char *tsr_op_text(char buf[160], const tsr_program *p, const tsr_op *op) {
     } else {
         snprintf(what, sizeof what, " %d", b->c);
     }
-    snprintf(buf, 160, "%s %s%s @ %dx%dx%d", dot ? dot + 1 : name, tsr_op_kind_name(op->kind), what,
-        v->nt, b->h, b->w);
+    snprintf(buf, 160, "%s%s%s%s @ %dx%dx%d", dot ? dot + 1 : name, *name ? " " : "",
+        tsr_op_kind_name(op->kind), what, v->nt, b->h, b->w);
     return buf;
 }

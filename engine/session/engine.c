@@ -4,19 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Weak until every build has it. */
-__attribute__((weak)) tsr_status tsr_cuda_create(tsr_backend **out, int index);
-
-static tsr_status cuda_create(tsr_backend **out, int index) {
-    if (!tsr_cuda_create)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "device: this build has no CUDA; use --device cpu");
-    return tsr_cuda_create(out, index);
-}
-
 /* CUDA where it is asked for; for auto, where it is to be had. */
 static tsr_status backend_create(tsr_backend **out, const tsr_engine_params *params) {
     if (params->device != TSR_DEVICE_CPU) {
-        tsr_status status = cuda_create(out, params->device_index);
+        tsr_status status = tsr_cuda_create(out, params->device_index);
         if (status == TSR_OK || params->device == TSR_DEVICE_CUDA)
             return status;
         tsr_log(TSR_LOG_DEBUG, "no CUDA device: %s", tsr_last_error());

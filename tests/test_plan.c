@@ -572,6 +572,28 @@ Test(plan, long_tiled_videos_are_cut_into_segments) {
 
 /* ---------------------------------------------------------------- words */
 
+Test(plan, for_watching_frames_become_whole_early) {
+    tsr_vae *v = small();
+    tsr_target t = shapes_target();
+    tsr_extent e = {9, 24, 24};
+    tsr_plan_params params = {.tile_width = 64, .tile_height = 64, .overlap_width = 16, .overlap_height = 16, .budget = 8ll << 30};
+    tsr_plan *p = must_plan(v, &t, e, &params);
+    params.live = true;
+    tsr_plan *live = must_plan(v, &t, e, &params);
+    cr_assert(p->y.tiles * p->x.tiles > 1 && live->info.tile_width == p->info.tile_width);
+    cr_assert_gt(p->segment, 1, "the case shows nothing");
+    cr_assert_eq(live->segment, 1);
+    check(live);
+    tsr_plan_free(&live);
+    params.budget = p->info.bytes.total; /* no room for all caches */
+    params.caches = TSR_CACHES_DEVICE;
+    live = must_plan(v, &t, e, &params);
+    cr_assert_eq(live->segment, p->segment);
+    tsr_plan_free(&live);
+    tsr_plan_free(&p);
+    tsr_vae_destroy(&v);
+}
+
 Test(plan, is_told_in_words) {
     tsr_vae *v = published();
     tsr_target target = shapes_target();

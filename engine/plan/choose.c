@@ -121,6 +121,13 @@ static bool better(const tsr_candidate *a, const tsr_candidate *b) {
     return a->bytes.total + a->bytes.host < b->bytes.total + b->bytes.host;
 }
 
+/* Of two ways to run the same tiles. */
+static bool preferred(const tsr_task *t, const tsr_candidate *a, const tsr_candidate *b) {
+    if (t->params.live && a->fits && b->fits && a->segment != b->segment)
+        return a->segment < b->segment;
+    return better(a, b);
+}
+
 /* The best way to run these tiles: each through the whole video, all caches on the device, or parked. */
 static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level, tsr_candidate *out) {
     tsr_tile_cost cost;
@@ -147,11 +154,11 @@ static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level
     if (tiles == 1 || t->latents == 1)
         return TSR_OK;
     set_segment(t, &cost, &c, 1, tiles, 0);
-    if (t->params.caches == TSR_CACHES_HOST || better(&c, out))
+    if (t->params.caches == TSR_CACHES_HOST || preferred(t, &c, out))
         *out = c;
     if (t->params.caches != TSR_CACHES_DEVICE) {
         set_segment(t, &cost, &c, parked_segment(t, &cost, &c), 1, tiles);
-        if (t->params.caches == TSR_CACHES_HOST || better(&c, out))
+        if (t->params.caches == TSR_CACHES_HOST || preferred(t, &c, out))
             *out = c;
     }
     return TSR_OK;

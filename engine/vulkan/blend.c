@@ -74,6 +74,10 @@ void tsr_vk_frames_destroy(tsr_vk *vk, tsr_vk_frames **f) {
     *f = NULL;
 }
 
+tsr_dtype tsr_vk_frames_dtype(const tsr_vk_frames *f) {
+    return f->dtype;
+}
+
 /* ---------------------------------------------------------------- blend */
 
 typedef struct blend_push { /* as in blend.comp */

@@ -96,6 +96,7 @@ typedef struct tsr_vk_frames tsr_vk_frames;
 tsr_status tsr_vk_frames_create(
     tsr_vk *vk, int width, int height, tsr_dtype dtype, int count, tsr_vk_frames **out);
 void tsr_vk_frames_destroy(tsr_vk *vk, tsr_vk_frames **f);
+tsr_dtype tsr_vk_frames_dtype(const tsr_vk_frames *f);
 
 typedef struct tsr_vk_blend {
     tsr_vk_slab *slab;

@@ -156,6 +156,7 @@ typedef struct tsr_plan_params {
     int first_frame, end_frame;        /* output frames [first, end); end 0: all. Earlier ones are computed where causality needs them */
     double quality;            /* PSNR to hold in dB, 0: none asked */
     bool exact;                /* tiles equal to untiled */
+    bool live;                 /* for watching: whole frames early, where the memory for that is there */
 } tsr_plan_params;
 #define TSR_PLAN_PARAMS_DEFAULT {.overlap_width = -1, .overlap_height = -1}
 

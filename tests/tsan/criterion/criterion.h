@@ -52,6 +52,7 @@ static int plain_count;
 #define cr_assert_geq(a, b, ...) cr_assert((a) >= (b), __VA_ARGS__)
 #define cr_assert_null(a, ...) cr_assert((a) == NULL, __VA_ARGS__)
 #define cr_assert_not_null(a, ...) cr_assert((a) != NULL, __VA_ARGS__)
+#define cr_assert_float_eq(a, b, tolerance, ...) cr_assert(!(((a) - (b) < 0 ? (b) - (a) : (a) - (b)) > (tolerance)), __VA_ARGS__)
 #define cr_assert_str_eq(a, b, ...)                                                                \
     do {                                                                                           \
         const char *plain_a = (a), *plain_b = (b);                                                 \

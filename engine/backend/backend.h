@@ -21,7 +21,7 @@ typedef struct tsr_slab {
     size_t bytes;         /* as asked for */
     size_t export_bytes;  /* as exported: rounded up to the device's granularity */
     void *host;           /* HOST: the memory; else NULL */
-    uint64_t device;      /* device address, 0 for HOST */
+    uint64_t device;      /* device address; 0: not one of a device */
     int fd;               /* FD: owned by whoever imports it; -1 after */
     void *handle;         /* WIN32 */
     void *backend;        /* the backend's own record */
@@ -77,6 +77,7 @@ struct tsr_backend {
     void *on_op_user;
     uint8_t uuid[16];            /* of the CUDA device, for matching with Vulkan's */
     bool has_uuid;
+    bool slabs_on_host;          /* set by the engine where Vulkan cannot import device memory */
 };
 
 typedef struct tsr_cpu_params {

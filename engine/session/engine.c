@@ -1,16 +1,19 @@
 /* The engine: which backend, the Vulkan device, and the plan that is ready to run. */
 #include "session/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* CUDA where it is asked for; for auto, where it is to be had. */
-static tsr_status backend_create(tsr_backend **out, const tsr_engine_params *params) {
+/* CUDA where it is asked for; for auto, where it is to be had, and else why not. */
+static tsr_status backend_create(
+    tsr_backend **out, const tsr_engine_params *params, char no_cuda[256]) {
     if (params->device != TSR_DEVICE_CPU) {
         tsr_status status = tsr_cuda_create(out, params->device_index);
         if (status == TSR_OK || params->device == TSR_DEVICE_CUDA)
             return status;
         tsr_log(TSR_LOG_DEBUG, "no CUDA device: %s", tsr_last_error());
+        snprintf(no_cuda, 256, "%s", tsr_last_error());
     }
     return tsr_cpu_create(
         out, &(tsr_cpu_params){.threads = params->threads, .reference = params->reference});
@@ -44,13 +47,16 @@ tsr_status tsr_engine_create(tsr_engine **out, const tsr_engine_params *params) 
         return tsr_fail(TSR_ERR_ARGUMENT,
             "engine: no such device or number of threads; start from TSR_ENGINE_PARAMS_DEFAULT");
     tsr_backend *backend = NULL;
-    tsr_status status = backend_create(&backend, params);
+    char no_cuda[256] = "";
+    tsr_status status = backend_create(&backend, params, no_cuda);
     if (status != TSR_OK)
         return status;
     status = tsr_engine_wrap(out, backend, params);
-    if (status == TSR_OK)
-        backend->v->report(backend, log_line, NULL);
-    return status;
+    if (status != TSR_OK)
+        return status;
+    memcpy((*out)->no_cuda, no_cuda, sizeof no_cuda);
+    backend->v->report(backend, log_line, NULL);
+    return TSR_OK;
 }
 
 void tsr_engine_keep(tsr_engine *e) {
@@ -118,6 +124,8 @@ static void report_slots(tsr_engine *e, tsr_line_fn line, void *user) {
 
 tsr_status tsr_engine_report(tsr_engine *e, tsr_line_fn line, void *user) {
     e->backend->v->report(e->backend, line, user);
+    if (e->no_cuda[0])
+        line(user, "no cuda", e->no_cuda);
     if (tsr_engine_vulkan(e) == TSR_OK) {
         tsr_vk_report(e->vk, line, user);
         report_slots(e, line, user);

@@ -331,12 +331,14 @@ tsr_status tsr_run_pipeline(tsr_run *r) {
     start_stage(r, blend_tiles, &r->vulkan_thread,
         &r->vulkan_runs); /* opens Vulkan while weights are packed */
 
-    r->e->backend->on_op = op_done;
-    r->e->backend->on_op_user = r;
+    tsr_backend *b = r->e->backend;
+    if (!b->v->asynchronous || r->trace) /* looking at every op would hold the device up */
+        b->on_op = op_done;
+    b->on_op_user = r;
     tsr_status status = prepare_weights(r);
     if (status == TSR_OK)
         status = decode_tiles(r);
-    r->e->backend->on_op = NULL;
+    b->on_op = NULL;
     if (status == TSR_ERR_CANCELLED)
         tsr_fail(status, "decode: cancelled");
     if (status != TSR_OK)

@@ -12,6 +12,7 @@
 struct tsr_engine {
     tsr_engine_params params;
     tsr_backend *backend;
+    char no_cuda[256]; /* where any device would have done: why it is not a GPU. "" else */
     tsr_vk *vk; /* made at the first decode or report */
     atomic_bool
         cancel; /* stops the running decode within an op: tsr_cancel(), or a stage that failed */

@@ -1,0 +1,373 @@
+/* An NVIDIA GPU as a backend. */
+#include "backend/cuda/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern const unsigned char tsr_fatbin[]; /* embed.S */
+
+/* ---------------------------------------------------------------- what the planner asks */
+
+bool tsr_cuda_fp8(const tsr_cuda *c) {
+    return (c->major == 8 && c->minor == 9) || (c->major == 12 && c->minor == 0);
+}
+
+tsr_status tsr_cuda_enter(const tsr_cuda *c) {
+    return tsr_cu_check(tsr_cu.p_cuCtxSetCurrent(c->context), "entering the context");
+}
+
+static size_t kernel_bytes(void *ctx, const tsr_kernel *k, tsr_dtype input) {
+    (void)ctx;
+    tsr_conv_shape shape = tsr_conv_shape_for(k, input, false);
+    return shape == TSR_CONV_SHAPE_COUNT ? 0 : tsr_conv_packing_of(k, shape, input).bytes;
+}
+
+static size_t op_scratch(void *ctx, const tsr_program *p, const tsr_op *op) {
+    (void)ctx;
+    return tsr_cuda_op_scratch(p, op);
+}
+
+/* A conv of a resnet, whose input a norm bounds, and with the channels that the 8-bit kernels take. */
+static bool reads_eight(const tsr_half *half, int layer) {
+    for (int i = 0; i < half->blocks; i++) {
+        const tsr_block *b = &half->block[i];
+        if (b->kind == TSR_BLOCK_RESNET && (b->layer[1] == layer || b->layer[3] == layer)) {
+            tsr_kernel k;
+            tsr_kernel_describe(&k, half, layer, TSR_FOLD_NONE);
+            return tsr_conv_shape_for(&k, TSR_E4M3, false) != TSR_CONV_SHAPE_COUNT;
+        }
+    }
+    return false;
+}
+
+/* Which layers read 8 bits, or NULL where memory for that list fails: then none does. */
+static const uint8_t *eight_of(tsr_cuda *c, const tsr_half *half) {
+    if (half->layers > c->eight_layers) {
+        uint8_t *more = realloc(c->eight, (size_t)half->layers);
+        if (!more)
+            return NULL;
+        c->eight = more;
+        c->eight_layers = half->layers;
+    }
+    for (int i = 0; i < half->layers; i++)
+        c->eight[i] = reads_eight(half, i);
+    return c->eight;
+}
+
+static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out) {
+    tsr_cuda *c = ctx;
+    *out = (tsr_numerics){TSR_PRECISION_FP16, TSR_F16, TSR_F16, TSR_F16, TSR_E4M3, NULL};
+    if (wanted == TSR_PRECISION_BF16) {
+        out->precision = TSR_PRECISION_BF16;
+        out->stream = out->act = TSR_BF16;
+    }
+    if (wanted == TSR_PRECISION_FP8 && tsr_cuda_fp8(c))
+        out->eight = eight_of(c, half);
+    if (out->eight)
+        out->precision = TSR_PRECISION_FP8;
+}
+
+static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    (void)half;
+    if (tsr_cuda_fp8(c))
+        snprintf(why, 128, "sm_%d%d multiplies e4m3 at twice the rate of fp16", c->major, c->minor);
+    else
+        snprintf(why, 128, "sm_%d%d: %s", c->major, c->minor,
+            c->major == 8 ? "no 8-bit floats, and int8 is not built for CUDA yet"
+                          : "the fp8 kernels do not use its own matrix instructions yet");
+    return tsr_cuda_fp8(c) ? TSR_PRECISION_FP8 : TSR_PRECISION_FP16;
+}
+
+/* ---------------------------------------------------------------- rates: estimates for comparing plans */
+
+static int attribute(const tsr_cuda *c, CUdevice_attribute a) {
+    int v = 0;
+    return tsr_cu.p_cuDeviceGetAttribute(&v, a, c->device) == CUDA_SUCCESS ? v : 0;
+}
+
+/* FLOPs a multiprocessor's tensor cores do in a clock, fp16 operands and f32 sums, by mma.sync; 8-bit operands: twice. */
+static int flops_per_clock(const tsr_cuda *c) {
+    if (c->major == 8)
+        return c->minor == 0 ? 2048 : 512;
+    return c->major == 9 ? 2560 : c->major == 10 ? 2048 : 512; /* sm_90: what mma.sync reaches of 4096 */
+}
+
+/* Of that a long convolution sustains about so much. */
+static const double SUSTAINED = 0.6;
+static const double LINK = 20e9; /* bytes/s to pinned host memory: PCIe 4 with 16 lanes, in practice */
+
+static void target(tsr_backend *b, tsr_target *out) {
+    tsr_cuda *c = (tsr_cuda *)b;
+    size_t left = 0, total = 0;
+    double clock = 1e3 * attribute(c, CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+    double memory = 1e3 * attribute(c, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
+    double rate = SUSTAINED * flops_per_clock(c) * c->sms * clock;
+    if (tsr_cuda_enter(c) == TSR_OK)
+        tsr_cu.p_cuMemGetInfo(&left, &total);
+    *out = (tsr_target){
+        .name = c->name,
+        .join_heads = false,
+        .align = 256, /* of what cp.async and packed weights want, and a few lines of L2 */
+        .memory_free = (int64_t)left,
+        .memory_total = (int64_t)total,
+        .flops_f32 = rate, /* not to be had: everything runs in 16 bits or fewer */
+        .flops_16 = rate,
+        .flops_8 = tsr_cuda_fp8(c) ? 2 * rate : rate,
+        .bandwidth = memory * 2 * attribute(c, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8,
+        .link_bandwidth = LINK,
+        .kernel_bytes = kernel_bytes,
+        .op_scratch = op_scratch,
+        .numerics = numerics,
+        .ctx = c,
+    };
+}
+
+/* ---------------------------------------------------------------- slabs */
+
+static tsr_status slab_on_host(size_t bytes, tsr_slab *s) {
+    CUdeviceptr at = 0;
+    void *host = NULL;
+    tsr_status status;
+    size_t pages = tsr_align(bytes, 4096);
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemHostAlloc(&host, pages, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
+        "pinning host memory for slots"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, host, 0), "pinning host memory for slots"));
+    *s = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = pages, .host = host, .device = at, .fd = -1};
+    return TSR_OK;
+error:
+    if (host)
+        tsr_cu.p_cuMemFreeHost(host);
+    return status;
+}
+
+/* The mapping keeps the memory once the handle is released. */
+static tsr_status slab_on_device(tsr_cuda *c, size_t bytes, tsr_slab *s) {
+    int fd = -1;
+    tsr_status status;
+    tsr_cuda_block *b = calloc(1, sizeof *b);
+    if (!b)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    TSR_TRY(tsr_cuda_block_create(c, bytes, true, "slots", b));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemExportToShareableHandle(
+                             &fd, b->handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
+        "exporting memory"));
+    tsr_cu.p_cuMemRelease(b->handle);
+    b->handle = 0;
+    *s = (tsr_slab){.kind = TSR_SLAB_FD, .bytes = bytes, .export_bytes = b->bytes, .device = b->at, .fd = fd, .backend = b};
+    return TSR_OK;
+error:
+    tsr_cuda_block_destroy(b);
+    free(b);
+    return status;
+}
+
+static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
+    tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status = tsr_cuda_enter(c);
+    if (status != TSR_OK)
+        return status;
+    return c->exports && !b->slabs_on_host ? slab_on_device(c, bytes, out) : slab_on_host(bytes, out);
+}
+
+static void slab_free(tsr_backend *b, tsr_slab *s) {
+    tsr_cu.p_cuCtxSetCurrent(((tsr_cuda *)b)->context);
+    tsr_cu.p_cuStreamSynchronize(((tsr_cuda *)b)->stream); /* a step may still write it */
+    if (s->kind == TSR_SLAB_HOST && s->host)
+        tsr_cu.p_cuMemFreeHost(s->host);
+    if (s->backend)
+        tsr_cuda_block_destroy(s->backend);
+    if (s->fd >= 0)
+        close(s->fd);
+    free(s->backend);
+    *s = (tsr_slab){.fd = -1};
+}
+
+/* ---------------------------------------------------------------- running */
+
+static tsr_status prepare(tsr_backend *b, const tsr_plan *plan, tsr_exec **out) {
+    return tsr_cuda_exec_create(out, (tsr_cuda *)b, plan);
+}
+
+static void exec_destroy(tsr_backend *b, tsr_exec **x) {
+    (void)b;
+    tsr_cuda_exec_destroy(x);
+}
+
+static tsr_status step(tsr_backend *b, tsr_exec *x, const tsr_step_args *args) {
+    (void)b;
+    return tsr_cuda_exec_step(x, args);
+}
+
+static tsr_status wait(tsr_backend *b, tsr_exec *x, uint64_t value) {
+    (void)b;
+    return tsr_cuda_exec_wait(x, value);
+}
+
+static tsr_status park(tsr_backend *b, tsr_exec *x, int set, void *host) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    size_t bytes = x->plan->cache_bytes;
+    tsr_status status;
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyDtoHAsync(host, x->caches + (size_t)set * bytes, bytes, c->stream), "parking caches"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "parking caches"));
+error:
+    return status;
+}
+
+static tsr_status unpark(tsr_backend *b, tsr_exec *x, int set, const void *host) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    size_t bytes = x->plan->cache_bytes;
+    tsr_status status;
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(x->caches + (size_t)set * bytes, host, bytes, c->stream), "bringing caches back"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "bringing caches back"));
+error:
+    return status;
+}
+
+/* ---------------------------------------------------------------- life */
+
+static void report(tsr_backend *b, tsr_line_fn line, void *user) {
+    tsr_cuda *c = (tsr_cuda *)b;
+    char text[192], why[128], bytes[2][32];
+    size_t left = 0, total = 0;
+    snprintf(text, sizeof text, "%s, %d multiprocessors, driver for CUDA %d.%d", c->name, c->sms,
+        tsr_cu.version / 1000, tsr_cu.version % 1000 / 10);
+    line(user, "cuda", text);
+    tsr_precision precision = best(b, NULL, why);
+    snprintf(text, sizeof text, "%s: %s", tsr_precision_name(precision), why);
+    line(user, "precision", text);
+    if (tsr_cuda_enter(c) == TSR_OK && tsr_cu.p_cuMemGetInfo(&left, &total) == CUDA_SUCCESS) {
+        snprintf(text, sizeof text, "%s free of %s", tsr_bytes_text(bytes[0], (int64_t)left),
+            tsr_bytes_text(bytes[1], (int64_t)total));
+        line(user, "memory", text);
+    }
+}
+
+static void destroy(tsr_backend *b) {
+    tsr_cuda *c = (tsr_cuda *)b;
+    if (c->context)
+        tsr_cu.p_cuCtxSetCurrent(c->context);
+    if (c->stream)
+        tsr_cu.p_cuStreamDestroy(c->stream);
+    if (c->library)
+        tsr_cu.p_cuLibraryUnload(c->library);
+    if (c->context) {
+        tsr_cu.p_cuCtxSetCurrent(NULL);
+        tsr_cu.p_cuDevicePrimaryCtxRelease(c->device);
+    }
+    free(c->eight);
+    free(c);
+}
+
+/* A kernel by its symbol, allowed the shared memory it needs. */
+static tsr_status find_kernel(tsr_cuda *c, const char *name, int shared, CUkernel *out) {
+    tsr_status status;
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuLibraryGetKernel(out, c->library, name), name));
+    if (shared > 48 << 10) /* more has to be asked for */
+        TSR_TRY(tsr_cu_check(tsr_cu.p_cuKernelSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                 shared, *out, c->device),
+            name));
+error:
+    return status;
+}
+
+static tsr_status find_kernels(tsr_cuda *c) {
+    static const char *const element[TSR_CUDA_CONV_ELEMENTS] = {"f16", "bf16", "e4m3"};
+    static const char *const pass[] = {
+#define X(name) #name,
+        TSR_CUDA_PASSES(X)
+#undef X
+    };
+    tsr_status status;
+    for (int e = 0; e < TSR_CUDA_CONV_ELEMENTS; e++)
+        for (int s = 0; s < TSR_CONV_SHAPE_COUNT; s++) {
+            const tsr_conv_form *f = &tsr_conv_forms[s];
+            char name[64];
+            if (e == 2 && (!f->eight || !tsr_cuda_fp8(c)))
+                continue;
+            snprintf(name, sizeof name, "tsr_conv_%s_%s", element[e], f->name);
+            TSR_TRY(find_kernel(c, name, f->shared, &c->conv[e][s]));
+        }
+    for (int i = 0; i < TSR_CUDA_PASS_COUNT; i++) {
+        bool attention = i == PASS_tsr_attention_f16 || i == PASS_tsr_attention_bf16;
+        TSR_TRY(find_kernel(c, pass[i], attention ? TSR_ATTENTION_SHARED : 0, &c->pass[i]));
+    }
+error:
+    return status;
+}
+
+/* The device, and whether it can do what the backend needs. */
+static tsr_status choose_device(tsr_cuda *c, int index) {
+    int count = 0;
+    CUuuid uuid;
+    char name[64] = "";
+    tsr_status status;
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuDeviceGetCount(&count), "counting devices"));
+    if (count < 1)
+        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: no NVIDIA GPU here; use --device cpu"));
+    if (index >= count)
+        TSR_TRY(tsr_fail(TSR_ERR_ARGUMENT, "cuda: no device %d; there are %d, counted from 0", index, count));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuDeviceGet(&c->device, index < 0 ? 0 : index), "opening the device"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuDeviceGetName(name, sizeof name, c->device), "asking for the device's name"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuDeviceGetUuid(&uuid, c->device), "asking for the device's UUID"));
+    c->major = attribute(c, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+    c->minor = attribute(c, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+    c->sms = attribute(c, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    c->exports = attribute(c, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED);
+    snprintf(c->name, sizeof c->name, "%s, sm_%d%d", name, c->major, c->minor);
+    memcpy(c->base.uuid, uuid.bytes, sizeof c->base.uuid);
+    c->base.has_uuid = true;
+    if (c->major < 8)
+        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED,
+            "cuda: %s is too old: the kernels need sm_80 (Ampere) or newer; use --device cpu", c->name));
+    if (!attribute(c, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED))
+        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED,
+            "cuda: %s has no virtual memory management here; use --device cpu", c->name));
+error:
+    return status;
+}
+
+static const tsr_backend_vtable vtable = {
+    .name = "cuda",
+    .asynchronous = true,
+    .destroy = destroy,
+    .report = report,
+    .target = target,
+    .best = best,
+    .slab_alloc = slab_alloc,
+    .slab_free = slab_free,
+    .prepare = prepare,
+    .exec_destroy = exec_destroy,
+    .step = step,
+    .park = park,
+    .unpark = unpark,
+    .wait = wait,
+};
+
+tsr_status tsr_cuda_create(tsr_backend **out, int index) {
+    *out = NULL;
+    tsr_status status = tsr_cu_load();
+    if (status != TSR_OK)
+        return status;
+    tsr_cuda *c = calloc(1, sizeof *c);
+    if (!c)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    c->base.v = &vtable;
+    TSR_TRY(choose_device(c, index));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuDevicePrimaryCtxRetain(&c->context, c->device), "taking the device"));
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "making a stream"));
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuLibraryLoadData(&c->library, tsr_fatbin, NULL, NULL, 0, NULL, NULL, 0), "loading the kernels"));
+    TSR_TRY(find_kernels(c));
+    *out = &c->base;
+    return TSR_OK;
+error:
+    destroy(&c->base);
+    return status;
+}

@@ -1,0 +1,146 @@
+/* The CUDA backend's own records. */
+#ifndef TSR_CUDA_DEVICE_H
+#define TSR_CUDA_DEVICE_H
+
+#include "backend/backend.h"
+#include "backend/cuda/driver.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/pack.h"
+
+#include <pthread.h>
+
+/* The kernels that are not convolutions. */
+#define TSR_CUDA_PASSES(X)                                                                         \
+    X(tsr_stats) X(tsr_reduce) X(tsr_norm) X(tsr_attention_f16) X(tsr_attention_bf16) X(tsr_input) \
+    X(tsr_store)
+typedef enum tsr_cuda_pass {
+#define X(name) PASS_##name,
+    TSR_CUDA_PASSES(X)
+#undef X
+    TSR_CUDA_PASS_COUNT
+} tsr_cuda_pass;
+enum { TSR_CUDA_CONV_ELEMENTS = 3 }; /* F16, BF16, E4M3 */
+
+/* Device memory of one VMM reservation. */
+typedef struct tsr_cuda_block {
+    CUdeviceptr at;
+    size_t bytes; /* rounded up to the granularity; 0: none */
+    CUmemGenericAllocationHandle handle; /* 0 once the mapping alone keeps it */
+    bool mapped;
+} tsr_cuda_block;
+
+typedef struct tsr_cuda {
+    tsr_backend base;
+    CUdevice device;
+    CUcontext context; /* the primary one */
+    CUlibrary library;
+    CUstream stream;
+    CUkernel conv[TSR_CUDA_CONV_ELEMENTS][TSR_CONV_SHAPE_COUNT]; /* NULL: no such kernel */
+    CUkernel pass[TSR_CUDA_PASS_COUNT];
+    char name[96];
+    int major, minor, sms; /* compute capability; multiprocessors */
+    bool exports;          /* memory can be exported as a file descriptor */
+    uint8_t *eight;        /* [eight_layers], of the half that numerics() was last asked about */
+    int eight_layers;
+} tsr_cuda;
+
+bool tsr_cuda_fp8(const tsr_cuda *c); /* the e4m3 kernels run at the hardware's rate */
+/* Makes the context the calling thread's. */
+tsr_status tsr_cuda_enter(const tsr_cuda *c);
+
+/* exported: for another API to import, through an fd of block->handle that the caller then releases. */
+tsr_status tsr_cuda_block_create(
+    const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out);
+void tsr_cuda_block_destroy(tsr_cuda_block *b);
+
+/* ---------------------------------------------------------------- a plan made ready */
+
+/* What differs between two steps of a kind: pointers into these. */
+typedef struct tsr_cuda_places {
+    CUdeviceptr caches; /* of the tile's set */
+    CUdeviceptr slot;
+    CUdeviceptr input;
+} tsr_cuda_places;
+
+typedef enum tsr_cuda_moves {
+    MOVES_NOT,
+    MOVES_PAST,  /* conv.past = caches + from */
+    MOVES_INPUT, /* input.in = input + from */
+    MOVES_STORE, /* store.out = slot + to */
+    MOVES_SAVE,  /* copy.to = caches + to */
+    MOVES_SHIFT, /* copy.to = caches + to, copy.from = caches + from */
+} tsr_cuda_moves;
+
+typedef struct tsr_cuda_copy {
+    CUdeviceptr to, from;
+    size_t bytes;
+} tsr_cuda_copy;
+
+/* One kernel launch or copy of a step. */
+typedef struct tsr_cuda_launch {
+    CUkernel kernel; /* NULL: a copy */
+    unsigned grid[3], shared;
+    union {
+        tsr_conv_args conv;
+        tsr_stats_args stats;
+        tsr_reduce_args reduce;
+        tsr_norm_args norm;
+        tsr_attention_args attention;
+        tsr_input_args input;
+        tsr_store_args store;
+        tsr_cuda_copy copy;
+    } args;
+    tsr_cuda_moves moves;
+    size_t to, from; /* offsets, as `moves` says */
+    int op;
+    CUgraphNode node;
+} tsr_cuda_launch;
+
+typedef struct tsr_cuda_step {
+    tsr_cuda_launch *launch; /* [launches], in order */
+    int launches, room;
+    CUgraph graph;
+    CUgraphExec exec;
+    tsr_cuda_places places; /* where the launches point now */
+} tsr_cuda_step;
+
+enum { TSR_CUDA_IN_FLIGHT = 4 }; /* steps handed to the device and not yet known to be done */
+
+struct tsr_exec {
+    tsr_cuda *cuda;
+    const tsr_plan *plan;
+    tsr_cuda_block memory; /* weights, arena, caches, one after the other */
+    CUdeviceptr weights, arena, caches;
+    tsr_conv_packing *packing; /* [plan->weights] */
+    tsr_cuda_step step[TSR_STEP_COUNT];
+    bool plain; /* launch by launch instead of graphs */
+
+    /* Pinned host memory: inputs [TSR_CUDA_IN_FLIGHT][input_bytes], then the flag. */
+    char *host;
+    CUdeviceptr host_at;
+    size_t input_bytes;
+    volatile int32_t *flag; /* 1 + an op that gave Inf or NaN; kernels write it */
+    CUdeviceptr flag_at;
+    atomic_bool warned;
+
+    pthread_mutex_t lock; /* of the ring: step() and wait() run on different threads */
+    struct tsr_cuda_ring {
+        CUevent event;
+        uint64_t value; /* reached with the event; 0: none yet */
+    } ring[TSR_CUDA_IN_FLIGHT];
+    int turn; /* of the ring */
+};
+
+/* Bytes of scratch an op's launches need between them. */
+size_t tsr_cuda_op_scratch(const tsr_program *p, const tsr_op *op);
+/* The launches of a step, all pointers but those that move filled in. */
+tsr_status tsr_cuda_bind_step(tsr_exec *x, tsr_step step);
+/* Folds, rounds or quantises, packs and uploads every kernel; and the norms' vectors. */
+tsr_status tsr_cuda_weights(tsr_exec *x);
+
+tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan);
+void tsr_cuda_exec_destroy(tsr_exec **x);
+tsr_status tsr_cuda_exec_step(tsr_exec *x, const tsr_step_args *args);
+tsr_status tsr_cuda_exec_wait(tsr_exec *x, uint64_t value);
+
+#endif

@@ -1,0 +1,46 @@
+/* Device memory through the virtual memory interface: an address range, memory behind it, and who may touch it. */
+#include "backend/cuda/device.h"
+
+
+static tsr_status create(const CUmemAllocationProp *prop, size_t bytes, tsr_cuda_block *b) {
+    tsr_status status;
+    size_t granularity = 0;
+    CUmemAccessDesc access = {.location = prop->location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemGetAllocationGranularity(
+                             &granularity, prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
+        "asking for the granularity"));
+    size_t rounded = (bytes + granularity - 1) / granularity * granularity;
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemAddressReserve(&b->at, rounded, 0, 0, 0), "reserving addresses"));
+    b->bytes = rounded;
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemCreate(&b->handle, rounded, prop, 0), "taking memory"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemMap(b->at, rounded, 0, b->handle, 0), "mapping memory"));
+    b->mapped = true;
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemSetAccess(b->at, rounded, &access, 1), "opening memory"));
+error:
+    return status;
+}
+
+tsr_status tsr_cuda_block_create(
+    const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out) {
+    char text[32];
+    CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+        .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = c->device},
+        .requestedHandleTypes =
+            exported ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : CU_MEM_HANDLE_TYPE_NONE};
+    *out = (tsr_cuda_block){0};
+    tsr_status status = create(&prop, bytes, out);
+    if (status == TSR_OK)
+        return TSR_OK;
+    tsr_cuda_block_destroy(out);
+    return tsr_fail_context(status, "%s for %s", tsr_bytes_text(text, (int64_t)bytes), what);
+}
+
+void tsr_cuda_block_destroy(tsr_cuda_block *b) {
+    if (b->mapped)
+        tsr_cu.p_cuMemUnmap(b->at, b->bytes);
+    if (b->handle)
+        tsr_cu.p_cuMemRelease(b->handle);
+    if (b->bytes)
+        tsr_cu.p_cuMemAddressFree(b->at, b->bytes);
+    *b = (tsr_cuda_block){0};
+}

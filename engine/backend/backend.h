@@ -68,6 +68,9 @@ typedef struct tsr_backend_vtable {
     /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now: the ceiling
      * that bench holds convolutions against. 0: unknown. */
     double (*gemm_rate)(tsr_backend *b, tsr_precision precision, int m, int n, int k);
+    /* Copies bytes out of a slab of device memory, once the lane has reached what wrote them. NULL where slabs are
+     * host memory. */
+    tsr_status (*slab_read)(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host);
 } tsr_backend_vtable;
 
 struct tsr_backend {

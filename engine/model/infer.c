@@ -362,6 +362,7 @@ tsr_status tsr_half_infer(
     builder b = {.names = names, .half = half, .side = encoder ? "encoder" : "decoder"};
     int levels;
     half->space_factor = half->time_factor = 1;
+    half->encodes = encoder;
     tsr_status status = count_levels(&b, encoder, &levels, resnets);
     if (status != TSR_OK)
         return status;

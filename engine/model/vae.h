@@ -46,6 +46,7 @@ typedef struct tsr_block {
 
 typedef struct tsr_half { /* decoder or encoder */
     bool present;
+    bool encodes; /* the encoder */
     int in_channels, out_channels; /* decoder: Z, 3; encoder: 3, 2Z */
     int layers, blocks, levels; /* levels: 1 + upsamplers or downsamplers */
     tsr_layer *layer;

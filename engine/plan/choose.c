@@ -72,7 +72,7 @@ static void add_up(const tsr_task *t, tsr_candidate *c) {
 
 /* The most wanted output frames of a segment. */
 static int frames_of_segment(const tsr_task *t, int segment) {
-    int factor = t->half->time_factor;
+    int factor = t->outputs;
     int64_t first = 1 + (int64_t)factor * (segment - 1), rest = t->latents - segment;
     int64_t later = (int64_t)factor * (rest < segment ? rest : segment), most = first > later ? first : later;
     return most < t->wanted ? (int)most : t->wanted;
@@ -86,9 +86,10 @@ static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candid
     c->parked_sets = cost->cache && segments > 1 ? (int)parked : 0;
     c->frames = frames_of_segment(t, c->segment);
     c->bytes.caches = tsr_sat_mul(cost->cache, c->cache_sets);
-    c->bytes.host = tsr_sat_mul(cost->cache, c->parked_sets);
+    int64_t parks = tsr_sat_mul(cost->cache, c->parked_sets);
+    c->bytes.host = tsr_sat_add(parks, tsr_task_input(t, c->segment));
     c->bytes.frames = tsr_sat_mul(t->frame_bytes, c->frames);
-    c->transfer = tsr_link_seconds(t->target, 2.0 * (double)c->bytes.host * (segments - 1));
+    c->transfer = tsr_link_seconds(t->target, 2.0 * (double)parks * (segments - 1));
     c->seconds = tiles * cost->seconds + c->transfer;
     add_up(t, c);
 }
@@ -96,8 +97,11 @@ static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candid
 /* Latents that a segment may have where caches are parked: enough to hide the parking, if the frames fit. */
 static int parked_segment(const tsr_task *t, const tsr_tile_cost *cost, const tsr_candidate *c) {
     int64_t others = tsr_sat_add(tsr_sat_add(c->bytes.weights, c->bytes.arena), tsr_sat_add(c->bytes.slots, cost->cache));
-    int64_t left = t->budget - t->slack - others, a_latent = tsr_sat_mul(t->frame_bytes, t->half->time_factor);
-    int64_t most = left > 0 ? left / a_latent : 0;
+    int64_t left = t->budget - t->slack - others, a_latent = tsr_sat_mul(t->frame_bytes, t->outputs);
+    int64_t most = left > 0 ? left / a_latent : 0, input = tsr_task_input(t, 1);
+    int64_t host = t->host_budget - tsr_sat_mul(cost->cache, (int64_t)c->rows * c->columns);
+    if (input && t->host_budget < INT64_MAX && host / input < most)
+        most = host / input;
     double enough = ceil(t->latents * tsr_link_seconds(t->target, 2.0 * (double)cost->cache) / (PARKING_SHARE * cost->seconds));
     if (enough < (double)most)
         most = (int64_t)enough;
@@ -142,7 +146,7 @@ static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level
         .rows = y.count,
         .columns = x.count,
         .slice_level = slice_level,
-        .bytes = {.weights = t->weight_bytes, .arena = cost.arena, .slots = tsr_sat_mul(cost.slot, TSR_SLOTS)},
+        .bytes = {.weights = t->weight_bytes, .arena = cost.arena, .slots = tsr_sat_mul(cost.slot, tsr_task_slots(t))},
     };
     if (tiles > INT32_MAX) { /* tiny tiles of an absurd picture: its frames fit nowhere */
         c.bytes.total = INT64_MAX;
@@ -180,7 +184,7 @@ static tsr_status weigh_offloaded(const tsr_task *t, const tsr_candidate *reside
             return status;
         b->arena = cost.arena;
         b->caches = cost.cache;
-        b->host = cost.host;
+        b->host = tsr_sat_add(cost.host, tsr_task_input(t, c.segment));
         c.seconds = cost.seconds;
         c.transfer = 0;
         add_up(t, &c);

@@ -75,7 +75,9 @@ static void flops_text(char buf[32], double flops) {
 static void heading(FILE *f, const tsr_plan *p) {
     const tsr_plan_info *i = &p->info;
     char text[128];
-    fprintf(f, "%dx%d, %d frames, from %d latents of %dx%d; %s on %s\n", i->width, i->height, i->frames,
+    bool encode = p->half->encodes;
+    fprintf(f, "%dx%d, %d frames, %s %d latents of %dx%d; %s on %s\n", i->width, i->height,
+        encode ? tsr_frames_of_latents(p->half->time_factor, i->frames) : i->frames, encode ? "to" : "from",
         p->end_latent - p->first_latent, i->extent.width, i->extent.height, tsr_precision_name(i->precision), i->device);
     fprintf(f, "\nchosen      %s\n", tsr_candidate_text(text, p, &p->candidate[0]));
     if (i->mode == TSR_MODE_TILED)
@@ -109,10 +111,13 @@ static void memory(FILE *f, const tsr_plan *p) {
     else
         snprintf(note, sizeof note, "of %s", tsr_bytes_text(text, p->info.budget));
     line(f, "total", b->total, b->total, note);
+    const char *frames = p->half->encodes ? "frames of the clip" : "";
     if (p->parked_sets)
-        snprintf(note, sizeof note, "parked caches of %d tiles", p->parked_sets);
+        snprintf(note, sizeof note, "parked caches of %d tiles%s%s", p->parked_sets, *frames ? ", " : "", frames);
+    else if (p->host_bytes)
+        snprintf(note, sizeof note, "%d of %d caches%s%s", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches, *frames ? ", " : "", frames);
     else
-        snprintf(note, sizeof note, "%d of %d caches", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches);
+        snprintf(note, sizeof note, "%s", frames);
     if (b->host)
         fprintf(f, "  %-10s %10s          %s\n", "host", tsr_bytes_text(text, b->host), note);
 }

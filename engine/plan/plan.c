@@ -62,6 +62,12 @@ static tsr_status check_tiles(const tsr_half *half, tsr_plan_params *p) {
 static tsr_status set_frames(tsr_task *t) {
     int factor = t->half->time_factor, frames = tsr_frames_of_latents(factor, t->extent.frames);
     tsr_plan_params *p = &t->params;
+    t->outputs = factor;
+    if (t->half->encodes) { /* all of it: what a latent is made of, its first frame included, is never known to be unused */
+        t->end_latent = t->latents = t->wanted = t->extent.frames;
+        t->outputs = 1;
+        return TSR_OK;
+    }
     if (!p->end_frame || p->end_frame > frames) {
         if (p->end_frame)
             tsr_log(TSR_LOG_WARN, "plan: frames up to %d are asked for, the video has %d", p->end_frame, frames);
@@ -93,15 +99,18 @@ static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *
     *t = (tsr_task){.half = half, .target = target, .params = *params, .extent = *extent};
     tsr_status status;
     if (!half->present)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "plan: the model has no decoder");
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "plan: the model has no such half");
     if ((status = check_extent(half, extent)) != TSR_OK || (status = check_tiles(half, &t->params)) != TSR_OK ||
         (status = set_frames(t)) != TSR_OK)
         return status;
     target->numerics(target->ctx, params->precision, half, &t->numerics);
+    if (half->encodes)
+        t->numerics.slot = TSR_F32; /* latents are small, and kept */
     if ((status = tsr_task_weights(t, &t->weight_bytes)) != TSR_OK)
         return status;
     set_budget(t);
-    int64_t pixels = tsr_sat_mul((int64_t)extent->width * half->space_factor, (int64_t)extent->height * half->space_factor);
+    int factor = half->encodes ? 1 : half->space_factor;
+    int64_t pixels = tsr_sat_mul((int64_t)extent->width * factor, (int64_t)extent->height * factor);
     t->frame_dtype = t->numerics.slot;
     t->frame_bytes = tsr_sat_mul(pixels, half->out_channels * (int64_t)tsr_dtype_size(t->frame_dtype));
     return TSR_OK;
@@ -109,19 +118,20 @@ static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *
 
 /* ---------------------------------------------------------------- the plan of a choice */
 
-static tsr_status lay_axis(const tsr_cut *c, int total, int factor, tsr_axis *a) {
+static tsr_status lay_axis(const tsr_cut *c, int total, const tsr_half *half, tsr_axis *a) {
     a->tiles = c->count;
-    size_t n = (size_t)c->count, pixels = (size_t)c->length * (size_t)factor;
+    int factor = half->space_factor;
+    size_t n = (size_t)c->count, faded = (size_t)c->length * (size_t)(half->encodes ? 1 : factor);
     a->latent = malloc(n * sizeof *a->latent);
     a->pixel = malloc(n * sizeof *a->pixel);
-    a->weight = malloc(n * pixels * sizeof *a->weight); /* as many as the frame's side has pixels, twice that at most */
+    a->weight = malloc(n * faded * sizeof *a->weight); /* as many as the frame's side has pixels, twice that at most */
     if (!a->latent || !a->pixel || !a->weight)
         return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
     tsr_spans(total, c->tile, c->overlap, a->latent, c->count);
     for (size_t i = 0; i < n; i++)
         a->pixel[i] = (tsr_span){a->latent[i].begin * factor, a->latent[i].end * factor};
     for (size_t i = 0; i < n; i++)
-        tsr_fade(a->pixel, c->count, (int)i, a->weight + i * pixels);
+        tsr_fade(half->encodes ? a->latent : a->pixel, c->count, (int)i, a->weight + i * faded);
     return TSR_OK;
 }
 
@@ -134,12 +144,12 @@ static int overlap_pixels(const tsr_axis *a) { /* the smallest */
 }
 
 /* Exact bytes of the chosen candidate, now that everything has its place. */
-static void settle(tsr_plan *p, tsr_candidate *c) {
+static void settle(const tsr_task *t, tsr_plan *p, tsr_candidate *c) {
     tsr_plan_bytes *b = &c->bytes;
     b->weights = (int64_t)p->weight_bytes;
     b->arena = (int64_t)p->arena_bytes;
     b->caches = (int64_t)p->cache_bytes * c->cache_sets;
-    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes;
+    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes + tsr_task_input(t, c->segment);
     b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
 }
 
@@ -154,9 +164,9 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     tsr_candidate *c = &choice.candidate[0];
     TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->mode == TSR_MODE_OFFLOADED, c->room,
         c->reserve}, p));
-    TSR_TRY(lay_axis(&choice.y, t->extent.height, t->half->space_factor, &p->y));
-    TSR_TRY(lay_axis(&choice.x, t->extent.width, t->half->space_factor, &p->x));
-    settle(p, c);
+    TSR_TRY(lay_axis(&choice.y, t->extent.height, t->half, &p->y));
+    TSR_TRY(lay_axis(&choice.x, t->extent.width, t->half, &p->x));
+    settle(t, p, c);
     p->half = t->half;
     p->target = *t->target;
     p->params = t->params;
@@ -166,7 +176,7 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     p->segment = c->segment;
     p->cache_sets = c->cache_sets;
     p->parked_sets = c->parked_sets;
-    p->slots = TSR_SLOTS;
+    p->slots = tsr_task_slots(t);
     p->slot_dtype = t->numerics.slot;
     p->frames_in_flight = c->frames;
     p->frame_bytes = (size_t)t->frame_bytes;

@@ -13,7 +13,8 @@
  *             park its caches
  *         the segment's frames are whole
  *
- * Untiled is one tile and segments of one latent.
+ * Untiled is one tile and segments of one latent. Plans of an encoder are the same the other way round: a step takes
+ * the pixels of one latent, and what is in flight are latents, blended in latents on the host, in f32.
  */
 #ifndef TSR_PLAN_H
 #define TSR_PLAN_H
@@ -45,7 +46,7 @@ typedef struct tsr_axis { /* one axis of the tiling */
     int tiles;
     tsr_span *latent; /* [tiles], in latents: what is decoded */
     tsr_span *pixel;  /* [tiles], in output pixels */
-    float *weight;    /* [tiles][pixels of a tile] */
+    float *weight;    /* [tiles][pixels of a tile]; of an encoder [tiles][latents of a tile] */
 } tsr_axis;
 
 /* A kernel in the weight block. All steps that use it share it. */
@@ -110,10 +111,11 @@ struct tsr_plan {
     int *move_at[TSR_STEP_COUNT]; /* [ops]; -1 where nothing moves. NULL in other plans */
 
     int slots;              /* in the ring */
-    size_t slot_bytes;      /* [out_frames][3][tile rows][tile columns] of slot_dtype, rounded up to whole pages */
+    size_t slot_bytes;      /* [out_frames][3][tile rows][tile columns] of slot_dtype, rounded up to whole pages; of an
+                               encoder [2Z][tile rows][tile columns] */
     tsr_dtype slot_dtype;
     int frames_in_flight;   /* frame accumulators, [3][height][width] of frame_dtype each: the most wanted output
-                               frames that a segment has */
+                               frames that a segment has; of an encoder latents, [2Z][rows][columns] */
     size_t frame_bytes;
     tsr_dtype frame_dtype;
 
@@ -140,10 +142,10 @@ void tsr_plan_free(tsr_plan **p);
 static inline int tsr_frames_of_latents(int time_factor, int latents) {
     return latents < 1 ? 0 : time_factor * (latents - 1) + 1;
 }
-/* The step that decodes latent t. */
+/* The step that decodes (or makes) latent t. Encoders know no second. */
 static inline tsr_step tsr_plan_step(const tsr_plan *p, int t) {
     int seen = t - p->first_latent;
-    return seen == 0 ? TSR_STEP_FIRST : seen == 1 ? TSR_STEP_SECOND : TSR_STEP_LATER;
+    return seen == 0 ? TSR_STEP_FIRST : seen == 1 && !p->half->encodes ? TSR_STEP_SECOND : TSR_STEP_LATER;
 }
 /* Latents before t that an output frame of t depends on; 37 for the published decoder. */
 int tsr_lookback(const tsr_half *decoder);

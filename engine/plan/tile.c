@@ -26,23 +26,40 @@ static int64_t clamp_size(size_t n) {
 /* ---------------------------------------------------------------- programs */
 
 int tsr_task_steps(const tsr_task *t, tsr_step step) {
-    int before = (int)step;
+    int before = t->half->encodes && step == TSR_STEP_LATER ? 1 : (int)step;
+    if (step == TSR_STEP_SECOND && t->half->encodes)
+        return 0;
     if (step == TSR_STEP_LATER)
         return t->latents > before ? t->latents - before : 0;
     return t->latents > before;
 }
 
+int64_t tsr_task_input(const tsr_task *t, int segment) {
+    int factor = t->half->space_factor, frames = segment * t->half->time_factor;
+    if (!t->half->encodes)
+        return 0;
+    if (segment == t->latents)
+        frames = tsr_frames_of_latents(t->half->time_factor, segment);
+    int64_t pixels = tsr_sat_mul((int64_t)t->extent.width * factor, (int64_t)t->extent.height * factor);
+    return tsr_sat_mul(pixels, (int64_t)frames * t->half->in_channels * (int64_t)sizeof(float));
+}
+
 static tsr_step main_step(const tsr_task *t) { /* the one that takes most memory and is run most */
-    return t->latents > 2 ? TSR_STEP_LATER : t->latents > 1 ? TSR_STEP_SECOND : TSR_STEP_FIRST;
+    return tsr_task_steps(t, TSR_STEP_LATER)    ? TSR_STEP_LATER
+           : tsr_task_steps(t, TSR_STEP_SECOND) ? TSR_STEP_SECOND
+                                                : TSR_STEP_FIRST;
 }
 
 static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, tsr_program **out) {
+    bool encode = t->half->encodes;
+    int factor = encode ? t->half->space_factor : 1;
     tsr_program_params params = {
+        .encode = encode,
         .step = step,
-        .h = s.h,
-        .w = s.w,
+        .h = s.h * factor,
+        .w = s.w * factor,
         .numerics = t->numerics,
-        .keep = t->latents > (int)step + 1, /* another step follows the first of this kind */
+        .keep = step != main_step(t) || tsr_task_steps(t, step) > 1, /* another step follows the first of this kind */
         .join_heads = t->target->join_heads || s.stream,
         .slice_level = s.slice_level,
     };

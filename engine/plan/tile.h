@@ -4,8 +4,6 @@
 
 #include "plan/plan.h"
 
-enum { TSR_SLOTS = 2 }; /* one is written while another is blended */
-
 /* What is to be planned; the same for all candidates. */
 typedef struct tsr_task {
     const tsr_half *half;
@@ -15,7 +13,8 @@ typedef struct tsr_task {
     tsr_numerics numerics;
     int first_latent, end_latent;
     int latents;                    /* end - first */
-    int wanted;                     /* output frames that leave */
+    int wanted;                     /* output frames that leave; of an encoder, latents */
+    int outputs;                    /* of them from every step but the first */
     int64_t budget, host_budget;    /* bytes; INT64_MAX: none */
     int64_t slack;                  /* of the budget, for what packing adds to the lower bound */
     int64_t frame_bytes;
@@ -36,8 +35,14 @@ typedef struct tsr_tile_cost {
     double seconds;             /* of all its latents, as if all were like the last: for comparing */
 } tsr_tile_cost;
 
-/* A step that the task has runs `times` times. */
+/* How many times a step is run; 0: the task has none of the kind. */
 int tsr_task_steps(const tsr_task *t, tsr_step step);
+/* One slot is written while another is blended; an encoder blends at once. */
+static inline int tsr_task_slots(const tsr_task *t) {
+    return t->half->encodes ? 1 : 2;
+}
+/* Bytes of host memory that a segment's input takes: the frames that an encoder reads. */
+int64_t tsr_task_input(const tsr_task *t, int segment);
 /* The weight block's bytes, which no shape changes. */
 tsr_status tsr_task_weights(const tsr_task *t, int64_t *bytes);
 /* Fills *out from the step that takes most; sizes that overflow are INT64_MAX, which fits nothing. */

@@ -1,16 +1,12 @@
 /* Plans of the public header: the planner's arithmetic for this engine's backend. */
 #include "session/session.h"
 
+#include <tessera/encode.h>
+
 #include <stdlib.h>
 
-tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
+static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
     const tsr_extent *extent, const tsr_plan_params *params) {
-    *out = NULL;
-    const tsr_half *half = &m->vae->decoder;
-    if (!half->present)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "plan: %s: the file holds no decoder; use one that does", m->vae->info.path);
-
     tsr_plan_params p = *params;
     if (p.precision == TSR_PRECISION_AUTO) {
         char why[128];
@@ -30,6 +26,24 @@ tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
     (*out)->engine = e;
     tsr_engine_keep(e);
     return TSR_OK;
+}
+
+tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
+    const tsr_extent *extent, const tsr_plan_params *params) {
+    *out = NULL;
+    if (!m->vae->decoder.present)
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+            "plan: %s: the file holds no decoder; use one that does", m->vae->info.path);
+    return create(out, e, &m->vae->decoder, extent, params);
+}
+
+tsr_status tsr_encode_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m,
+    const tsr_extent *extent, const tsr_plan_params *params) {
+    *out = NULL;
+    if (!m->vae->encoder.present)
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+            "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
+    return create(out, e, &m->vae->encoder, extent, params);
 }
 
 void tsr_plan_destroy(tsr_plan **p) {

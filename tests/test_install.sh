@@ -1,5 +1,5 @@
 #!/bin/sh
-# The installed library is enough to build and run docs/example.c.
+# The installed library is enough to build and run docs/example.c, and the installed program to run.
 #   test_install.sh ROOT BUILD MESON CC
 set -eu
 root=$1 build=$2 meson=$3 cc=$4
@@ -24,3 +24,11 @@ grep -q /nowhere error || { echo "the error does not name the file:"; cat error;
 # Only our names leave the library.
 others=$(nm -D --defined-only "$lib/libtessera.so" | awk '$2 ~ /[TDBR]/ && $3 !~ /^tsr_/ { print $3 }')
 [ -z "$others" ] || { echo "exported without tsr_: $others"; exit 1; }
+# The installed program finds its library and the demo model by itself; its page and completions are there.
+program=$(find "$there" -path '*/bin/tessera')
+(unset LD_LIBRARY_PATH TESSERA_MODEL && "$program" plan 64x64x5 >plan 2>said) || { cat said; exit 1; }
+grep -q "share/tessera/demo-vae.safetensors (the demo model" said || { echo "which model? it says:"; cat said; exit 1; }
+grep -q 64x64 plan || { cat plan; exit 1; }
+for file in man/man1/tessera.1 bash-completion/completions/tessera zsh/site-functions/_tessera; do
+    [ -s "$(dirname "$(dirname "$program")")/share/$file" ] || { echo "not installed: share/$file"; exit 1; }
+done

@@ -15,16 +15,31 @@ size_t tsr_ref_kernel_bytes(const tsr_kernel *k, tsr_dtype input) {
     return (tsr_kernel_weights(k) + tsr_kernel_biases(k)) * sizeof(float);
 }
 
-tsr_status tsr_ref_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
-    (void)p, (void)op;
-    size_t cin = (size_t)k->kernel->cin, cout = (size_t)k->kernel->cout, n = tsr_kernel_weights(k->kernel);
-    size_t taps = n / ((size_t)k->kernel->phases * cin * cout);
-    float *to = k->at;
-    for (size_t i = 0; i < n; i++) { /* from [phase][o][tap][c] */
-        size_t c = i % cin, tap = i / cin % taps, o = i / (cin * taps) % cout, phase = i / (cin * taps * cout);
-        to[((phase * taps + tap) * cin + c) * cout + o] = weights[i];
+typedef struct packing {
+    const float *from; /* [phases][cout][taps][cin] */
+    float *to;
+    size_t taps, cin, cout;
+} packing;
+
+static void pack_taps(void *ctx, size_t begin, size_t end) { /* of [phases][taps] */
+    const packing *p = ctx;
+    for (size_t i = begin; i < end; i++) {
+        size_t phase = i / p->taps, tap = i % p->taps;
+        float *to = p->to + i * p->cin * p->cout;
+        for (size_t o = 0; o < p->cout; o++) {
+            const float *from = p->from + ((phase * p->cout + o) * p->taps + tap) * p->cin;
+            for (size_t c = 0; c < p->cin; c++)
+                to[c * p->cout + o] = from[c];
+        }
     }
-    memcpy(to + n, biases, tsr_kernel_biases(k->kernel) * sizeof *to);
+}
+
+tsr_status tsr_ref_pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
+    (void)p, (void)op;
+    const tsr_kernel *k = packed->kernel;
+    packing job = {weights, packed->at, (size_t)k->kt * (size_t)k->kh * (size_t)k->kw, (size_t)k->cin, (size_t)k->cout};
+    tsr_parallel_for((size_t)k->phases * job.taps, 1, pack_taps, &job);
+    memcpy(job.to + tsr_kernel_weights(k), biases, tsr_kernel_biases(k) * sizeof *biases);
     return TSR_OK;
 }
 

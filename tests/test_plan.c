@@ -63,6 +63,13 @@ static void check_apart(const struct piece *piece, int n, size_t room, size_t al
     }
 }
 
+static size_t frame_0(const tsr_plan *p, tsr_step step, int buffer) {
+    const tsr_buffer *b = &p->program[step]->buffer[buffer];
+    return p->buffer_at[step][buffer] + b->bytes / (size_t)(b->head + b->frames) * (size_t)b->head;
+}
+
+static int places; /* norms in place, seen by check() */
+
 static void check_arena(const tsr_plan *p, tsr_step step) {
     static struct piece pieces[8192];
     const tsr_program *g = p->program[step];
@@ -70,7 +77,18 @@ static void check_arena(const tsr_plan *p, tsr_step step) {
     for (int i = 0; i < g->buffers; i++) { /* the head, from when it is loaded, and the frames */
         const tsr_buffer *b = &g->buffer[i];
         size_t frame = b->bytes / (size_t)(b->head + b->frames), head = frame * (size_t)b->head;
-        int loaded = b->first_op, last = b->last_op;
+        int loaded = b->first_op, first = b->first_op, last = b->last_op;
+        const tsr_op *end = &g->op[last], *begin = &g->op[first];
+        size_t at = p->buffer_at[step][i];
+        if (end->kind == TSR_OP_NORM && end->in.buf == i &&
+            at == frame_0(p, step, end->out.buf)) { /* its norm's output takes its place */
+            const tsr_buffer *out = &g->buffer[end->out.buf];
+            cr_assert(p->target.norm_in_place && out->dtype == b->dtype && b->head == 0 && out->frames == b->frames);
+            places++;
+            continue;
+        }
+        if (begin->kind == TSR_OP_NORM && begin->out.buf == i && frame_0(p, step, begin->in.buf) == at + head)
+            first = g->buffer[begin->in.buf].first_op;
         for (int k = 0; k < g->ops; k++) {
             int moves = p->move_at[step] ? p->move_at[step][k] : -1;
             if (g->op[k].kind == TSR_OP_CACHE_LOAD && g->op[k].out.buf == i)
@@ -78,8 +96,8 @@ static void check_arena(const tsr_plan *p, tsr_step step) {
             if (g->op[k].kind == TSR_OP_CACHE_SAVE && g->op[k].in.buf == i && moves > last)
                 last = moves - 1; /* it is still read on its way out */
         }
-        pieces[n++] = (struct piece){p->buffer_at[step][i], head, loaded, last};
-        pieces[n++] = (struct piece){p->buffer_at[step][i] + head, b->bytes - head, b->first_op, last};
+        pieces[n++] = (struct piece){at, head, loaded, last};
+        pieces[n++] = (struct piece){at + head, b->bytes - head, first, last};
         cr_assert_eq(p->buffer_at[step][i] % p->target.align, 0);
     }
     for (int i = 0; i < g->ops; i++) {
@@ -290,6 +308,22 @@ Test(plan, a_small_overrun_costs_a_small_transfer) {
     tsr_vae_destroy(&v);
 }
 
+Test(plan, a_norm_in_place_saves_a_fifth_of_a_picture) {
+    tsr_vae *v = published();
+    tsr_target target = shapes_target();
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    params.precision = TSR_PRECISION_FP16;
+    tsr_plan *apart = must_plan(v, &target, (tsr_extent){1, 270, 480}, &params);
+    target.norm_in_place = true;
+    tsr_plan *placed = must_plan(v, &target, (tsr_extent){1, 270, 480}, &params);
+    check(placed);
+    cr_assert_gt(places, 0);
+    cr_assert_leq((double)placed->arena_bytes, 0.81 * (double)apart->arena_bytes);
+    tsr_plan_free(&apart);
+    tsr_plan_free(&placed);
+    tsr_vae_destroy(&v);
+}
+
 Test(plan, is_quick) {
     tsr_vae *v = published();
     tsr_target target = shapes_target();
@@ -339,6 +373,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
             params.overlap_width = params.overlap_height = below(12) * 4;
         target.join_heads = below(2);
         target.streams = below(2);
+        target.norm_in_place = below(2);
         target.host_free = below(3) ? 0 : (int64_t)1 << (18 + below(8));
         tsr_plan *p;
         tsr_status status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
@@ -365,6 +400,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         tsr_plan_free(&p);
     }
     cr_assert(modes[TSR_MODE_UNTILED] > 100 && modes[TSR_MODE_TILED] > 100 && modes[TSR_MODE_OFFLOADED] > 30 && refused > 100, "the sweep sees every outcome");
+    cr_assert_gt(places, 1000);
     tsr_vae_destroy(&v);
 }
 

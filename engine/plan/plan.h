@@ -30,6 +30,7 @@ typedef struct tsr_target {
     size_t align;          /* of every buffer in the arena */
     int64_t memory_free, memory_total; /* bytes; 0: unknown */
     bool host_is_device;   /* a CPU: host caches cost the same memory */
+    bool norm_in_place;    /* NORM may write where it reads, where types agree and the input ends there */
     bool streams;          /* runs plans whose caches live on the host (host_at, move_at below) */
     int64_t host_free;
     double flops_f32, flops_16, flops_8; /* sustained rates, FLOP/s; 0: unknown */

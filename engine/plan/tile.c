@@ -66,6 +66,18 @@ static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, ts
     return tsr_program_create(out, t->half, &params);
 }
 
+/* Whether op i is a norm whose output takes the place of its input: all frames, the same type, and nobody else reads
+ * what it read. The head of the output then lies in front. */
+static bool in_place(const tsr_target *target, const tsr_program *p, int i) {
+    const tsr_op *op = &p->op[i];
+    if (op->kind != TSR_OP_NORM || !target->norm_in_place)
+        return false;
+    const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
+    return in->dtype == out->dtype && in->head == 0 && in->frames == out->frames && op->in.nt == in->frames &&
+           op->in.ny == in->h && in->last_op == i && out->first_op == i &&
+           in->bytes / (size_t)in->frames * (size_t)out->head % target->align == 0;
+}
+
 /* Buffers, then the scratch of ops that want it: [buffers + ops] lives, zero bytes where there is none. The head of a
  * buffer is alive only from when the cache is loaded into it: it may lie where what the frames were made of lay. */
 static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
@@ -78,6 +90,10 @@ static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
         const tsr_op *op = &p->op[i];
         size_t bytes = target->op_scratch ? target->op_scratch(target->ctx, p, op) : 0;
         life[p->buffers + i] = (tsr_life){bytes, i, i, 0, 0};
+        if (in_place(target, p, i)) { /* one piece of memory, the output's */
+            life[op->out.buf].first = life[op->in.buf].first;
+            life[op->in.buf].bytes = 0;
+        }
         if (op->kind == TSR_OP_CACHE_LOAD) {
             const tsr_buffer *b = &p->buffer[op->out.buf];
             life[op->out.buf].lead = b->bytes / (size_t)(b->head + b->frames) * (size_t)b->head;
@@ -302,6 +318,11 @@ static tsr_status lay_out_arena(const tsr_task *t, tsr_shape s, tsr_step step, t
         p->info.seconds += tsr_task_steps(t, step) * tsr_program_seconds(t->target, program);
     }
     memcpy(p->buffer_at[step], at, (size_t)buffers * sizeof *at);
+    for (int i = 0; i < program->ops; i++)
+        if (in_place(t->target, program, i)) {
+            const tsr_buffer *in = &program->buffer[program->op[i].in.buf], *out = &program->buffer[program->op[i].out.buf];
+            p->buffer_at[step][in - program->buffer] = p->buffer_at[step][out - program->buffer] + out->bytes - in->bytes;
+        }
     for (int i = 0; i < program->ops; i++)
         p->scratch_at[step][i] = life[buffers + i].bytes ? at[buffers + i] : SIZE_MAX;
     size_t bound = tsr_pack_bound(life, n, t->target->align);

@@ -18,6 +18,7 @@ static tsr_target card(void) {
     tsr_target t = shapes_target();
     t.join_heads = false;
     t.streams = true;
+    t.norm_in_place = true;
     t.flops_f32 = 40e12;
     t.flops_16 = 90e12;
     t.flops_8 = 300e12;

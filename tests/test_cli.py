@@ -148,6 +148,7 @@ class CommandLine(Case):
         self.fails(2, 'render', word='LATENT')
         self.fails(2, 'render', 'a.latent', word='-o')
         self.fails(2, 'render', 'a.latent', '--outptu', 'x.png', word='--outptu')
+        self.fails(2, 'render', 'a', 'b', '-o', 'x.png', '--trace', 't.json', word='--trace')
         self.fails(2, 'render', 'a.latent', '-Z', word='-Z')
         self.fails(2, 'render', 'a.latent', '-yZ', word='-Z')
         self.fails(2, 'render', 'a.latent', '-o', word='--output')
@@ -317,6 +318,9 @@ class Render(Case):
             self.assertEqual(p['color_range'], 'tv')
             if name != 'a.y4m':
                 self.assertEqual({p[k] for k in ('color_space', 'color_primaries', 'color_transfer')}, {'bt709'})
+            if name in ('a.mp4', 'a.webm') and shutil.which('mpv'):
+                r = subprocess.run(['mpv', '--no-config', '--vo=null', '--ao=null', '--frames=1', '-v', self.path(name)], capture_output=True, text=True)
+                self.assertRegex(r.stdout, r'\[in\] 48x32 yuv420p bt\.709/bt\.709/[^/]*/limited')
         for name in ('raw.rgb24', 'raw.rgb48'):
             self.ok('render', z, '-o', name, '--format', name[4:])
             self.assertEqual(os.path.getsize(self.path(name)), 5 * size * (1 if name.endswith('24') else 2))
@@ -551,6 +555,10 @@ class Asking(Case):
         for word in ('tessera', 'vulkan'):
             self.assertIn(word, text.lower())
         self.assertEqual({e['event'] for e in self.events('info')}, {'info'})
+
+    def test_a_reader_that_has_enough(self):
+        r = subprocess.run(['sh', '-c', '"$0" inspect "$1" | head -n 1', TESSERA, DEMO], capture_output=True)
+        self.assertEqual((r.stdout, r.stderr), (b'file\n', b''))
 
     def test_inspect(self):
         text = self.ok('inspect', MODEL, SPHERES).stdout.decode()

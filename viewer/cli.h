@@ -32,8 +32,8 @@ int64_t output_frames(const tsr_model *m, int latent_frames);
 /* The plan as a line, or as the plan event; and where it is not what the options asked for. */
 void say_plan(const tsr_plan_info *p, const options *o);
 
-/* From now on SIGINT, SIGTERM and SIGHUP only make interrupted() true and cancel what is decoded;
- * the second one ends the program. */
+/* For commands that leave something to clean up: from now on SIGINT, SIGTERM and SIGHUP only make
+ * interrupted() true and cancel what is decoded; the second one ends the program. */
 void catch_interrupts(void);
 void interrupt_cancels(tsr_engine *e); /* NULL: nothing to cancel any more */
 bool interrupted(void);

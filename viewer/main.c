@@ -54,6 +54,9 @@ void catch_interrupts(void) {
         if (old.sa_handler != SIG_IGN) /* nohup, and shells' background jobs */
             sigaction(signals[i], &action, NULL);
     }
+    /* A closed pipe and a file size limit are errors of a write then, not ends of the program. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 void interrupt_cancels(tsr_engine *e) {
@@ -97,9 +100,6 @@ static int run(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    /* A closed pipe and a file size limit are errors of a write, not ends of the program. */
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN);
     int status = run(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout))
         return failure(TSR_ERR_IO,

@@ -309,6 +309,9 @@ static void say_done(const struct render *r) {
 /* ---------------------------------------------------------------- the command */
 
 static int check_options(const options *o) {
+    if (o->trace && o->count > 1)
+        return usage_error(
+            "one trace, several latents: --trace %s; render them one by one", o->trace);
     if (!o->writer.path && o->writer.format != TSR_FORMAT_NULL)
         return usage_error("no output: give -o FILE, or --format null to decode and write nothing");
     if (o->json && o->writer.path && strcmp(o->writer.path, "-") == 0)

@@ -12,7 +12,9 @@ struct direct {
 };
 
 static tsr_step kind_of(const direct *d, int step) {
-    return step == 0 ? TSR_STEP_FIRST : step == 1 && !d->params.encode ? TSR_STEP_SECOND : TSR_STEP_LATER;
+    return step == 0                        ? TSR_STEP_FIRST
+           : step == 1 && !d->params.encode ? TSR_STEP_SECOND
+                                            : TSR_STEP_LATER;
 }
 
 static const tsr_program *program_of(const direct *d, int step) {
@@ -30,11 +32,13 @@ static size_t place(size_t *end, size_t bytes, size_t align) {
 static int weight_index(tsr_plan *p, const tsr_kernel *k, tsr_dtype input) {
     const tsr_target *t = &p->target;
     for (int i = 0; i < p->weights; i++)
-        if (p->weight[i].kernel->layer == k->layer && p->weight[i].kernel->fold == k->fold && p->weight[i].input == input)
+        if (p->weight[i].kernel->layer == k->layer && p->weight[i].kernel->fold == k->fold &&
+            p->weight[i].input == input)
             return i;
     p->weight = realloc(p->weight, ((size_t)p->weights + 1) * sizeof *p->weight);
     size_t bytes = t->kernel_bytes(t->ctx, k, input);
-    p->weight[p->weights] = (tsr_plan_weight){k, input, place(&p->weight_bytes, bytes, t->align), bytes};
+    p->weight[p->weights] =
+        (tsr_plan_weight){k, input, place(&p->weight_bytes, bytes, t->align), bytes};
     return p->weights++;
 }
 
@@ -52,7 +56,8 @@ static void lay_out_step(tsr_plan *p, tsr_step s) {
         size_t scratch = t->op_scratch(t->ctx, g, op);
         p->scratch_at[s][i] = scratch ? place(&end, scratch, t->align) : SIZE_MAX;
         if (op->kernel >= 0)
-            p->weight_of[s][op->kernel] = weight_index(p, &g->kernel[op->kernel], g->buffer[op->in.buf].dtype);
+            p->weight_of[s][op->kernel] =
+                weight_index(p, &g->kernel[op->kernel], g->buffer[op->in.buf].dtype);
     }
     p->arena_bytes = end > p->arena_bytes ? end : p->arena_bytes;
 }
@@ -63,7 +68,9 @@ static void lay_out_rest(tsr_plan *p) {
     for (int i = 0; i < half->layers; i++) {
         const tsr_layer *l = &half->layer[i];
         bool norm = l->kind == TSR_LAYER_NORM;
-        p->norm_at[i] = norm ? place(&p->weight_bytes, 2 * (size_t)l->cout * sizeof(float), p->target.align) : SIZE_MAX;
+        p->norm_at[i] =
+            norm ? place(&p->weight_bytes, 2 * (size_t)l->cout * sizeof(float), p->target.align)
+                 : SIZE_MAX;
     }
     const tsr_program *last = NULL;
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
@@ -72,7 +79,8 @@ static void lay_out_rest(tsr_plan *p) {
     for (int i = 0; i < last->caches; i++)
         p->cache_at[i] = place(&p->cache_bytes, last->cache[i].bytes, p->target.align);
     p->cache_sets = last->caches > 0;
-    p->slot_bytes = (size_t)last->out_frames * (size_t)last->out_c * (size_t)last->out_h * (size_t)last->out_w * 4;
+    p->slot_bytes = (size_t)last->out_frames * (size_t)last->out_c * (size_t)last->out_h *
+                    (size_t)last->out_w * 4;
     p->slot_dtype = TSR_F32;
     p->slots = 1;
 }
@@ -82,19 +90,26 @@ static tsr_status make_programs(direct *d) {
     p->target.numerics(p->target.ctx, TSR_PRECISION_F32, p->half, &p->numerics);
     for (int i = 0; i < d->params.steps; i++) {
         tsr_step s = kind_of(d, i);
-        tsr_program_params params = {.encode = d->params.encode, .step = s, .h = d->params.h, .w = d->params.w,
-            .numerics = p->numerics, .keep = i + 1 < d->params.steps, .join_heads = p->target.join_heads,
+        tsr_program_params params = {.encode = d->params.encode,
+            .step = s,
+            .h = d->params.h,
+            .w = d->params.w,
+            .numerics = p->numerics,
+            .keep = i + 1 < d->params.steps,
+            .join_heads = p->target.join_heads,
             .slice_level = d->params.slice_level > 0 ? d->params.slice_level : TSR_MAX_LEVELS};
         if (s != TSR_STEP_FIRST)
             params.keep = true; /* one program for the last of its kind and those before */
-        tsr_status status = p->program[s] ? TSR_OK : tsr_program_create(&p->program[s], p->half, &params);
+        tsr_status status =
+            p->program[s] ? TSR_OK : tsr_program_create(&p->program[s], p->half, &params);
         if (status != TSR_OK)
             return status;
     }
     return TSR_OK;
 }
 
-tsr_status direct_create(direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params) {
+tsr_status direct_create(
+    direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params) {
     tsr_status status;
     direct *d = calloc(1, sizeof *d);
     d->params = *params;
@@ -168,8 +183,10 @@ static void take_slot(const direct *d, int step, float *out) {
     size_t plane = (size_t)h * (size_t)w;
     for (int f = 0; f < p->out_frames; f++)
         for (int c = 0; c < channels; c++) {
-            size_t to = (size_t)c * (size_t)frames + (size_t)(direct_step_frame(d, step, p->out_frames) + f);
-            memcpy(out + to * plane, (float *)d->slab.host + (size_t)(f * channels + c) * plane, plane * sizeof *out);
+            size_t to = (size_t)c * (size_t)frames +
+                        (size_t)(direct_step_frame(d, step, p->out_frames) + f);
+            memcpy(out + to * plane, (float *)d->slab.host + (size_t)(f * channels + c) * plane,
+                plane * sizeof *out);
         }
 }
 
@@ -177,7 +194,8 @@ tsr_status direct_run(direct *d, const float *input, float *out) {
     for (int i = 0; i < d->params.steps; i++) {
         const tsr_program *p = program_of(d, i);
         size_t frame = (size_t)p->in_h * (size_t)p->in_w * (size_t)p->in_c;
-        tsr_step_args args = {.step = kind_of(d, i), .slab = &d->slab,
+        tsr_step_args args = {.step = kind_of(d, i),
+            .slab = &d->slab,
             .input = input + (size_t)direct_step_frame(d, i, p->in_frames) * frame};
         tsr_status status = d->backend->v->step(d->backend, d->exec, &args);
         if (status != TSR_OK)

@@ -1,5 +1,5 @@
-/* Runs a whole clip through a backend untiled, by a plan made by hand: every buffer has a place of its own, so a test
- * may look into them; and there are plans for the encoder. */
+/* Runs a whole clip through a backend untiled, by a plan made by hand: every buffer has a place of
+ * its own, so a test may look into them; and there are plans for the encoder. */
 #ifndef TSR_TESTS_DIRECT_H
 #define TSR_TESTS_DIRECT_H
 
@@ -13,7 +13,8 @@ typedef struct direct_params {
 } direct_params;
 
 typedef struct direct direct;
-tsr_status direct_create(direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params);
+tsr_status direct_create(
+    direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params);
 void direct_destroy(direct **d);
 const tsr_plan *direct_plan(const direct *d);
 tsr_exec *direct_exec(const direct *d);
@@ -21,6 +22,7 @@ tsr_exec *direct_exec(const direct *d);
 tsr_status direct_run(direct *d, const float *input, float *out);
 /* Of the clip: what out holds. */
 void direct_extent(const direct *d, int *channels, int *frames, int *height, int *width);
-int direct_step_frame(const direct *d, int step, int per_step); /* first frame of a step where later steps have per_step */
+int direct_step_frame(const direct *d, int step,
+    int per_step); /* first frame of a step where later steps have per_step */
 
 #endif

@@ -1,4 +1,5 @@
-/* The CPU backend around its ops: memory as planned, failing, cancelling, caches that leave and come back. */
+/* The CPU backend around its ops: memory as planned, failing, cancelling, caches that leave and
+ * come back. */
 #include "synthetic.h"
 #include "temp.h"
 
@@ -45,7 +46,8 @@ static void rig_plan(rig *r, bool reference, int threads, int latents) {
 }
 
 static tsr_status rig_prepare(rig *r) {
-    tsr_status status = r->b->v->slab_alloc(r->b, (size_t)r->plan->slots * r->plan->slot_bytes, &r->slab);
+    tsr_status status =
+        r->b->v->slab_alloc(r->b, (size_t)r->plan->slots * r->plan->slot_bytes, &r->slab);
     return status == TSR_OK ? r->b->v->prepare(r->b, r->plan, &r->x) : status;
 }
 
@@ -64,7 +66,9 @@ static void rig_close(rig *r) {
 }
 
 static tsr_status step(rig *r, int t, int slot) {
-    tsr_step_args args = {.step = tsr_plan_step(r->plan, t), .input = r->z + (size_t)t * H * W * 16, .slab = &r->slab,
+    tsr_step_args args = {.step = tsr_plan_step(r->plan, t),
+        .input = r->z + (size_t)t * H * W * 16,
+        .slab = &r->slab,
         .slot_at = (size_t)slot * r->plan->slot_bytes};
     return r->b->v->step(r->b, r->x, &args);
 }
@@ -82,7 +86,8 @@ static float *decode(rig *r, int latents, void (*between)(rig *r)) {
     float *out = malloc(all * sizeof *out);
     for (int t = 0; t < latents; t++) {
         ok(step(r, t, t % r->plan->slots));
-        const char *slot = (const char *)r->slab.host + (size_t)(t % r->plan->slots) * r->plan->slot_bytes;
+        const char *slot =
+            (const char *)r->slab.host + (size_t)(t % r->plan->slots) * r->plan->slot_bytes;
         memcpy(out + at, slot, values(r, t) * sizeof *out);
         at += values(r, t);
         if (between)
@@ -103,8 +108,8 @@ Test(cpu, takes_what_the_plan_says_and_nothing_while_decoding) {
             tsr_mem_fail_at(0); /* the first one that is asked for now fails */
             free(decode(&r, latents, NULL));
             tsr_mem_fail_at(-1);
-            cr_assert_eq((int64_t)tsr_mem_peak(), b->total - b->frames, "peak %zu, planned %lld", tsr_mem_peak(),
-                (long long)(b->total - b->frames));
+            cr_assert_eq((int64_t)tsr_mem_peak(), b->total - b->frames, "peak %zu, planned %lld",
+                tsr_mem_peak(), (long long)(b->total - b->frames));
             rig_close(&r);
         }
 }
@@ -170,7 +175,8 @@ Test(cpu, caches_leave_and_come_back) {
     size_t n = 0;
     for (int t = 0; t < LATENTS; t++)
         n += values(&r, t);
-    cr_assert(!memcmp(stay, leave, n * sizeof *stay), "they differ by %g", difference(stay, leave, n));
+    cr_assert(
+        !memcmp(stay, leave, n * sizeof *stay), "they differ by %g", difference(stay, leave, n));
     free(stay);
     free(leave);
     rig_close(&r);
@@ -192,7 +198,8 @@ Test(cpu, threads_and_tiers_agree) {
         float *out = decode(&r, 3, NULL);
         if (first) {
             double off = difference(first, out, n);
-            cr_assert_leq(off, 1e-4, "%s, %d threads: off by %g", kinds[i].reference ? "reference" : "fastest", kinds[i].threads, off);
+            cr_assert_leq(off, 1e-4, "%s, %d threads: off by %g",
+                kinds[i].reference ? "reference" : "fastest", kinds[i].threads, off);
             free(out);
         } else {
             first = out;

@@ -1,5 +1,5 @@
-/* Whole decodes and encodes, and the stream after every block, against the reference in PyTorch: PSNR over a range of
- * 2 of at least 100 dB, in every tier of the CPU backend. */
+/* Whole decodes and encodes, and the stream after every block, against the reference in PyTorch:
+ * PSNR over a range of 2 of at least 100 dB, in every tier of the CPU backend. */
 #include "direct.h"
 #include "synthetic.h"
 #include "temp.h"
@@ -16,7 +16,8 @@ static const double WANTED = 100; /* dB */
 
 #define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
 
-/* ---------------------------------------------------------------- a golden file and what it was made of */
+/* ---------------------------------------------------------------- a golden file and what it was
+ * made of */
 
 typedef struct golden {
     tsr_tensor_file *file;
@@ -66,8 +67,8 @@ static void golden_open(golden *g, const char *name) {
     *g = (golden){0};
     ok(tsr_tensor_file_open(&g->file, data_path(file)));
     synth_config config = {.seed = 0};
-    sscanf(tsr_tensor_file_meta(g->file, "channels"), "%d,%d,%d,%d", &config.channels[0], &config.channels[1],
-        &config.channels[2], &config.channels[3]);
+    sscanf(tsr_tensor_file_meta(g->file, "channels"), "%d,%d,%d,%d", &config.channels[0],
+        &config.channels[1], &config.channels[2], &config.channels[3]);
     g->encode = !strcmp(tsr_tensor_file_meta(g->file, "kind"), "encode");
     config.encoder = g->encode;
     config.decoder = !g->encode;
@@ -145,7 +146,8 @@ static struct tap *tap_of(taps *t, const char *layer) {
 static void copy_frames(taps *t, const tsr_program *p, const tsr_op *op, struct tap *tap) {
     const tsr_buffer *b = &p->buffer[op->out.buf];
     const float *from = tsr_exec_buffer(direct_exec(t->d), p->params.step, op->out.buf);
-    int64_t c = tap->want->dim[0], all = tap->want->dim[1], pixels = tap->want->dim[2] * tap->want->dim[3];
+    int64_t c = tap->want->dim[0], all = tap->want->dim[1],
+            pixels = tap->want->dim[2] * tap->want->dim[3];
     cr_assert(b->c == c && b->h * (int64_t)b->w == pixels, "%s has another shape", tap->want->name);
     for (int i = 0; i < op->out.nt; i++) {
         int f = op->out.t0 + i * op->out_dt;
@@ -153,7 +155,8 @@ static void copy_frames(taps *t, const tsr_program *p, const tsr_op *op, struct 
         cr_assert_lt(to, all);
         for (int64_t px = 0; px < pixels; px++)
             for (int64_t ch = 0; ch < c; ch++)
-                tap->have[(ch * all + to) * pixels + px] = from[((int64_t)f * pixels + px) * c + ch];
+                tap->have[(ch * all + to) * pixels + px] =
+                    from[((int64_t)f * pixels + px) * c + ch];
         tap->frames++;
     }
 }
@@ -186,7 +189,8 @@ static void taps_check(taps *t) {
     for (int i = 0; i < t->count; i++) {
         struct tap *tap = &t->tap[i];
         double db = psnr(t->g, tap->want->name, tap->have, tap->want->count);
-        cr_expect(tap->frames == tap->want->dim[1], "%s: %d frames seen", tap->want->name, (int)tap->frames);
+        cr_expect(tap->frames == tap->want->dim[1], "%s: %d frames seen", tap->want->name,
+            (int)tap->frames);
         cr_expect(db >= WANTED, "%s: %.1f dB", tap->want->name, db);
         free(tap->have);
     }
@@ -199,7 +203,8 @@ static void check_encoded(const golden *g, float *out, size_t half, const char *
     for (size_t i = half; i < 2 * half; i++)
         out[i] = fminf(20, fmaxf(-30, out[i]));
     double logvar = psnr(g, "logvar", out + half, half);
-    cr_expect(mean >= WANTED && logvar >= WANTED, "%s: mean %.1f dB, logvar %.1f dB", name, mean, logvar);
+    cr_expect(
+        mean >= WANTED && logvar >= WANTED, "%s: mean %.1f dB, logvar %.1f dB", name, mean, logvar);
 }
 
 static void run(const golden *g, const char *name, bool reference, int slice_level) {
@@ -219,7 +224,8 @@ static void run(const golden *g, const char *name, bool reference, int slice_lev
         check_encoded(g, out, n / 2, name);
     } else {
         double db = psnr(g, "video", out, n);
-        cr_expect(db >= WANTED, "%s, %s, slice level %d: %.1f dB", name, reference ? "reference" : "fastest", slice_level, db);
+        cr_expect(db >= WANTED, "%s, %s, slice level %d: %.1f dB", name,
+            reference ? "reference" : "fastest", slice_level, db);
     }
     if (slice_level == 0)
         taps_check(&t);
@@ -239,16 +245,36 @@ static void check(const char *name, bool reference_too) {
     golden_close(&g);
 }
 
-Test(golden, small_decode_t1) { check("small_decode_t1_8x8", true); }
-Test(golden, small_decode_t2) { check("small_decode_t2_6x10", true); }
-Test(golden, small_decode_t5) { check("small_decode_t5_5x7", false); }
-Test(golden, small_decode_taps) { check("small_decode_t2_4x4_taps", true); }
-Test(golden, wide_decode_t3) { check("wide_decode_t3_6x6", false); }
-Test(golden, full_decode_t2) { check("full_decode_t2_8x8", false); }
-Test(golden, small_encode_t1) { check("small_encode_1x64x64", true); }
-Test(golden, small_encode_t5) { check("small_encode_5x48x80", false); }
-Test(golden, small_encode_t13) { check("small_encode_13x32x64", true); }
-Test(golden, full_encode_t5) { check("full_encode_5x64x64", false); }
+Test(golden, small_decode_t1) {
+    check("small_decode_t1_8x8", true);
+}
+Test(golden, small_decode_t2) {
+    check("small_decode_t2_6x10", true);
+}
+Test(golden, small_decode_t5) {
+    check("small_decode_t5_5x7", false);
+}
+Test(golden, small_decode_taps) {
+    check("small_decode_t2_4x4_taps", true);
+}
+Test(golden, wide_decode_t3) {
+    check("wide_decode_t3_6x6", false);
+}
+Test(golden, full_decode_t2) {
+    check("full_decode_t2_8x8", false);
+}
+Test(golden, small_encode_t1) {
+    check("small_encode_1x64x64", true);
+}
+Test(golden, small_encode_t5) {
+    check("small_encode_5x48x80", false);
+}
+Test(golden, small_encode_t13) {
+    check("small_encode_13x32x64", true);
+}
+Test(golden, full_encode_t5) {
+    check("full_encode_5x64x64", false);
+}
 
 static void check_gguf(const char *name) {
     golden g;
@@ -257,8 +283,18 @@ static void check_gguf(const char *name) {
     golden_close(&g);
 }
 
-Test(golden, gguf_bf16_flat) { check_gguf("tiny_bf16_flat_i64"); }
-Test(golden, gguf_f16_native) { check_gguf("tiny_f16_native"); }
-Test(golden, gguf_q4_0_flat) { check_gguf("tiny_q4_0_flat_i32"); }
-Test(golden, gguf_q5_1_raw) { check_gguf("tiny_q5_1_raw"); }
-Test(golden, gguf_q8_0_flat) { check_gguf("tiny_q8_0_flat_i32"); }
+Test(golden, gguf_bf16_flat) {
+    check_gguf("tiny_bf16_flat_i64");
+}
+Test(golden, gguf_f16_native) {
+    check_gguf("tiny_f16_native");
+}
+Test(golden, gguf_q4_0_flat) {
+    check_gguf("tiny_q4_0_flat_i32");
+}
+Test(golden, gguf_q5_1_raw) {
+    check_gguf("tiny_q5_1_raw");
+}
+Test(golden, gguf_q8_0_flat) {
+    check_gguf("tiny_q8_0_flat_i32");
+}

@@ -1,8 +1,9 @@
 /*
- * The table of ops a CPU tier fills, and what kernelcheck compares. Plain C first (the reference, every entry);
- * a faster tier overrides what it does better.
+ * The table of ops a CPU tier fills, and what kernelcheck compares. Plain C first (the reference,
+ * every entry); a faster tier overrides what it does better.
  *
- * An op is bound once (primitives made) to kernels packed once, then run many times without allocating.
+ * An op is bound once (primitives made) to kernels packed once, then run many times without
+ * allocating.
  */
 #ifndef TSR_OPS_H
 #define TSR_OPS_H
@@ -20,17 +21,17 @@ typedef struct tsr_packed {
 typedef struct tsr_op_io {
     const tsr_program *program;
     const tsr_op *op;
-    void *bound;            /* from the tier's bind(); NULL where it has none */
-    const void *in;         /* the buffer `in`, its frame 0 (head frames lie before it) */
-    void *out;              /* the buffer `out`, its frame 0 */
-    const double *stats_in; /* NORM: [in.nt][groups][2], of frames in.t0.. of the buffer */
-    void *cache;            /* CACHE_*, CONV with op->cache >= 0 */
+    void *bound;               /* from the tier's bind(); NULL where it has none */
+    const void *in;            /* the buffer `in`, its frame 0 (head frames lie before it) */
+    void *out;                 /* the buffer `out`, its frame 0 */
+    const double *stats_in;    /* NORM: [in.nt][groups][2], of frames in.t0.. of the buffer */
+    void *cache;               /* CACHE_*, CONV with op->cache >= 0 */
     const tsr_packed *kernel;  /* CONV: packed by the same tier */
     const float *gamma, *beta; /* NORM: [c] */
-    void *slot;             /* STORE: [out_frames][out_c][out_h][out_w] */
+    void *slot;                /* STORE: [out_frames][out_c][out_h][out_w] */
     tsr_dtype slot_dtype;
-    const float *input;     /* INPUT: [in_frames][in_h][in_w][in_c] */
-    void *scratch;          /* scratch() bytes, 64-aligned; holds nothing between runs */
+    const float *input; /* INPUT: [in_frames][in_h][in_w][in_c] */
+    void *scratch;      /* scratch() bytes, 64-aligned; holds nothing between runs */
 } tsr_op_io;
 
 /* One way to run one kind of op. */
@@ -38,7 +39,8 @@ typedef struct tsr_op_impl {
     /* Which ops of the kind it runs. NULL: all. */
     bool (*can)(const tsr_program *p, const tsr_op *op);
     size_t (*scratch)(const tsr_program *p, const tsr_op *op); /* NULL: none */
-    tsr_status (*bind)(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel); /* NULL: nothing to do */
+    tsr_status (*bind)(void **bound, const tsr_program *p, const tsr_op *op,
+        const tsr_packed *kernel); /* NULL: nothing to do */
     void (*unbind)(void *bound);
     tsr_status (*run)(const tsr_op_io *io); /* NULL: the tier lacks the kind */
 } tsr_op_impl;
@@ -49,10 +51,12 @@ typedef struct tsr_tier {
     tsr_op_impl op[TSR_OP_KINDS];
 
     tsr_sgemm_fn gemm; /* its matrix product, NULL: none */
-    /* Tiers with CONV. Bytes of a kernel however it is laid out, and the packing: weights and biases as
-     * tsr_kernel_fold leaves them, for the shapes of `op`, one of those that will use it. */
+    /* Tiers with CONV. Bytes of a kernel however it is laid out, and the packing: weights and
+     * biases as tsr_kernel_fold leaves them, for the shapes of `op`, one of those that will use it.
+     */
     size_t (*kernel_bytes)(const tsr_kernel *k, tsr_dtype input);
-    tsr_status (*pack)(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases);
+    tsr_status (*pack)(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,
+        const float *biases);
     void (*unpack)(tsr_packed *k);
 } tsr_tier;
 

@@ -1,4 +1,5 @@
-/* The CPU as a backend. The tier of ops is chosen when it is created: the fastest here, or the plain C reference. */
+/* The CPU as a backend. The tier of ops is chosen when it is created: the fastest here, or the
+ * plain C reference. */
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/machine.h"
 
@@ -76,7 +77,9 @@ static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
     *out = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = bytes, .fd = -1};
     out->host = tsr_mem_alloc(bytes);
     char text[32];
-    return out->host ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for slots", tsr_bytes_text(text, (int64_t)bytes));
+    return out->host ? TSR_OK
+                     : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for slots",
+                           tsr_bytes_text(text, (int64_t)bytes));
 }
 
 static void slab_free(tsr_backend *b, tsr_slab *s) {
@@ -121,14 +124,17 @@ static void report(tsr_backend *b, tsr_line_fn line, void *user) {
     char name[128], text[160], bytes[2][32];
     int64_t left, total;
     tsr_machine_name(name);
-    snprintf(text, sizeof text, "%s, %s, %d threads", name, tsr_machine_instructions(), tsr_threads());
+    snprintf(
+        text, sizeof text, "%s, %s, %d threads", name, tsr_machine_instructions(), tsr_threads());
     line(user, "cpu", text);
     size_t n = 0;
     for (int i = cpu->tiers - 1; i >= 0 && n < sizeof text; i--)
-        n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", tsr_tier_at(i)->name, i ? ", else " : "");
+        n += (size_t)snprintf(
+            text + n, sizeof text - n, "%s%s", tsr_tier_at(i)->name, i ? ", else " : "");
     line(user, "ops", text);
     tsr_machine_memory(&left, &total);
-    snprintf(text, sizeof text, "%s free of %s", tsr_bytes_text(bytes[0], left), tsr_bytes_text(bytes[1], total));
+    snprintf(text, sizeof text, "%s free of %s", tsr_bytes_text(bytes[0], left),
+        tsr_bytes_text(bytes[1], total));
     line(user, "memory", text);
 }
 
@@ -139,13 +145,15 @@ static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, i
     if (precision != TSR_PRECISION_F32)
         return 0;
     tsr_threads_apply();
-    float *x = malloc(((size_t)m * (size_t)k + (size_t)k * (size_t)n + (size_t)m * (size_t)n) * sizeof *x);
+    float *x =
+        malloc(((size_t)m * (size_t)k + (size_t)k * (size_t)n + (size_t)m * (size_t)n) * sizeof *x);
     if (!x)
         return 0;
     float *w = x + (size_t)m * (size_t)k, *y = w + (size_t)k * (size_t)n;
     for (float *v = x; v < y; v++)
         *v = (float)((v - x) % 17) / 16 - 0.5f;
-    for (int i = 0; i < 5 && (i < 2 || seconds < 0.2); i++) { /* the first run makes code and threads */
+    for (int i = 0; i < 5 && (i < 2 || seconds < 0.2);
+         i++) { /* the first run makes code and threads */
         double begin = tsr_now();
         gemm(m, n, k, x, k, w, n, 0, y, n);
         double took = tsr_now() - begin;

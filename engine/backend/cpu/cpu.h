@@ -7,7 +7,7 @@
 
 typedef struct tsr_cpu {
     tsr_backend base;
-    int tiers;             /* the first so many are used */
+    int tiers;              /* the first so many are used */
     double gemm, bandwidth; /* FLOP/s, bytes/s, measured when first asked for; 0 before */
 } tsr_cpu;
 
@@ -18,9 +18,9 @@ typedef struct tsr_bound_op {
 
 struct tsr_exec {
     const tsr_plan *plan;
-    char *weights, *arena, *caches; /* the plan's blocks */
-    tsr_packed *packed;             /* [plan->weights] */
-    const tsr_tier **packed_by;     /* [plan->weights] */
+    char *weights, *arena, *caches;   /* the plan's blocks */
+    tsr_packed *packed;               /* [plan->weights] */
+    const tsr_tier **packed_by;       /* [plan->weights] */
     tsr_bound_op *op[TSR_STEP_COUNT]; /* [ops of the program] */
 };
 

@@ -1,4 +1,5 @@
-/* A plan made ready to run: its blocks allocated, kernels packed, ops bound; and the running of a step. */
+/* A plan made ready to run: its blocks allocated, kernels packed, ops bound; and the running of a
+ * step. */
 #include "backend/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -14,7 +15,8 @@ static const tsr_op *largest_user(const tsr_plan *plan, int weight, int *step) {
         const tsr_program *p = plan->program[s];
         for (int i = 0; p && i < p->ops; i++) {
             const tsr_op *op = &p->op[i];
-            if (op->kernel < 0 || plan->weight_of[s][op->kernel] != weight || tsr_op_flops(p, op) <= most)
+            if (op->kernel < 0 || plan->weight_of[s][op->kernel] != weight ||
+                tsr_op_flops(p, op) <= most)
                 continue;
             most = tsr_op_flops(p, op);
             largest = op;
@@ -47,9 +49,11 @@ static tsr_status pack_kernel(tsr_exec *x, int tiers, int weight, float *weights
     const tsr_op *op = largest_user(x->plan, weight, &step);
     x->packed_by[weight] = tier_of_kernel(x->plan, tiers, weight);
     x->packed[weight] = (tsr_packed){w->kernel, x->weights + w->at, NULL};
-    tsr_status status = tsr_kernel_fold(x->plan->half, w->kernel, tsr_tier_gemm(tiers), weights, biases);
+    tsr_status status =
+        tsr_kernel_fold(x->plan->half, w->kernel, tsr_tier_gemm(tiers), weights, biases);
     if (status == TSR_OK)
-        status = x->packed_by[weight]->pack(&x->packed[weight], x->plan->program[step], op, weights, biases);
+        status = x->packed_by[weight]->pack(
+            &x->packed[weight], x->plan->program[step], op, weights, biases);
     return status;
 }
 
@@ -57,7 +61,8 @@ static tsr_status pack_kernels(tsr_exec *x, int tiers) {
     const tsr_plan *plan = x->plan;
     size_t weights = 0, biases = 0;
     for (int i = 0; i < plan->weights; i++) {
-        size_t w = tsr_kernel_weights(plan->weight[i].kernel), b = tsr_kernel_biases(plan->weight[i].kernel);
+        size_t w = tsr_kernel_weights(plan->weight[i].kernel),
+               b = tsr_kernel_biases(plan->weight[i].kernel);
         weights = w > weights ? w : weights;
         biases = b > biases ? b : biases;
     }
@@ -113,7 +118,8 @@ static tsr_status bind_op(tsr_exec *x, int tiers, tsr_step step, int i) {
         .stats_in = op->kind == TSR_OP_NORM ? buffer_at(x, step, op->stats) : NULL,
         .kernel = weight < 0 ? NULL : &x->packed[weight],
         .slot_dtype = plan->slot_dtype,
-        .scratch = plan->scratch_at[step][i] == SIZE_MAX ? NULL : x->arena + plan->scratch_at[step][i],
+        .scratch =
+            plan->scratch_at[step][i] == SIZE_MAX ? NULL : x->arena + plan->scratch_at[step][i],
     };
     if (op->kind == TSR_OP_NORM) {
         b->io.gamma = (const float *)(x->weights + plan->norm_at[op->layer]);
@@ -145,7 +151,8 @@ static tsr_status allocate(char **out, size_t bytes, const char *what) {
     if (*out)
         return TSR_OK;
     char text[32];
-    return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for %s; give a smaller budget", tsr_bytes_text(text, (int64_t)bytes), what);
+    return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for %s; give a smaller budget",
+        tsr_bytes_text(text, (int64_t)bytes), what);
 }
 
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
@@ -212,7 +219,8 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
     if (op->cache >= 0 && !plan->cache_at) /* a video of one latent keeps nothing */
         return TSR_OK;
     if (op->cache >= 0)
-        io.cache = x->caches + (size_t)args->cache_set * plan->cache_bytes + plan->cache_at[op->cache];
+        io.cache =
+            x->caches + (size_t)args->cache_set * plan->cache_bytes + plan->cache_at[op->cache];
     io.input = args->input;
     io.slot = (char *)args->slab->host + args->slot_at;
     return b->tier->op[op->kind].run(&io);

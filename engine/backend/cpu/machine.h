@@ -4,11 +4,11 @@
 
 #include "core/core.h"
 
-/* Memory that may still be taken and memory in all, in bytes, with the limits of the control group counted in; 0
- * where unknown. */
+/* Memory that may still be taken and memory in all, in bytes, with the limits of the control group
+ * counted in; 0 where unknown. */
 void tsr_machine_memory(int64_t *free_bytes, int64_t *total);
-void tsr_machine_name(char name[128]);        /* "AMD EPYC ..." */
-const char *tsr_machine_instructions(void);   /* "AVX-512 VNNI", "AVX2", ... */
-double tsr_machine_bandwidth(void);           /* bytes/s read and written by a large copy, measured now */
+void tsr_machine_name(char name[128]);      /* "AMD EPYC ..." */
+const char *tsr_machine_instructions(void); /* "AVX-512 VNNI", "AVX2", ... */
+double tsr_machine_bandwidth(void); /* bytes/s read and written by a large copy, measured now */
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * Group statistics and norm of f32 buffers, at memory bandwidth: the loops of simd.h over pieces of frames. Sums are
- * gathered in double, per channel and piece, and added up in a fixed order whatever the number of threads.
+ * Group statistics and norm of f32 buffers, at memory bandwidth: the loops of simd.h over pieces of
+ * frames. Sums are gathered in double, per channel and piece, and added up in a fixed order
+ * whatever the number of threads.
  */
 #include "backend/cpu/simd.h"
 
@@ -30,8 +31,10 @@ static void stats_pieces(void *ctx, size_t begin, size_t end) { /* of [nt][PIECE
     const tsr_buffer *in = &io->program->buffer[io->op->in.buf];
     size_t c = (size_t)in->c, pixels = (size_t)in->h * (size_t)in->w;
     for (size_t i = begin; i < end; i++) {
-        size_t t = i / PIECES, first = pixels * (i % PIECES) / PIECES, last = pixels * (i % PIECES + 1) / PIECES;
-        const float *x = (const float *)io->in + ((ptrdiff_t)io->op->in.t0 + (ptrdiff_t)t) * (ptrdiff_t)(pixels * c);
+        size_t t = i / PIECES, first = pixels * (i % PIECES) / PIECES,
+               last = pixels * (i % PIECES + 1) / PIECES;
+        const float *x = (const float *)io->in +
+                         ((ptrdiff_t)io->op->in.t0 + (ptrdiff_t)t) * (ptrdiff_t)(pixels * c);
         double *sum = (double *)io->scratch + i * 2 * c;
         memset(sum, 0, 2 * c * sizeof *sum);
         simd->sums(x + first * c, last - first, in->c, sum, sum + c);
@@ -93,12 +96,14 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][rows] */
     const tsr_buffer *in = &io->program->buffer[op->in.buf];
     size_t rows = (size_t)op->in.ny, row = (size_t)in->w * (size_t)in->c;
     while (begin < end) { /* all rows of one frame at once */
-        size_t t = begin / rows, y = begin % rows, n = rows - y < end - begin ? rows - y : end - begin;
+        size_t t = begin / rows, y = begin % rows,
+               n = rows - y < end - begin ? rows - y : end - begin;
         ptrdiff_t from = ((ptrdiff_t)op->in.t0 + (ptrdiff_t)t) * in->h + op->in.y0 + (ptrdiff_t)y;
         ptrdiff_t to = ((ptrdiff_t)op->out.t0 + (ptrdiff_t)t) * in->h + op->out.y0 + (ptrdiff_t)y;
         const float *scale = (const float *)io->scratch + t * 2 * (size_t)in->c;
-        simd->affine((const float *)io->in + from * (ptrdiff_t)row, (float *)io->out + to * (ptrdiff_t)row,
-            n * (size_t)in->w, in->c, scale, scale + in->c, op->silu);
+        simd->affine((const float *)io->in + from * (ptrdiff_t)row,
+            (float *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c, scale, scale + in->c,
+            op->silu);
         begin += n;
     }
 }

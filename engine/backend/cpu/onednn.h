@@ -1,5 +1,5 @@
-/* oneDNN, where it was built in: convolutions and matrix products. One engine and stream for the process; oneDNN's own
- * threads are those of the calling thread's OpenMP. */
+/* oneDNN, where it was built in: convolutions and matrix products. One engine and stream for the
+ * process; oneDNN's own threads are those of the calling thread's OpenMP. */
 #ifndef TSR_ONEDNN_H
 #define TSR_ONEDNN_H
 
@@ -20,11 +20,13 @@ dnnl_stream_t tsr_dnnl_stream(void);
 
 bool tsr_dnnl_conv_can(const tsr_program *p, const tsr_op *op);
 size_t tsr_dnnl_conv_scratch(const tsr_program *p, const tsr_op *op);
-tsr_status tsr_dnnl_conv_bind(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel);
+tsr_status tsr_dnnl_conv_bind(
+    void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel);
 void tsr_dnnl_conv_unbind(void *bound);
 tsr_status tsr_dnnl_conv_run(const tsr_op_io *io);
 size_t tsr_dnnl_kernel_bytes(const tsr_kernel *k, tsr_dtype input);
-tsr_status tsr_dnnl_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases);
+tsr_status tsr_dnnl_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op,
+    const float *weights, const float *biases);
 void tsr_dnnl_unpack(tsr_packed *k);
 
 bool tsr_dnnl_attention_can(const tsr_program *p, const tsr_op *op);

@@ -1,4 +1,5 @@
-/* Attention over the pixels of each frame by itself: one head, online softmax, a query at a time. */
+/* Attention over the pixels of each frame by itself: one head, online softmax, a query at a time.
+ */
 #include "backend/cpu/ref.h"
 
 #include <math.h>
@@ -57,7 +58,8 @@ static void attention_parts(void *ctx, size_t begin, size_t end) { /* of [PARTS]
     const tsr_view *v = &io->op->out;
     size_t first = (size_t)v->y0 * (size_t)out->w, n = (size_t)v->ny * (size_t)out->w;
     for (size_t part = begin; part < end; part++) {
-        float *q = (float *)io->scratch + part * 3 * (size_t)out->c, *kv = q + out->c, *sum = kv + out->c;
+        float *q = (float *)io->scratch + part * 3 * (size_t)out->c, *kv = q + out->c,
+              *sum = kv + out->c;
         for (int t = 0; t < v->nt; t++)
             for (size_t i = n * part / PARTS; i < n * (part + 1) / PARTS; i++)
                 attend(io, t, (int)(first + i), q, kv, sum);

@@ -1,6 +1,7 @@
 /*
- * Convolution as its definition says: for every output pixel, the sum over taps and input channels. Blocked only so
- * far that a weight that was loaded serves several pixels, and that the innermost loop runs over output channels.
+ * Convolution as its definition says: for every output pixel, the sum over taps and input channels.
+ * Blocked only so far that a weight that was loaded serves several pixels, and that the innermost
+ * loop runs over output channels.
  *
  * Packed kernel: weights [phases][kt][kh][kw][cin][cout], then biases [phases][classes][cout], f32.
  */
@@ -34,10 +35,12 @@ static void pack_taps(void *ctx, size_t begin, size_t end) { /* of [phases][taps
     }
 }
 
-tsr_status tsr_ref_pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
+tsr_status tsr_ref_pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
+    const float *weights, const float *biases) {
     (void)p, (void)op;
     const tsr_kernel *k = packed->kernel;
-    packing job = {weights, packed->at, (size_t)k->kt * (size_t)k->kh * (size_t)k->kw, (size_t)k->cin, (size_t)k->cout};
+    packing job = {weights, packed->at, (size_t)k->kt * (size_t)k->kh * (size_t)k->kw,
+        (size_t)k->cin, (size_t)k->cout};
     tsr_parallel_for((size_t)k->phases * job.taps, 1, pack_taps, &job);
     memcpy(job.to + tsr_kernel_weights(k), biases, tsr_kernel_biases(k) * sizeof *biases);
     return TSR_OK;
@@ -58,7 +61,8 @@ static const float *biases_at(const run *u, int x) {
     const tsr_buffer *in = tsr_io_in(u->io);
     int ey = u->row == (u->p ? in->h - 1 : 0), ex = x == (u->r ? in->w - 1 : 0);
     int class = k->classes == 4 ? ey * 2 + ex : 0, phase = u->p * 2 + u->r;
-    return (const float *)u->io->kernel->at + tsr_kernel_weights(k) + (phase * k->classes + class) * k->cout + u->o0;
+    return (const float *)u->io->kernel->at + tsr_kernel_weights(k) +
+           (phase * k->classes + class) * k->cout + u->o0;
 }
 
 /* Input frame t, which may lie in the head or, where heads are not joined, in the cache. */
@@ -69,7 +73,8 @@ static const void *input_pixel(const tsr_op_io *io, int t, int y, int x) {
     return tsr_pixel(in, io->cache, io->program->cache[io->op->cache].frames + t, y, x);
 }
 
-static inline void multiply_add(float acc[PIXELS][CHANNELS], float x[PIXELS][CHANNELS], int nc, const float *w, int ldw, int no) {
+static inline void multiply_add(float acc[PIXELS][CHANNELS], float x[PIXELS][CHANNELS], int nc,
+    const float *w, int ldw, int no) {
     for (int c = 0; c < nc; c++, w += ldw)
         for (int j = 0; j < PIXELS; j++)
             for (int o = 0; o < no; o++)
@@ -81,7 +86,8 @@ static void add_tap(const run *u, int a, int b, int c, float acc[PIXELS][CHANNEL
     const tsr_buffer *in = tsr_io_in(u->io);
     bool spread = k->phases == 4;
     int t = u->io->op->in.t0 + u->frame * k->st - (k->kt - 1) + a;
-    int y = u->row * k->sy + b - (spread ? 1 - u->p : k->pad_top), tap = (a * k->kh + b) * k->kw + c;
+    int y = u->row * k->sy + b - (spread ? 1 - u->p : k->pad_top),
+        tap = (a * k->kh + b) * k->kw + c;
     if (y < 0 || y >= in->h)
         return;
     const float *w = (const float *)u->io->kernel->at + u->o0 +
@@ -114,8 +120,8 @@ static void conv_run(const run *u) {
             for (int c = 0; c < u->k->kw; c++)
                 add_tap(u, a, b, c, acc);
     for (int j = 0; j < u->nx; j++) {
-        void *to = tsr_pixel(out, u->io->out, op->out.t0 + u->frame * op->out_dt, u->row * spread + u->p,
-            (u->x + j) * spread + u->r);
+        void *to = tsr_pixel(out, u->io->out, op->out.t0 + u->frame * op->out_dt,
+            u->row * spread + u->p, (u->x + j) * spread + u->r);
         if (op->accumulate) {
             tsr_ref_get(u->io->program, out, to, u->o0, u->no, old);
             for (int o = 0; o < u->no; o++)
@@ -133,7 +139,12 @@ static void conv_rows(void *ctx, size_t begin, size_t end) { /* of [frames][rows
     int spread = k->phases == 4 ? 2 : 1, rows = op->out.ny / spread, width = out->w / spread;
     for (size_t i = begin; i < end; i++) {
         int phase = (int)(i % (size_t)k->phases), row = (int)(i / (size_t)k->phases);
-        run u = {.io = io, .k = k, .frame = row / rows, .row = op->out.y0 / spread + row % rows, .p = phase / 2, .r = phase % 2};
+        run u = {.io = io,
+            .k = k,
+            .frame = row / rows,
+            .row = op->out.y0 / spread + row % rows,
+            .p = phase / 2,
+            .r = phase % 2};
         for (u.o0 = 0; u.o0 < k->cout; u.o0 += CHANNELS)
             for (u.x = 0; u.x < width; u.x += PIXELS) {
                 u.no = k->cout - u.o0 < CHANNELS ? k->cout - u.o0 : CHANNELS;

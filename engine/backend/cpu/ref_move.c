@@ -33,8 +33,10 @@ static size_t frame_bytes(const tsr_cache *c) {
 tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
     const tsr_op *op = io->op;
     const tsr_cache *c = &io->program->cache[op->cache];
-    size_t skip = (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
-    memcpy(tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0), (char *)io->cache + skip, c->bytes - skip);
+    size_t skip =
+        (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
+    memcpy(tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0), (char *)io->cache + skip,
+        c->bytes - skip);
     return TSR_OK;
 }
 
@@ -45,7 +47,8 @@ tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
     size_t size = frame_bytes(c);
     for (int i = 0; i < c->frames; i++) { /* upwards: what the cache gives itself lies ahead */
         int t = op->replicate ? op->in.t0 : op->in.t0 + i;
-        bool remembered = t < -in->head; /* the heads are not joined: the frame is in the cache alone */
+        bool remembered =
+            t < -in->head; /* the heads are not joined: the frame is in the cache alone */
         const void *from = remembered ? (char *)io->cache + (size_t)(c->frames + t) * size
                                       : tsr_pixel(in, io->in, t, 0, 0);
         memmove((char *)io->cache + (size_t)i * size, from, size);

@@ -17,13 +17,15 @@ static void stats_groups(void *ctx, size_t begin, size_t end) { /* of [nt][group
         for (int p = 0; p < in->h * in->w; p++)
             for (int c = 0; c < size; c += TSR_REF_CHUNK) {
                 int n = size - c < TSR_REF_CHUNK ? size - c : TSR_REF_CHUNK;
-                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, 0, p), group * size + c, n, x);
+                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, 0, p),
+                    group * size + c, n, x);
                 for (int j = 0; j < n; j++) {
                     sum += (double)x[j];
                     squares += (double)x[j] * (double)x[j];
                 }
             }
-        double *out = (double *)io->out + ((size_t)(io->op->out.t0 + t) * TSR_GROUPS + (size_t)group) * 2;
+        double *out =
+            (double *)io->out + ((size_t)(io->op->out.t0 + t) * TSR_GROUPS + (size_t)group) * 2;
         out[0] = sum;
         out[1] = squares;
     }
@@ -36,7 +38,8 @@ tsr_status tsr_ref_stats(const tsr_op_io *io) {
 
 /* ---------------------------------------------------------------- NORM */
 
-static float normalise(double x, const double stats[2], double count, double gamma, double beta, bool silu) {
+static float normalise(
+    double x, const double stats[2], double count, double gamma, double beta, bool silu) {
     double mean = stats[0] / count, variance = stats[1] / count - mean * mean;
     if (variance < 0) /* by rounding; NaN stays */
         variance = 0;
@@ -57,11 +60,13 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
         for (int x = 0; x < in->w; x++)
             for (int c = 0; c < in->c; c += TSR_REF_CHUNK) {
                 int n = in->c - c < TSR_REF_CHUNK ? in->c - c : TSR_REF_CHUNK;
-                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
+                tsr_ref_get(
+                    io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
                 for (int i = 0; i < n; i++)
-                    v[i] = normalise((double)v[i], stats + (c + i) / size * 2, count, (double)io->gamma[c + i],
-                        (double)io->beta[c + i], io->op->silu);
-                tsr_ref_put(io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
+                    v[i] = normalise((double)v[i], stats + (c + i) / size * 2, count,
+                        (double)io->gamma[c + i], (double)io->beta[c + i], io->op->silu);
+                tsr_ref_put(
+                    io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
             }
     }
 }
@@ -83,8 +88,10 @@ static void quantise_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] *
         for (int x = 0; x < in->w; x++)
             for (int c = 0; c < in->c; c += TSR_REF_CHUNK) {
                 int n = in->c - c < TSR_REF_CHUNK ? in->c - c : TSR_REF_CHUNK;
-                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
-                tsr_ref_put(io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
+                tsr_ref_get(
+                    io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
+                tsr_ref_put(
+                    io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
             }
     }
 }

@@ -1,6 +1,6 @@
 /*
- * Loops over channels that compilers turn into vector code, plain C otherwise. Compiled once for every instruction
- * set, into the table TSR_SIMD; the build adds the flags.
+ * Loops over channels that compilers turn into vector code, plain C otherwise. Compiled once for
+ * every instruction set, into the table TSR_SIMD; the build adds the flags.
  */
 #include "backend/cpu/simd.h"
 
@@ -23,9 +23,9 @@ static inline int32_t to_bits(float f) {
 }
 
 /*
- * e^x for x in [-87, 88], else that of the nearer end; NaN stays. x = n ln 2 + r: a polynomial in r (degree 6, from
- * Cephes' expf: relative error 2e-7), n into the exponent. Adding 1.5 * 2^23 rounds to an integer, which then stands
- * in the low bits.
+ * e^x for x in [-87, 88], else that of the nearer end; NaN stays. x = n ln 2 + r: a polynomial in r
+ * (degree 6, from Cephes' expf: relative error 2e-7), n into the exponent. Adding 1.5 * 2^23 rounds
+ * to an integer, which then stands in the low bits.
  */
 static inline float exponential(float x) {
     const float magic = 12582912.0f;
@@ -43,11 +43,13 @@ static inline float exponential(float x) {
     return p * from_bits((int32_t)((uint32_t)to_bits(shifted) << 23) + 0x3f800000);
 }
 
-static void sums(const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares) {
+static void sums(
+    const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares) {
     size_t n = (size_t)c, i = 0;
     for (; i + 4 <= pixels; i += 4, x += 4 * n)
         for (size_t j = 0; j < n; j++) {
-            double a = (double)x[j], b = (double)x[j + n], d = (double)x[j + 2 * n], e = (double)x[j + 3 * n];
+            double a = (double)x[j], b = (double)x[j + n], d = (double)x[j + 2 * n],
+                   e = (double)x[j + 3 * n];
             sum[j] += (a + b) + (d + e);
             squares[j] += (a * a + b * b) + (d * d + e * e);
         }
@@ -60,7 +62,8 @@ static void sums(const float *restrict x, size_t pixels, int c, double *restrict
 }
 
 /* x and y may be the same, but then no element is read after it was written: vectors are safe. */
-static void affine(const float *x, float *y, size_t pixels, int c, const float *restrict scale, const float *restrict shift, bool silu) {
+static void affine(const float *x, float *y, size_t pixels, int c, const float *restrict scale,
+    const float *restrict shift, bool silu) {
     for (size_t i = 0; i < pixels; i++, x += c, y += c) {
         if (silu) {
 #pragma GCC ivdep

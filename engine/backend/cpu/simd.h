@@ -1,6 +1,6 @@
 /*
- * The loops that must run at memory bandwidth, from one source compiled for several instruction sets (simd.c), and the
- * tiers made of them.
+ * The loops that must run at memory bandwidth, from one source compiled for several instruction
+ * sets (simd.c), and the tiers made of them.
  */
 #ifndef TSR_SIMD_H
 #define TSR_SIMD_H
@@ -11,9 +11,11 @@ typedef struct tsr_simd {
     /* Adds to sum[c] and squares[c] those of x, [pixels][c]. */
     void (*sums)(const float *x, size_t pixels, int c, double *sum, double *squares);
     /* y = x * scale[c] + shift[c], then SiLU; [pixels][c]. x == y is allowed. */
-    void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale, const float *shift, bool silu);
+    void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale,
+        const float *shift, bool silu);
     float (*largest)(const float *x, int n, float so_far);
-    float (*exponentials)(float *x, int n, float largest); /* x = exp(x - largest); returns their sum */
+    float (*exponentials)(
+        float *x, int n, float largest); /* x = exp(x - largest); returns their sum */
     void (*scale)(float *x, int n, float by);
 } tsr_simd;
 

@@ -1,0 +1,79 @@
+/*
+ * One op with inputs of its own, as kernelcheck runs it: a program of two buffers and an op, in
+ * memory with guard bytes around every piece, and the running of it by one tier.
+ */
+#ifndef TSR_TESTS_KERNEL_CASE_H
+#define TSR_TESTS_KERNEL_CASE_H
+
+#include "backend/cpu/ref.h"
+
+typedef struct spec {
+    tsr_op_kind kind;
+    int cin, cout, nt, h, w;       /* h, w of the input */
+    int kt, k, st, s, top, bottom; /* CONV; kernels are square, left = top, right = bottom */
+    int phases, out_dt;
+    bool accumulate, silu, replicate;
+    int y0, ny; /* rows of the output; ny 0: all */
+    tsr_dtype in, out;
+    tsr_quant quant[2]; /* of in and out, where they are of 8 bits */
+} spec;
+
+const char *spec_text(char buf[160], const spec *s);
+
+/* What the inputs are like. */
+typedef enum fill {
+    FILL_RANDOM,
+    FILL_OUTLIERS,
+    FILL_LARGE,
+    FILL_TINY,
+    FILL_ZERO,
+    FILL_OFFSET,
+    FILL_NOT_FINITE,
+    FILLS
+} fill;
+extern const char *const fill_name[FILLS];
+extern uint64_t case_seed; /* of the inputs to come */
+
+typedef struct guarded {
+    char *block, *at;
+    size_t bytes;
+} guarded;
+
+enum { IN, OUT, STATS, BUFFERS };
+enum { BEFORE = 1, AFTER = 1 }; /* frames of a buffer that the op has nothing to do with */
+
+typedef struct world { /* inputs, and what one tier makes of them */
+    const spec *s;
+    tsr_op op;
+    tsr_buffer buffer[BUFFERS];
+    tsr_kernel kernel;
+    tsr_cache cache;
+    tsr_quant quant[2];
+    tsr_program program;
+    guarded in, out, stats, cached, input, slot, affine, weights, biases;
+} world;
+
+enum { GUARDS = 9 };
+
+void world_describe(
+    world *v, const spec *s); /* without memory: for asking tiers whether they can */
+void world_new(world *v, const spec *s, fill f);
+void world_copy(world *v, world *from); /* the same inputs in memory of their own */
+void world_free(world *v);
+size_t frame_bytes(const tsr_buffer *b);
+
+typedef struct bound {
+    const tsr_tier *tier;
+    tsr_op_io io;
+    tsr_packed packed;
+    guarded kernel, scratch;
+} bound;
+
+const tsr_op_impl *impl_of(const tsr_tier *t, const world *v);
+bool tier_runs(const tsr_tier *t, const world *v);
+tsr_status bound_new(bound *b, const tsr_tier *t, world *v);
+void bound_free(bound *b);
+/* Runs the op once; what is wrong but numbers, or NULL. */
+const char *run_once(const tsr_tier *t, world *v);
+
+#endif

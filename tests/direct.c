@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct direct {
     tsr_plan plan;
@@ -9,6 +10,8 @@ struct direct {
     tsr_backend *backend;
     tsr_exec *exec;
     tsr_slab slab;
+    void *mapped; /* an exported slab, as its importer sees it */
+    uint64_t value;
 };
 
 static tsr_step kind_of(const direct *d, int step) {
@@ -87,7 +90,8 @@ static void lay_out_rest(tsr_plan *p) {
 
 static tsr_status make_programs(direct *d) {
     tsr_plan *p = &d->plan;
-    p->target.numerics(p->target.ctx, TSR_PRECISION_F32, p->half, &p->numerics);
+    p->params.precision = d->params.precision ? d->params.precision : TSR_PRECISION_F32;
+    p->target.numerics(p->target.ctx, p->params.precision, p->half, &p->numerics);
     for (int i = 0; i < d->params.steps; i++) {
         tsr_step s = kind_of(d, i);
         tsr_program_params params = {.encode = d->params.encode,
@@ -122,6 +126,11 @@ tsr_status direct_create(
             lay_out_step(&d->plan, s);
     lay_out_rest(&d->plan);
     TSR_TRY(b->v->slab_alloc(b, d->plan.slot_bytes, &d->slab));
+    if (d->slab.kind == TSR_SLAB_FD) {
+        d->mapped = mmap(NULL, d->slab.export_bytes, PROT_READ, MAP_SHARED, d->slab.fd, 0);
+        if (d->mapped == MAP_FAILED)
+            abort();
+    }
     TSR_TRY(b->v->prepare(b, &d->plan, &d->exec));
     *out = d;
     return TSR_OK;
@@ -136,6 +145,8 @@ void direct_destroy(direct **out) {
     if (!d)
         return;
     d->backend->v->exec_destroy(d->backend, &d->exec);
+    if (d->mapped)
+        munmap(d->mapped, d->slab.export_bytes);
     d->backend->v->slab_free(d->backend, &d->slab);
     tsr_plan *p = &d->plan;
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++) {
@@ -181,12 +192,12 @@ static void take_slot(const direct *d, int step, float *out) {
     int channels, frames, h, w;
     direct_extent(d, &channels, &frames, &h, &w);
     size_t plane = (size_t)h * (size_t)w;
+    const float *from = d->mapped ? d->mapped : d->slab.host;
     for (int f = 0; f < p->out_frames; f++)
         for (int c = 0; c < channels; c++) {
             size_t to = (size_t)c * (size_t)frames +
                         (size_t)(direct_step_frame(d, step, p->out_frames) + f);
-            memcpy(out + to * plane, (float *)d->slab.host + (size_t)(f * channels + c) * plane,
-                plane * sizeof *out);
+            memcpy(out + to * plane, from + (size_t)(f * channels + c) * plane, plane * sizeof *out);
         }
 }
 
@@ -197,7 +208,10 @@ tsr_status direct_run(direct *d, const float *input, float *out) {
         tsr_step_args args = {.step = kind_of(d, i),
             .slab = &d->slab,
             .input = input + (size_t)direct_step_frame(d, i, p->in_frames) * frame};
+        args.ready_value = ++d->value;
         tsr_status status = d->backend->v->step(d->backend, d->exec, &args);
+        if (status == TSR_OK && d->backend->v->asynchronous)
+            status = d->backend->v->wait(d->backend, d->exec, args.ready_value);
         if (status != TSR_OK)
             return status;
         take_slot(d, i, out);

@@ -10,6 +10,7 @@ typedef struct direct_params {
     int steps;       /* latents in all */
     int h, w;        /* of the input: latents, or pixels */
     int slice_level; /* 0: never one frame at a time; else from this level on */
+    tsr_precision precision; /* AUTO: f32 */
 } direct_params;
 
 typedef struct direct direct;

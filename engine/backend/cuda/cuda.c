@@ -174,6 +174,8 @@ static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
 }
 
 static void slab_free(tsr_backend *b, tsr_slab *s) {
+    if (!s->bytes)
+        return;
     tsr_cu.p_cuCtxSetCurrent(((tsr_cuda *)b)->context);
     tsr_cu.p_cuStreamSynchronize(((tsr_cuda *)b)->stream); /* a step may still write it */
     if (s->kind == TSR_SLAB_HOST && s->host)

@@ -1,0 +1,305 @@
+/* The CUDA backend from end to end on a driver without a GPU (fake/): decodes against the reference in PyTorch, graphs
+ * against plain launches, memory that another API maps, and every call of the driver failing once. */
+#include "fake/fake.h"
+
+#include "../direct.h"
+#include "../synthetic.h"
+#include "../temp.h"
+#include "backend/cuda/device.h"
+
+#include <criterion/criterion.h>
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
+
+static struct {
+    fake_cuda_setup_fn setup;
+    fake_cuda_fail_at_fn fail_at;
+    fake_cuda_settled_fn settled;
+    fake_cuda_count_fn count;
+    fake_cuda_wrong_fn wrong;
+} fake;
+
+static const fake_cuda_config ADA = {13000, 1, 8, 9, 1, (size_t)1 << 32};
+
+static void open_fake(void) {
+    void *so = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    cr_assert(so, "%s", dlerror());
+    *(void **)&fake.setup = dlsym(so, "fake_cuda_setup");
+    *(void **)&fake.fail_at = dlsym(so, "fake_cuda_fail_at");
+    *(void **)&fake.settled = dlsym(so, "fake_cuda_settled");
+    *(void **)&fake.count = dlsym(so, "fake_cuda_count");
+    *(void **)&fake.wrong = dlsym(so, "fake_cuda_wrong");
+    cr_assert(fake.setup && fake.fail_at && fake.settled && fake.count && fake.wrong,
+        "libcuda.so.1 is not the fake one: set LD_LIBRARY_PATH");
+    fake.setup(&ADA);
+}
+TestSuite(cuda_backend, .init = open_fake);
+
+static fake_cuda_counts counted(void) {
+    fake_cuda_counts c;
+    fake.count(&c);
+    return c;
+}
+
+static void nothing_is_left(void) {
+    fake_cuda_counts c = counted();
+    cr_assert_str_empty(fake.wrong());
+    cr_assert_eq(c.live, 0, "%d objects are left", c.live);
+    cr_assert_eq(c.memory, 0u, "%zu bytes are left", c.memory);
+}
+
+/* ---------------------------------------------------------------- what there is to run on */
+
+static void refused(fake_cuda_config config, int index, tsr_status status, const char *because) {
+    tsr_backend *b = NULL;
+    fake.setup(&config);
+    cr_assert_eq(tsr_cuda_create(&b, index), status);
+    cr_assert_null(b);
+    cr_assert(strstr(tsr_last_error(), because), "%s", tsr_last_error());
+    nothing_is_left();
+}
+
+Test(cuda_backend, an_old_driver) {
+    fake_cuda_config c = ADA;
+    c.version = 12080;
+    refused(c, -1, TSR_ERR_UNSUPPORTED, "CUDA 12.8; update it to CUDA 13 (r580)");
+}
+Test(cuda_backend, no_device) {
+    fake_cuda_config c = ADA;
+    c.devices = 0;
+    refused(c, -1, TSR_ERR_UNSUPPORTED, "no NVIDIA GPU");
+}
+Test(cuda_backend, an_old_device) {
+    fake_cuda_config c = ADA;
+    c.major = 7, c.minor = 5;
+    refused(c, -1, TSR_ERR_UNSUPPORTED, "sm_75 is too old");
+}
+Test(cuda_backend, a_device_that_is_not_there) {
+    refused(ADA, 3, TSR_ERR_ARGUMENT, "no device 3");
+}
+
+Test(cuda_backend, automatic_precision_follows_the_hardware) {
+    static const struct {
+        int major, minor;
+        tsr_precision best;
+    } cases[] = {{8, 0, TSR_PRECISION_FP16}, {8, 6, TSR_PRECISION_FP16}, {8, 9, TSR_PRECISION_FP8},
+        {9, 0, TSR_PRECISION_FP16}, {12, 0, TSR_PRECISION_FP8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fake_cuda_config c = ADA;
+        c.major = cases[i].major, c.minor = cases[i].minor;
+        fake.setup(&c);
+        tsr_backend *b;
+        char why[128] = "";
+        ok(tsr_cuda_create(&b, -1));
+        cr_assert_eq(b->v->best(b, NULL, why), cases[i].best);
+        cr_assert(strstr(why, "sm_"), "%s", why);
+        b->v->destroy(b);
+        nothing_is_left();
+    }
+}
+
+/* ---------------------------------------------------------------- decoding */
+
+typedef struct clip {
+    tsr_vae *vae;
+    int steps, h, w;
+    float *input, *want; /* want: NULL where there is no reference */
+    size_t n;
+} clip;
+
+static void model(clip *c, const synth_config *config) {
+    tsr_tensor_file *file;
+    const char *path = temp_path("model.safetensors");
+    ok(synth_model_write(path, config));
+    ok(tsr_tensor_file_open(&file, path));
+    ok(tsr_vae_create(&c->vae, file));
+}
+
+static void open_golden(clip *c, const char *name) {
+    char path[1024];
+    tsr_tensor_file *file;
+    snprintf(path, sizeof path, "%s/goldens/%s.safetensors", getenv("TSR_TEST_DATA"), name);
+    ok(tsr_tensor_file_open(&file, path));
+    synth_config config = {.decoder = true};
+    sscanf(tsr_tensor_file_meta(file, "channels"), "%d,%d,%d,%d", &config.channels[0], &config.channels[1],
+        &config.channels[2], &config.channels[3]);
+    *c = (clip){.steps = atoi(tsr_tensor_file_meta(file, "t")),
+        .h = atoi(tsr_tensor_file_meta(file, "h")),
+        .w = atoi(tsr_tensor_file_meta(file, "w"))};
+    model(c, &config);
+    c->input = synth_latent(16, c->steps, c->h, c->w, 0);
+    const tsr_tensor *video = tsr_tensor_file_find(file, "video");
+    c->n = video->count;
+    c->want = malloc(c->n * sizeof *c->want);
+    tsr_tensor_read(video, 0, c->n, c->want);
+    tsr_tensor_file_close(&file);
+}
+
+static void close_clip(clip *c) {
+    free(c->want);
+    free(c->input);
+    tsr_vae_destroy(&c->vae);
+}
+
+/* malloc'd: the clip, through a device of these properties. */
+static float *decode(const clip *c, const fake_cuda_config *config, direct_params params, bool plain) {
+    tsr_backend *b;
+    direct *d;
+    params.steps = c->steps, params.h = c->h, params.w = c->w;
+    fake.setup(config);
+    ok(tsr_cuda_create(&b, -1));
+    ok(direct_create(&d, b, &c->vae->decoder, &params));
+    cr_assert_eq(direct_plan(d)->numerics.precision, params.precision);
+    direct_exec(d)->plain = plain;
+    float *out = calloc(c->n, sizeof *out);
+    fake.settled(1);
+    ok(direct_run(d, c->input, out));
+    fake.settled(0);
+    fake_cuda_counts seen = counted();
+    cr_assert_eq(seen.graphs, plain ? 0 : c->steps);
+    cr_assert_leq(seen.built, plain ? 0 : c->steps < 3 ? c->steps : 3);
+    cr_assert_gt(seen.launches, 0);
+    direct_destroy(&d);
+    b->v->destroy(b);
+    nothing_is_left();
+    return out;
+}
+
+static double psnr(const clip *c, const float *have) {
+    double squares = 0;
+    for (size_t i = 0; i < c->n; i++)
+        squares += ((double)have[i] - (double)c->want[i]) * ((double)have[i] - (double)c->want[i]);
+    return 10 * log10(4 * (double)c->n / squares);
+}
+
+static void check(const char *name, tsr_precision precision, double wanted, int slice_level, int exports) {
+    clip c;
+    fake_cuda_config config = ADA;
+    config.exports = exports;
+    open_golden(&c, name);
+    float *out = decode(&c, &config, (direct_params){.precision = precision, .slice_level = slice_level}, false);
+    double db = psnr(&c, out);
+    printf("# %s %s slice level %d: %.1f dB\n", name, tsr_precision_name(precision), slice_level, db);
+    cr_expect(db >= wanted, "%s in %s: %.1f dB", name, tsr_precision_name(precision), db);
+    free(out);
+    close_clip(&c);
+}
+
+/* ---------------------------------------------------------------- a tiny model, for what does not look at quality */
+
+static void open_tiny(clip *c, int steps) {
+    *c = (clip){.steps = steps, .h = 1, .w = 2};
+    model(c, &(synth_config){.decoder = true, .channels = {32, 32}, .layers = 1});
+    c->input = synth_latent(16, steps, 1, 2, 0);
+    c->n = 3 * (size_t)(1 + 2 * (steps - 1)) * 2 * 4;
+}
+
+/* All that a program does with the backend; false where something failed. */
+static bool whole_life(const clip *c, float *out, char *parked) {
+    tsr_backend *b = NULL;
+    direct *d = NULL;
+    direct_params params = {.steps = c->steps, .h = c->h, .w = c->w, .precision = TSR_PRECISION_FP16};
+    if (tsr_cuda_create(&b, -1) != TSR_OK)
+        return false;
+    bool good = direct_create(&d, b, &c->vae->decoder, &params) == TSR_OK && direct_run(d, c->input, out) == TSR_OK &&
+                (c->steps == 1 || (b->v->park(b, direct_exec(d), 0, parked) == TSR_OK &&
+                                      b->v->unpark(b, direct_exec(d), 0, parked) == TSR_OK));
+    direct_destroy(&d);
+    b->v->destroy(b);
+    return good;
+}
+
+/* Some calls may fail unseen: those that free, and those whose answer only reports. Every other one is an error of one
+ * line, and nothing is left behind. */
+static void fail_calls(int steps, int from_end, int stride) {
+    clip c;
+    open_tiny(&c, steps);
+    float *out = malloc(c.n * sizeof *out);
+    char *parked = malloc(1 << 20);
+    cr_assert(whole_life(&c, out, parked), "%s", tsr_last_error());
+    int calls = counted().calls, errors = 0, n = 0;
+    for (int at = from_end ? calls - from_end : 0; at < calls; at += stride, n++) {
+        fake.setup(&ADA);
+        fake.fail_at(at);
+        bool good = whole_life(&c, out, parked);
+        const char *error = tsr_last_error();
+        cr_assert(good || strstr(error, "cuda: "), "call %d: %s", at, error);
+        cr_assert(good || !strchr(error, '\n'), "call %d: %s", at, error);
+        cr_assert(!good || !counted().failures, "call %d failed and nobody said so", at);
+        errors += !good;
+        fake.fail_at(-1);
+        nothing_is_left();
+    }
+    printf("# %d of %d calls failed, %d of them seen\n", n, calls, errors);
+    cr_assert_gt(errors, 0);
+    free(parked);
+    free(out);
+    close_clip(&c);
+}
+
+/* ---------------------------------------------------------------- the tests */
+
+#ifndef LONG
+Test(cuda_backend, golden_fp16) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1); }
+Test(cuda_backend, golden_fp8_to_host_memory) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
+
+Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
+    clip c;
+    open_tiny(&c, 3);
+    direct_params params = {.precision = TSR_PRECISION_FP8};
+    float *graphs = decode(&c, &ADA, params, false), *plain = decode(&c, &ADA, params, true);
+    cr_assert_arr_eq(graphs, plain, c.n * sizeof *plain);
+    free(plain);
+    free(graphs);
+    close_clip(&c);
+}
+
+Test(cuda_backend, f32_is_refused) {
+    clip c;
+    tsr_backend *b;
+    direct *d = NULL;
+    open_tiny(&c, 1);
+    ok(tsr_cuda_create(&b, -1));
+    direct_params params = {.steps = 1, .h = 1, .w = 2, .precision = TSR_PRECISION_F32};
+    cr_assert_eq(direct_create(&d, b, &c.vae->decoder, &params), TSR_ERR_UNSUPPORTED);
+    cr_assert(strstr(tsr_last_error(), "no f32 on the GPU"), "%s", tsr_last_error());
+    b->v->destroy(b);
+    nothing_is_left();
+    close_clip(&c);
+}
+
+Test(cuda_backend, too_little_memory) {
+    clip c;
+    tsr_backend *b;
+    direct *d = NULL;
+    fake_cuda_config config = ADA;
+    config.memory = (size_t)2 << 20;
+    open_tiny(&c, 1);
+    fake.setup(&config);
+    ok(tsr_cuda_create(&b, -1));
+    direct_params params = {.steps = 1, .h = 1, .w = 2, .precision = TSR_PRECISION_FP16};
+    cr_assert_eq(direct_create(&d, b, &c.vae->decoder, &params), TSR_ERR_MEMORY);
+    cr_assert(strstr(tsr_last_error(), "taking memory"), "%s", tsr_last_error());
+    b->v->destroy(b);
+    nothing_is_left();
+    close_clip(&c);
+}
+
+Test(cuda_backend, any_call_may_fail) { fail_calls(1, 0, 7); }
+Test(cuda_backend, later_steps_may_fail) { fail_calls(2, 45, 9); }
+#else
+Test(cuda_backend_long, every_call_may_fail, .init = open_fake) { fail_calls(1, 0, 1); }
+Test(cuda_backend_long, every_call_of_a_clip_may_fail, .init = open_fake) { fail_calls(2, 0, 7); }
+Test(cuda_backend_long, t5, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP8, 30, 0, 1); }
+Test(cuda_backend_long, t5_frame_by_frame, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP16, 60, 2, 1); }
+Test(cuda_backend_long, t2_frame_by_frame, .init = open_fake) {
+    check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 2, 1);
+}
+Test(cuda_backend_long, t1, .init = open_fake) { check("small_decode_t1_8x8", TSR_PRECISION_BF16, 40, 0, 1); }
+Test(cuda_backend_long, t2, .init = open_fake) { check("small_decode_t2_6x10", TSR_PRECISION_FP16, 60, 0, 1); }
+#endif

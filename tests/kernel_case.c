@@ -11,6 +11,8 @@ const char *spec_text(char buf[160], const spec *s) {
     if (s->kind == TSR_OP_CONV)
         n += snprintf(buf + n, (size_t)(160 - n), " k %dx%dx%d s %d,%d%s%s", s->kt, s->k, s->k,
             s->st, s->s, s->phases == 4 ? " 4 phases" : "", s->accumulate ? " +=" : "");
+    if (s->in_place)
+        n += snprintf(buf + n, (size_t)(160 - n), " in place");
     if (s->ny)
         n += snprintf(buf + n, (size_t)(160 - n), " rows %d+%d", s->y0, s->ny);
     snprintf(buf + n, (size_t)(160 - n), " %s>%s", tsr_dtype_name(s->in), tsr_dtype_name(s->out));
@@ -190,6 +192,8 @@ void world_new(world *v, const spec *s, fill f) {
     v->biases = guarded_new(tsr_kernel_biases(k) * sizeof(float));
     fill_buffer(v, IN, &v->in, f);
     fill_buffer(v, OUT, &v->out, f == FILL_NOT_FINITE ? FILL_RANDOM : f);
+    if (s->in_place)
+        memcpy(v->out.at, v->in.at, v->in.bytes);
     memset(v->stats.at, 0, v->stats.bytes);
     memset(v->slot.at, 0, v->slot.bytes);
     for (size_t i = 0; i < v->cached.bytes; i++)
@@ -248,6 +252,8 @@ tsr_status bound_new(bound *b, const tsr_tier *t, world *v) {
         .slot_dtype = v->s->out,
         .input = (float *)v->input.at,
         .scratch = b->scratch.at};
+    if (v->s->in_place)
+        b->io.in = b->io.out;
     if (v->s->kind == TSR_OP_CONV) {
         b->kernel = guarded_new(t->kernel_bytes(&v->kernel, v->s->in));
         b->packed = (tsr_packed){&v->kernel, b->kernel.at, NULL};

@@ -13,7 +13,8 @@ typedef struct spec {
     int kt, k, st, s, top, bottom; /* CONV; kernels are square, left = top, right = bottom */
     int phases, out_dt;
     bool accumulate, silu, replicate;
-    int y0, ny; /* rows of the output; ny 0: all */
+    bool in_place; /* NORM: reads what lies in out */
+    int y0, ny;    /* rows of the output; ny 0: all */
     tsr_dtype in, out;
     tsr_quant quant[2]; /* of in and out, where they are of 8 bits */
 } spec;

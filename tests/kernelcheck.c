@@ -89,6 +89,8 @@ static const spec cases[] = {
     PLAIN(TSR_OP_NORM, 128, 4, 40, 33, .silu = true),
     PLAIN(TSR_OP_NORM, 512, 1, 9, 8, .silu = false),
     PLAIN(TSR_OP_NORM, 96, 2, 9, 8, .silu = true, .y0 = 2, .ny = 5),
+    PLAIN(TSR_OP_NORM, 64, 3, 5, 7, .silu = true, .in_place = true),
+    PLAIN(TSR_OP_NORM, 96, 2, 33, 40, .silu = false, .in_place = true),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_F16),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .out = TSR_U8, .quant = {{0}, {0.03f, 10}}),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_E4M3,
@@ -141,12 +143,12 @@ static void magnitudes(const spec *s, world *like, float *out, size_t n) {
     world v;
     const tsr_buffer *b = &like->buffer[IN];
     size_t size = tsr_dtype_size(b->dtype);
-    float most = 1;
+    float most = s->kind == TSR_OP_ATTENTION ? 0 : 1;
     if (s->kind != TSR_OP_CONV || work(s) > LARGE) {
         for (size_t i = 0; i < b->bytes / size && s->kind == TSR_OP_ATTENTION; i++) {
             float x;
             tsr_ref_get(&like->program, b, like->in.at + i * size, 0, 1, &x);
-            most = isfinite(x) ? fmaxf(i ? most : 0, fabsf(x)) : most;
+            most = isfinite(x) ? fmaxf(most, fabsf(x)) : most;
         }
         if (s->kind == TSR_OP_CONV)
             most = 0.5f * sqrtf((float)s->cin * (float)(s->kt * s->k * s->k));

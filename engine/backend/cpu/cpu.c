@@ -144,6 +144,10 @@ static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, i
     double best_time = INFINITY, seconds = 0;
     if (precision != TSR_PRECISION_F32)
         return 0;
+    const int most =
+        16 << 20; /* elements of the left matrix: more rows change nothing but memory */
+    if ((double)m * k > most)
+        m = most / k > 256 ? most / k : 256;
     tsr_threads_apply();
     float *x =
         malloc(((size_t)m * (size_t)k + (size_t)k * (size_t)n + (size_t)m * (size_t)n) * sizeof *x);

@@ -102,7 +102,10 @@ void world_describe(world *v, const spec *s) {
     v->buffer[IN] = buffer_of(s->in, head, BEFORE + s->nt * s->st + AFTER, s->h, s->w, s->cin, 0);
     v->buffer[OUT] = buffer_of(s->out, s->kind == TSR_OP_CACHE_LOAD ? 2 : 0,
         BEFORE + s->nt * s->out_dt + AFTER, oh, ow, s->cout, 1);
-    v->buffer[STATS] = buffer_of(TSR_F64, 0, s->nt, 1, TSR_GROUPS, 2, -1);
+    bool extremes = s->out == TSR_U8 && s->quant[1].scale == 0;
+    v->buffer[STATS] =
+        buffer_of(TSR_F64, 0, s->nt, 1, TSR_GROUPS + (extremes ? s->cin : 0), 2, -1);
+    v->range = (tsr_code_range){0.02f, 14};
     v->kernel = (tsr_kernel){0, TSR_FOLD_NONE, s->cin, s->cout, s->kt, s->k, s->k, s->st, s->s,
         s->s, s->top, s->top, s->bottom, s->bottom, s->phases, s->phases};
     v->cache = (tsr_cache){0, s->in, 2, s->h, s->w, s->cin,
@@ -144,10 +147,19 @@ void world_describe(world *v, const spec *s) {
         .in_c = s->cout};
 }
 
+bool has_range(const world *v, int which) {
+    return tsr_ref_is_u8(&v->program, which);
+}
+
 /* Numbers of a kind into a buffer, as its type and codes hold them. */
 static void fill_buffer(const world *v, int which, const guarded *g, fill f) {
     const tsr_buffer *b = &v->buffer[which];
     size_t size = tsr_dtype_size(b->dtype);
+    if (has_range(v, which)) {
+        for (size_t i = 0; i < b->bytes; i++)
+            g->at[i] = (char)bits();
+        return;
+    }
     for (size_t i = 0; i < b->bytes / size; i++) {
         float x = value(f);
         tsr_ref_put(&v->program, b, g->at + i * size, 0, 1, &x);
@@ -187,7 +199,8 @@ void world_new(world *v, const spec *s, fill f) {
     v->cached = guarded_new(v->cache.bytes);
     v->input = guarded_new(input);
     v->slot = guarded_new(slot);
-    v->affine = guarded_new(2 * (size_t)s->cin * sizeof(float));
+    v->affine = guarded_new(3 * (size_t)s->cin * sizeof(float)); /* and gain */
+    v->scales = guarded_new((size_t)s->cout * sizeof(float));
     v->weights = guarded_new(tsr_kernel_weights(k) * sizeof(float));
     v->biases = guarded_new(tsr_kernel_biases(k) * sizeof(float));
     fill_buffer(v, IN, &v->in, f);
@@ -202,6 +215,12 @@ void world_new(world *v, const spec *s, fill f) {
     fill_uniform(&v->affine, 2);
     fill_uniform(&v->weights, sqrtf(3.0f / (float)(s->cin * s->kt * s->k * s->k)));
     fill_uniform(&v->biases, 0.3f);
+    for (int i = 0; i < s->cout; i++)
+        ((float *)v->scales.at)[i] = 1e-4f * (1.5f + uniform());
+    for (int i = 0; i < s->cin; i++)
+        ((float *)v->affine.at)[2 * s->cin + i] = 1.2f + uniform();
+    for (size_t i = 0; s->in == TSR_U8 && i < v->weights.bytes / sizeof(float); i++) /* codes */
+        ((float *)v->weights.at)[i] = rintf(fmaxf(-127, fminf(127, 150 * uniform())));
     fill_stats(v);
 }
 
@@ -251,12 +270,15 @@ tsr_status bound_new(bound *b, const tsr_tier *t, world *v) {
         .slot = v->slot.at,
         .slot_dtype = v->s->out,
         .input = (float *)v->input.at,
-        .scratch = b->scratch.at};
+        .scratch = b->scratch.at,
+        .range = &v->range,
+        .gain = (float *)v->affine.at + 2 * v->s->cin};
     if (v->s->in_place)
         b->io.in = b->io.out;
     if (v->s->kind == TSR_OP_CONV) {
         b->kernel = guarded_new(t->kernel_bytes(&v->kernel, v->s->in));
-        b->packed = (tsr_packed){&v->kernel, b->kernel.at, NULL};
+        b->packed = (tsr_packed){
+            .kernel = &v->kernel, .scale = (float *)v->scales.at, .at = b->kernel.at};
         b->io.kernel = &b->packed;
         TSR_TRY(t->pack(
             &b->packed, &v->program, &v->op, (float *)v->weights.at, (float *)v->biases.at));

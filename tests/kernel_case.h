@@ -51,10 +51,11 @@ typedef struct world { /* inputs, and what one tier makes of them */
     tsr_cache cache;
     tsr_quant quant[2];
     tsr_program program;
-    guarded in, out, stats, cached, input, slot, affine, weights, biases;
+    tsr_code_range range; /* of the codes in IN, or as the op chose it for OUT */
+    guarded in, out, stats, cached, input, slot, affine, weights, biases, scales;
 } world;
 
-enum { GUARDS = 9 };
+enum { GUARDS = 10 };
 
 void world_describe(
     world *v, const spec *s); /* without memory: for asking tiers whether they can */
@@ -62,6 +63,7 @@ void world_new(world *v, const spec *s, fill f);
 void world_copy(world *v, world *from); /* the same inputs in memory of their own */
 void world_free(world *v);
 size_t frame_bytes(const tsr_buffer *b);
+bool has_range(const world *v, int which); /* u8 codes whose range is chosen while decoding */
 
 typedef struct bound {
     const tsr_tier *tier;

@@ -37,6 +37,8 @@ typedef struct tsr_step_args {
     const float *input;   /* f32 [in_frames][in_h][in_w][in_c], host; not needed after the call returns */
     tsr_slab *slab;
     size_t slot_at;       /* offset of the slot in the slab */
+    int64_t *not_finite;  /* out, where the backend is not asynchronous: how many of the slot's numbers are NaN or
+                             infinite. NULL: nobody asks */
     uint64_t ready_value; /* asynchronous backends: the lane's timeline reaches this when the slot is written or
                              the work has failed; values grow over the backend's life */
 } tsr_step_args;

@@ -8,12 +8,15 @@
 #ifndef TSR_OPS_H
 #define TSR_OPS_H
 
-#include "model/program.h"
+#include "model/quantise.h"
+
+#include <stdatomic.h>
 
 /* A kernel as one tier keeps it. */
 typedef struct tsr_packed {
     const tsr_kernel *kernel;
-    void *at;     /* kernel_bytes() bytes, 64-aligned; the caller's */
+    const float *scale; /* u8 inputs, while packing: [cout], of the weights' codes */
+    void *at;           /* kernel_bytes() bytes, 64-aligned; the caller's */
     void *layout; /* the tier's own record of how it lies there; freed by unpack(). NULL: none */
 } tsr_packed;
 
@@ -21,18 +24,33 @@ typedef struct tsr_packed {
 typedef struct tsr_op_io {
     const tsr_program *program;
     const tsr_op *op;
-    void *bound;               /* from the tier's bind(); NULL where it has none */
-    const void *in;            /* the buffer `in`, its frame 0 (head frames lie before it) */
-    void *out;                 /* the buffer `out`, its frame 0 */
-    const double *stats_in;    /* NORM: [in.nt][groups][2], of frames in.t0.. of the buffer */
-    void *cache;               /* CACHE_*, CONV with op->cache >= 0 */
+    void *bound;            /* from the tier's bind(); NULL where it has none */
+    const void *in;         /* the buffer `in`, its frame 0 (head frames lie before it) */
+    void *out;              /* the buffer `out`, its frame 0 */
+    const double *stats_in; /* NORM: the statistics' buffer, of frames in.t0.. */
+    tsr_code_range *range;  /* of the u8 codes that the op reads (CONV, CACHE_SAVE) or writes (NORM,
+                               CACHE_LOAD) */
+    const float *gain;      /* NORM to u8: [c] */
+    void *cache;            /* CACHE_*, CONV with op->cache >= 0 */
     const tsr_packed *kernel;  /* CONV: packed by the same tier */
     const float *gamma, *beta; /* NORM: [c] */
     void *slot;                /* STORE: [out_frames][out_c][out_h][out_w] */
     tsr_dtype slot_dtype;
-    const float *input; /* INPUT: [in_frames][in_h][in_w][in_c] */
-    void *scratch;      /* scratch() bytes, 64-aligned; holds nothing between runs */
+    atomic_llong *not_finite; /* STORE: NaN and infinite numbers are counted here */
+    const float *input;       /* INPUT: [in_frames][in_h][in_w][in_c] */
+    void *scratch;            /* scratch() bytes, 64-aligned; holds nothing between runs */
 } tsr_op_io;
+
+/* Where frame t of a statistics' buffer begins, in doubles. */
+static inline ptrdiff_t tsr_io_stats_at(const tsr_buffer *stats, int t) {
+    return (ptrdiff_t)t * stats->w * 2;
+}
+/* The range that lies in a cache of u8 codes. */
+static inline tsr_code_range *tsr_cache_range(const tsr_cache *c, void *at) {
+    return (tsr_code_range *)((char *)at + c->bytes - TSR_CACHE_RANGE);
+}
+/* NORM to u8: *io->range from statistics and the cache. */
+void tsr_io_choose_range(const tsr_op_io *io);
 
 /* One way to run one kind of op. */
 typedef struct tsr_op_impl {
@@ -52,8 +70,8 @@ typedef struct tsr_tier {
 
     tsr_sgemm_fn gemm; /* its matrix product, NULL: none */
     /* Tiers with CONV. Bytes of a kernel however it is laid out, and the packing: weights and
-     * biases as tsr_kernel_fold leaves them, for the shapes of `op`, one of those that will use it.
-     */
+     * biases as tsr_kernel_fold and tsr_quantise_kernel leave them, for the shapes of `op`, one of
+     * those that will use it. */
     size_t (*kernel_bytes)(const tsr_kernel *k, tsr_dtype input);
     tsr_status (*pack)(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,
         const float *biases);

@@ -63,7 +63,7 @@ static int new_buffer(
     size_t bytes =
         (size_t)(head + frames) * (size_t)h * (size_t)w * (size_t)c * tsr_dtype_size(dtype);
     p->buffer[p->buffers] = (tsr_buffer){
-        name, dtype, head, frames, h, w, c, .quant = -1, .first_op = -1, .bytes = bytes};
+        name, dtype, head, frames, h, w, c, .quant = -1, .rounded = TSR_F32, .first_op = -1, .bytes = bytes};
     return p->buffers++;
 }
 
@@ -171,6 +171,8 @@ static void conv(maker *m, int layer, stream in, stream out, bool accumulate) {
 /* A buffer for frames like those of s. */
 static stream like(maker *m, const char *name, tsr_dtype dtype, int head, stream s, int c) {
     s.buf = new_buffer(m, name, dtype, head, s.nt, height_at(m, s.level), width_at(m, s.level), c);
+    if (!m->failed)
+        m->p->buffer[s.buf].rounded = m->params.numerics.round;
     s.t0 = 0;
     s.c = c;
     return s;
@@ -230,16 +232,23 @@ static stream raw_input(maker *m, int layer, stream s) {
 
 /* GroupNorm and perhaps SiLU of s, as the input of conv layer `reader`. */
 static stream normed(maker *m, int norm, int reader, stream s, bool silu) {
-    int stats = new_buffer(m, "statistics", TSR_F64, 0, s.nt, 1, TSR_GROUPS, 2);
+    const tsr_numerics *n8 = &m->params.numerics;
+    bool eight = n8->eight && n8->eight[reader], codes = eight && n8->eight_type != TSR_F32;
+    bool extremes = codes && n8->eight_type == TSR_U8;
+    int stats = new_buffer(m, "statistics", TSR_F64, 0, s.nt, 1, TSR_GROUPS + (extremes ? s.c : 0), 2);
     new_op(m, TSR_OP_STATS, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, stats, 0, s.nt));
     stream n = like(m, "conv input", input_type(m, reader), head_of(m, reader), s, s.c);
-    int quant = m->params.numerics.eight && m->params.numerics.eight[reader] ? new_quant(m) : -1;
-    if (!m->failed)
+    int quant = codes ? new_quant(m) : -1;
+    if (!m->failed) {
         m->p->buffer[n.buf].quant = quant;
+        if (eight)
+            m->p->buffer[n.buf].rounded = codes ? TSR_F32 : TSR_E4M3;
+    }
     tsr_op *op =
         new_op(m, TSR_OP_NORM, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, n.buf, 0, n.nt));
     op->stats = stats;
     op->silu = silu;
+    op->cache = extremes && m->params.step != TSR_STEP_FIRST ? m->cache_of[reader] : -1;
     return n;
 }
 
@@ -386,6 +395,8 @@ static void out_block(maker *m, int block, stream s) {
     const int *layer = m->half->block[block].layer; /* conv_norm_out, conv_out */
     stream n = normed(m, layer[0], layer[1], s, true);
     stream y = like(m, "output", TSR_F32, 0, s, m->half->layer[layer[1]].cout);
+    if (!m->failed)
+        m->p->buffer[y.buf].rounded = TSR_F32;
     conv(m, layer[1], n, y, false);
     new_op(m, TSR_OP_STORE, layer[1], view_of(m, y.buf, 0, s.nt), view_of(m, -1, s.at, s.nt));
 }
@@ -440,7 +451,8 @@ static void lay_out(maker *m) {
             tsr_dtype type = input_type(m, i);
             int h = height_at(m, l->level), w = width_at(m, l->level);
             size_t bytes =
-                (size_t)keeps * (size_t)h * (size_t)w * (size_t)l->cin * tsr_dtype_size(type);
+                (size_t)keeps * (size_t)h * (size_t)w * (size_t)l->cin * tsr_dtype_size(type) +
+                (type == TSR_U8 ? TSR_CACHE_RANGE : 0);
             p->cache[p->caches] = (tsr_cache){i, type, keeps, h, w, l->cin, bytes};
             m->cache_of[i] = p->caches++;
         }

@@ -20,7 +20,8 @@ const char *tsr_step_name(tsr_step s);
 typedef enum tsr_op_kind {
     TSR_OP_INPUT,      /* out = the step's input frames in.t0.. (latent or pictures), converted */
     TSR_OP_CONV,       /* out (+)= conv(in) * kernel + bias */
-    TSR_OP_STATS,      /* out = per frame and group: sum, sum of squares of in (f64 [frames][1][groups][2]) */
+    TSR_OP_STATS,      /* out = per frame and group: sum, sum of squares of in (f64 [frames][1][groups][2]); where the
+                          norm gives u8 codes, [groups + c][2]: then per channel the smallest and the largest */
     TSR_OP_NORM,       /* out = quantise(silu?(groupnorm(in; statistics))) */
     TSR_OP_ATTENTION,  /* out = softmax(q k^T / sqrt(c)) v, per frame; in: [q | k | v], 3c channels */
     TSR_OP_QUANTISE,   /* out = quantise(in): a raw stream that a conv reads in fewer bits */
@@ -42,16 +43,24 @@ typedef struct tsr_view { /* frames [t0, t0+nt), rows [y0, y0+ny) of a buffer */
  * real = (code - zero) * scale (u8), code * scale (e4m3). gain: per-channel factors the quantiser multiplies by
  * before rounding and the weights absorb (smoothing), or NULL. */
 typedef struct tsr_quant {
-    float scale; /* 0: chosen while decoding, with zero, from the data */
+    float scale; /* 0: chosen while decoding, with zero and gain: a tsr_code_range */
     int zero;
     const float *gain; /* [c], owned by the program */
 } tsr_quant;
+
+/* What u8 codes stand for, as a norm chose it for the frames at hand. Lies beside the codes in caches, too. */
+typedef struct tsr_code_range {
+    float scale; /* not finite where the frames are not */
+    int32_t zero;
+} tsr_code_range;
+enum { TSR_CACHE_RANGE = 64 }; /* bytes at the end of a cache of u8 codes that hold its tsr_code_range */
 
 typedef struct tsr_op {
     tsr_op_kind kind;
     int layer;       /* for names, norm weights; -1 */
     int kernel;      /* CONV: index into kernels; else -1 */
-    int cache;       /* CACHE_*: index into caches. CONV: whose frames precede `in` where heads are not joined; else -1 */
+    int cache;       /* CACHE_*: index into caches. CONV: whose frames precede `in` where heads are not joined. NORM to
+                        u8: whose range must not shrink. Else -1 */
     tsr_view in, out;
     int stats;       /* NORM: the statistics' buffer. CONV: statistics the epilogue may produce on the way, -1: none */
     /* CONV: output frame i reads input frames in.t0 + i*st - (kt-1) .. in.t0 + i*st (in.t0 is the last tap of the
@@ -71,13 +80,15 @@ typedef struct tsr_buffer {
     int quant;             /* index into quants; -1: plain numbers */
     int first_op, last_op; /* lifetime, both included */
     size_t bytes;          /* (head + frames) * h * w * c * size */
+    tsr_dtype rounded;     /* F16, BF16, E4M3 (times 1/8): an f32 buffer whose numbers are rounded to those of this
+                              type; F32: not */
 } tsr_buffer;
 
 typedef struct tsr_cache {
     int layer;      /* the conv that remembers */
     tsr_dtype dtype;
     int frames, h, w, c;
-    size_t bytes;
+    size_t bytes;   /* frames * h * w * c * size, and TSR_CACHE_RANGE for u8 codes */
 } tsr_cache;
 
 /* Number types of the parts of a program. */
@@ -86,8 +97,9 @@ typedef struct tsr_numerics {
     tsr_dtype stream;        /* residual stream: F32, F16, BF16 */
     tsr_dtype act;           /* inputs of convs not in `eight` */
     tsr_dtype slot;          /* F16 or F32 */
-    tsr_dtype eight_type;    /* U8 or E4M3 */
-    const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs */
+    tsr_dtype eight_type;    /* U8 or E4M3; F32: numbers of e4m3, kept in f32 */
+    const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs and plans */
+    tsr_dtype round;         /* F16, BF16: stream and act are f32, rounded to numbers of this type; else F32 */
 } tsr_numerics;
 
 typedef struct tsr_program_params {

@@ -171,6 +171,7 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     p->target = *t->target;
     p->params = t->params;
     p->numerics = t->numerics;
+    p->numerics.eight = NULL; /* the backend's, for the time of planning */
     p->first_latent = t->first_latent;
     p->end_latent = t->end_latent;
     p->segment = c->segment;

@@ -102,6 +102,18 @@ static tsr_status load_tile(tsr_run *r, int tile, int t) {
     return TSR_OK;
 }
 
+/* A tile is never black without a word. */
+static void warn_not_finite(const tsr_run *r, int tile, int t, int64_t count) {
+    const tsr_plan *p = r->plan;
+    int factor = p->half->time_factor;
+    if (count)
+        tsr_log(TSR_LOG_WARN,
+            "frames %d to %d, tile %d of %d: %lld numbers are not finite in %s; look at the latent, or "
+            "decode with --precision f32",
+            tsr_frames_of_latents(factor, t), tsr_frames_of_latents(factor, t + 1) - 1, tile + 1, tsr_run_tiles(p),
+            (long long)count, tsr_precision_name(p->info.precision));
+}
+
 static tsr_status decode_step(tsr_run *r, int tile, int t) {
     const tsr_plan *p = r->plan;
     tsr_backend *b = r->e->backend;
@@ -113,17 +125,20 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
         return TSR_ERR_CANCELLED; /* another stage failed and said why */
 
     double begin = tsr_now();
+    int64_t not_finite = 0;
     tsr_step_args args = {
         .step = tsr_plan_step(p, t),
         .cache_set = p->cache_sets ? tile % p->cache_sets : 0,
         .input = r->tile,
         .slab = &r->slab,
         .slot_at = (size_t)place * p->slot_bytes,
+        .not_finite = &not_finite,
         .ready_value = r->e->ready_value + 1,
     };
     status = b->v->step(b, r->exec, &args);
     if (status != TSR_OK)
         return status;
+    warn_not_finite(r, tile, t, not_finite);
     r->e->ready_value = args.ready_value;
     r->decode += tsr_now() - begin;
     tsr_trace_event(

@@ -7,6 +7,9 @@
 
 static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
     const tsr_extent *extent, const tsr_plan_params *params) {
+    if (params->quality > 0)
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+            "plan: choosing precisions by a quality of %g dB is not there yet; give a precision", params->quality);
     tsr_plan_params p = *params;
     if (p.precision == TSR_PRECISION_AUTO) {
         char why[128];

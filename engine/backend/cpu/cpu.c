@@ -19,7 +19,9 @@ static size_t kernel_bytes(void *ctx, const tsr_kernel *k, tsr_dtype input) {
         size_t bytes = tier->kernel_bytes ? tier->kernel_bytes(k, input) : 0;
         most = bytes > most ? bytes : most;
     }
-    return most;
+    return input == TSR_U8
+               ? tsr_align(most, sizeof(float)) + (size_t)k->cin * sizeof(float) /* the gain */
+               : most;
 }
 
 static size_t op_scratch(void *ctx, const tsr_program *p, const tsr_op *op) {
@@ -29,10 +31,27 @@ static size_t op_scratch(void *ctx, const tsr_program *p, const tsr_op *op) {
     return impl->scratch ? impl->scratch(p, op) : 0;
 }
 
-/* Every precision is computed in f32 as long as the 8-bit tiers are not there; the plan says so. */
+enum { MOST_LAYERS = 4096 }; /* more than a half may have */
+
+/* Everything but the codes of `int8` is f32; the numbers of other modes are rounded where a GPU
+ * would round. */
 static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out) {
-    (void)ctx, (void)wanted, (void)half;
-    *out = (tsr_numerics){TSR_PRECISION_F32, TSR_F32, TSR_F32, TSR_F32, TSR_U8, NULL};
+    static _Thread_local uint8_t
+        eight[MOST_LAYERS]; /* programs are made from it before the next call */
+    (void)ctx;
+    *out = (tsr_numerics){.precision = wanted == TSR_PRECISION_AUTO ? TSR_PRECISION_F32 : wanted,
+        .stream = TSR_F32,
+        .act = TSR_F32,
+        .slot = TSR_F32,
+        .eight_type = TSR_U8,
+        .round = TSR_F32};
+    if (wanted == TSR_PRECISION_FP16 || wanted == TSR_PRECISION_BF16)
+        out->round = wanted == TSR_PRECISION_FP16 ? TSR_F16 : TSR_BF16;
+    if (wanted == TSR_PRECISION_INT8 || wanted == TSR_PRECISION_FP8) {
+        tsr_eight_layers(half, eight, MOST_LAYERS);
+        out->eight = eight;
+        out->eight_type = wanted == TSR_PRECISION_INT8 ? TSR_U8 : TSR_F32;
+    }
 }
 
 static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, int k);

@@ -18,15 +18,20 @@ typedef struct tsr_bound_op {
 
 struct tsr_exec {
     const tsr_plan *plan;
-    char *weights, *arena, *caches;   /* the plan's blocks */
-    tsr_packed *packed;               /* [plan->weights] */
+    char *weights, *arena, *caches; /* the plan's blocks */
+    tsr_packed *packed;             /* [plan->weights] */
+    tsr_code_range
+        *range[TSR_STEP_COUNT];       /* [buffers of the program]: of the u8 codes that lie there */
     const tsr_tier **packed_by;       /* [plan->weights] */
     tsr_bound_op *op[TSR_STEP_COUNT]; /* [ops of the program] */
+    atomic_llong not_finite;          /* of the step in hand: NaN and infinite numbers stored */
 };
 
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan);
 void tsr_exec_destroy(tsr_exec **x);
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args);
+/* Rounds what an op wrote to the numbers of the buffer's `rounded`. */
+void tsr_cpu_round(const tsr_program *p, const tsr_op *op, void *out);
 /* Frame 0 of a program's buffer, for tests: holds what the op in hand left there. */
 const void *tsr_exec_buffer(const tsr_exec *x, tsr_step step, int buffer);
 

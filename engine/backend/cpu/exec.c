@@ -43,14 +43,43 @@ static const tsr_tier *tier_of_kernel(const tsr_plan *plan, int tiers, int weigh
     return tsr_tier_at(tiers - 1);
 }
 
+/* The numbers a kernel's inputs are rounded to: their type, or that of which they are numbers. */
+static tsr_dtype input_type(const tsr_program *p, const tsr_op *op) {
+    const tsr_buffer *in = &p->buffer[op->in.buf];
+    return in->dtype == TSR_F32 ? in->rounded : in->dtype;
+}
+
+/* Kernels of u8 inputs have their gain [cin] at the end of their block. */
+static float *gain_of(const tsr_exec *x, int weight) {
+    const tsr_plan_weight *w = &x->plan->weight[weight];
+    return (float *)(x->weights + w->at + w->bytes - (size_t)w->kernel->cin * sizeof(float));
+}
+
+/* e4m3 codes of activations are eight times the number, which f32 inputs are not; and f32 tiers
+ * know no scales. */
+static void scale_filters(const tsr_kernel *k, const float *scale, float *weights) {
+    size_t filter = tsr_kernel_weights(k) / (size_t)k->cout;
+    for (size_t o = 0; o < (size_t)k->cout; o++)
+        for (size_t i = 0; i < filter; i++)
+            weights[o * filter + i] *= scale[o];
+}
+
+/* Room for biases, and a scale for each. */
 static tsr_status pack_kernel(tsr_exec *x, int tiers, int weight, float *weights, float *biases) {
     const tsr_plan_weight *w = &x->plan->weight[weight];
     int step = 0;
     const tsr_op *op = largest_user(x->plan, weight, &step);
     x->packed_by[weight] = tier_of_kernel(x->plan, tiers, weight);
-    x->packed[weight] = (tsr_packed){w->kernel, x->weights + w->at, NULL};
+    tsr_dtype type = input_type(x->plan->program[step], op);
+    float *scale = biases + tsr_kernel_biases(w->kernel),
+          *gain = type == TSR_U8 ? gain_of(x, weight) : NULL;
+    x->packed[weight] = (tsr_packed){.kernel = w->kernel, .scale = scale, .at = x->weights + w->at};
     tsr_status status =
         tsr_kernel_fold(x->plan->half, w->kernel, tsr_tier_gemm(tiers), weights, biases);
+    if (status == TSR_OK)
+        status = tsr_quantise_kernel(x->plan->half, w->kernel, type, weights, biases, scale, gain);
+    if (status == TSR_OK && type == TSR_E4M3)
+        scale_filters(w->kernel, scale, weights);
     if (status == TSR_OK)
         status = x->packed_by[weight]->pack(
             &x->packed[weight], x->plan->program[step], op, weights, biases);
@@ -67,7 +96,7 @@ static tsr_status pack_kernels(tsr_exec *x, int tiers) {
         biases = b > biases ? b : biases;
     }
     /* Not counted: gone again before the arena's pages are first touched. */
-    float *folded = malloc((weights + biases) * sizeof *folded);
+    float *folded = malloc((weights + 2 * biases) * sizeof *folded);
     if (!folded)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory for folding weights");
     tsr_status status = TSR_OK;
@@ -99,6 +128,19 @@ static void *buffer_at(const tsr_exec *x, tsr_step step, int buffer) {
     return x->arena + x->plan->buffer_at[step][buffer] + head;
 }
 
+/* NORM to u8: the gain of the convolution that reads the codes. */
+static const float *gain_for(const tsr_exec *x, tsr_step step, const tsr_op *norm) {
+    const tsr_program *p = x->plan->program[step];
+    for (const tsr_op *op = norm; op < p->op + p->ops; op++)
+        if (op->kind == TSR_OP_CONV && op->in.buf == norm->out.buf)
+            return gain_of(x, x->plan->weight_of[step][op->kernel]);
+    return NULL; /* not reached: what a norm writes is read */
+}
+
+static bool is_u8(const tsr_program *p, int buffer) {
+    return buffer >= 0 && p->buffer[buffer].dtype == TSR_U8;
+}
+
 const void *tsr_exec_buffer(const tsr_exec *x, tsr_step step, int buffer) {
     return buffer_at(x, step, buffer);
 }
@@ -125,6 +167,11 @@ static tsr_status bind_op(tsr_exec *x, int tiers, tsr_step step, int i) {
         b->io.gamma = (const float *)(x->weights + plan->norm_at[op->layer]);
         b->io.beta = b->io.gamma + plan->half->layer[op->layer].cout;
     }
+    int codes = is_u8(p, op->in.buf) ? op->in.buf : is_u8(p, op->out.buf) ? op->out.buf : -1;
+    if (codes >= 0)
+        b->io.range = &x->range[step][codes];
+    if (op->kind == TSR_OP_NORM && codes >= 0)
+        b->io.gain = gain_for(x, step, op);
     const tsr_op_impl *impl = &b->tier->op[op->kind];
     return impl->bind ? impl->bind(&b->io.bound, p, op, b->io.kernel) : TSR_OK;
 }
@@ -132,7 +179,8 @@ static tsr_status bind_op(tsr_exec *x, int tiers, tsr_step step, int i) {
 static tsr_status bind_step(tsr_exec *x, int tiers, tsr_step step) {
     const tsr_program *p = x->plan->program[step];
     x->op[step] = calloc((size_t)p->ops, sizeof *x->op[step]);
-    if (!x->op[step])
+    x->range[step] = calloc((size_t)p->buffers, sizeof *x->range[step]);
+    if (!x->op[step] || !x->range[step])
         return tsr_fail(TSR_ERR_MEMORY, "out of memory for a step's ops");
     for (int i = 0; i < p->ops; i++) {
         tsr_status status = bind_op(x, tiers, step, i);
@@ -189,6 +237,7 @@ static void unbind_step(tsr_exec *x, tsr_step step) {
             b->tier->op[b->io.op->kind].unbind(b->io.bound);
     }
     free(x->op[step]);
+    free(x->range[step]);
 }
 
 void tsr_exec_destroy(tsr_exec **out) {
@@ -222,12 +271,17 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
         io.cache =
             x->caches + (size_t)args->cache_set * plan->cache_bytes + plan->cache_at[op->cache];
     io.input = args->input;
+    io.not_finite = &x->not_finite;
     io.slot = (char *)args->slab->host + args->slot_at;
-    return b->tier->op[op->kind].run(&io);
+    tsr_status status = b->tier->op[op->kind].run(&io);
+    if (status == TSR_OK)
+        tsr_cpu_round(io.program, op, io.out);
+    return status;
 }
 
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args) {
     const tsr_program *p = x->plan->program[args->step];
+    atomic_store(&x->not_finite, 0);
     for (int i = 0; i < p->ops; i++) {
         if (cpu->base.cancel && atomic_load(cpu->base.cancel))
             return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
@@ -240,5 +294,7 @@ tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args) {
         if (cpu->base.on_op)
             cpu->base.on_op(cpu->base.on_op_user, p, i, begin, tsr_now());
     }
+    if (args->not_finite)
+        *args->not_finite = atomic_load(&x->not_finite);
     return TSR_OK;
 }

@@ -8,6 +8,8 @@
 #include <dnnl.h>
 
 extern const tsr_tier tsr_tier_onednn;
+extern const tsr_tier
+    tsr_tier_vnni; /* convolutions of 8-bit codes, where the CPU has instructions for them */
 
 /* TSR_OK, or what oneDNN said about `what`. */
 tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what);

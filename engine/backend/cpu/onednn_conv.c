@@ -184,7 +184,8 @@ static size_t weights_bound(const tsr_kernel *k) {
 }
 
 size_t tsr_dnnl_kernel_bytes(const tsr_kernel *k, tsr_dtype input) {
-    (void)input;
+    if (input != TSR_F32)
+        return 0;
     return (size_t)k->phases * weights_bound(k) + tsr_kernel_biases(k) * sizeof(float);
 }
 

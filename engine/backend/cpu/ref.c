@@ -35,6 +35,11 @@ void tsr_ref_put(
     }
 }
 
+bool tsr_ref_is_u8(const tsr_program *p, int buffer) {
+    const tsr_buffer *b = &p->buffer[buffer];
+    return b->dtype == TSR_U8 && b->quant >= 0 && p->quant[b->quant].scale == 0;
+}
+
 const tsr_tier tsr_tier_c = {
     .name = "c",
     .kernel_bytes = tsr_ref_kernel_bytes,

@@ -22,6 +22,12 @@ size_t tsr_ref_kernel_bytes(const tsr_kernel *k, tsr_dtype input);
 tsr_status tsr_ref_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,
     const float *biases);
 
+/* u8 codes whose range is chosen while decoding: exact sums of products of codes in 32 bits. */
+bool tsr_ref_is_u8(const tsr_program *p, int buffer);
+tsr_status tsr_ref_conv8(const tsr_op_io *io);
+size_t tsr_ref_kernel_bytes8(const tsr_kernel *k);
+void tsr_ref_pack8(tsr_packed *k, const float *weights, const float *biases);
+
 /* ---------------------------------------------------------------- addresses and numbers */
 
 static inline const tsr_buffer *tsr_io_in(const tsr_op_io *io) {

@@ -12,7 +12,8 @@
 enum { PIXELS = 8, CHANNELS = TSR_REF_CHUNK };
 
 size_t tsr_ref_kernel_bytes(const tsr_kernel *k, tsr_dtype input) {
-    (void)input;
+    if (input == TSR_U8)
+        return tsr_ref_kernel_bytes8(k);
     return (tsr_kernel_weights(k) + tsr_kernel_biases(k)) * sizeof(float);
 }
 
@@ -37,7 +38,10 @@ static void pack_taps(void *ctx, size_t begin, size_t end) { /* of [phases][taps
 
 tsr_status tsr_ref_pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
     const float *weights, const float *biases) {
-    (void)p, (void)op;
+    if (tsr_ref_is_u8(p, op->in.buf)) {
+        tsr_ref_pack8(packed, weights, biases);
+        return TSR_OK;
+    }
     const tsr_kernel *k = packed->kernel;
     packing job = {weights, packed->at, (size_t)k->kt * (size_t)k->kh * (size_t)k->kw,
         (size_t)k->cin, (size_t)k->cout};
@@ -156,6 +160,8 @@ static void conv_rows(void *ctx, size_t begin, size_t end) { /* of [frames][rows
 
 tsr_status tsr_ref_conv(const tsr_op_io *io) {
     const tsr_kernel *k = io->kernel->kernel;
+    if (tsr_ref_is_u8(io->program, io->op->in.buf))
+        return tsr_ref_conv8(io);
     size_t rows = (size_t)io->op->in.nt * (size_t)io->op->out.ny / (k->phases == 4 ? 2 : 1);
     tsr_parallel_for(rows * (size_t)k->phases, 1, conv_rows, (void *)io);
     return TSR_OK;

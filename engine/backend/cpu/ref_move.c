@@ -1,6 +1,7 @@
 /* Ops that only move frames: in, to and from the caches, out. */
 #include "backend/cpu/ref.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- INPUT */
@@ -27,7 +28,18 @@ tsr_status tsr_ref_input(const tsr_op_io *io) {
 /* ---------------------------------------------------------------- caches */
 
 static size_t frame_bytes(const tsr_cache *c) {
-    return c->bytes / (size_t)c->frames;
+    return (size_t)c->h * (size_t)c->w * (size_t)c->c * tsr_dtype_size(c->dtype);
+}
+
+typedef struct recode {
+    const uint8_t *from;
+    uint8_t *to;
+    tsr_code_range old, now;
+} recode;
+
+static void recode_range(void *ctx, size_t begin, size_t end) {
+    const recode *r = ctx;
+    tsr_requantise(r->from + begin, r->old, r->to + begin, r->now, end - begin);
 }
 
 tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
@@ -35,8 +47,15 @@ tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
     const tsr_cache *c = &io->program->cache[op->cache];
     size_t skip =
         (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
-    memcpy(tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0), (char *)io->cache + skip,
-        c->bytes - skip);
+    size_t bytes = (size_t)op->out.nt * frame_bytes(c);
+    void *to = tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0);
+    if (tsr_ref_is_u8(io->program, op->out.buf)) { /* the range may have grown */
+        recode r = {
+            (const uint8_t *)io->cache + skip, to, *tsr_cache_range(c, io->cache), *io->range};
+        tsr_parallel_for(bytes, 1 << 16, recode_range, &r);
+    } else {
+        memcpy(to, (char *)io->cache + skip, bytes);
+    }
     return TSR_OK;
 }
 
@@ -53,6 +72,8 @@ tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
                                       : tsr_pixel(in, io->in, t, 0, 0);
         memmove((char *)io->cache + (size_t)i * size, from, size);
     }
+    if (tsr_ref_is_u8(io->program, op->in.buf))
+        *tsr_cache_range(c, io->cache) = *io->range;
     return TSR_OK;
 }
 
@@ -63,6 +84,7 @@ static void store_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     const tsr_buffer *in = tsr_io_in(io);
     const tsr_view *v = &io->op->in;
     size_t size = tsr_dtype_size(io->slot_dtype);
+    long long bad = 0;
     for (size_t r = begin; r < end; r++) {
         int t = (int)(r / (size_t)v->ny), y = v->y0 + (int)(r % (size_t)v->ny);
         for (int x = 0; x < in->w; x++)
@@ -72,8 +94,11 @@ static void store_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
                 size_t at = (plane * (size_t)in->h + (size_t)y) * (size_t)in->w + (size_t)x;
                 tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, y, x), c, 1, &value);
                 tsr_from_f32(io->slot_dtype, &value, (char *)io->slot + at * size, 1);
+                bad += !isfinite(value);
             }
     }
+    if (bad && io->not_finite)
+        atomic_fetch_add(io->not_finite, bad);
 }
 
 tsr_status tsr_ref_store(const tsr_op_io *io) {

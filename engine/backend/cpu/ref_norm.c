@@ -25,14 +25,35 @@ static void stats_groups(void *ctx, size_t begin, size_t end) { /* of [nt][group
                 }
             }
         double *out =
-            (double *)io->out + ((size_t)(io->op->out.t0 + t) * TSR_GROUPS + (size_t)group) * 2;
+            (double *)io->out + tsr_io_stats_at(tsr_io_out(io), io->op->out.t0 + t) + 2 * group;
         out[0] = sum;
         out[1] = squares;
     }
 }
 
+static void channel_extremes(void *ctx, size_t begin, size_t end) { /* of [nt][c] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *in = tsr_io_in(io);
+    for (size_t i = begin; i < end; i++) {
+        int t = (int)(i / (size_t)in->c), c = (int)(i % (size_t)in->c);
+        float x, least = INFINITY, most = -INFINITY;
+        for (int p = 0; p < in->h * in->w; p++) {
+            tsr_ref_get(io->program, in, tsr_pixel(in, io->in, io->op->in.t0 + t, 0, p), c, 1, &x);
+            least = x < least ? x : least; /* NaN is the sums' to tell */
+            most = x > most ? x : most;
+        }
+        double *out = (double *)io->out + tsr_io_stats_at(tsr_io_out(io), io->op->out.t0 + t) +
+                      2 * (TSR_GROUPS + c);
+        out[0] = (double)least;
+        out[1] = (double)most;
+    }
+}
+
 tsr_status tsr_ref_stats(const tsr_op_io *io) {
     tsr_parallel_for((size_t)io->op->in.nt * TSR_GROUPS, 1, stats_groups, (void *)io);
+    if (tsr_io_out(io)->w > TSR_GROUPS)
+        tsr_parallel_for(
+            (size_t)io->op->in.nt * (size_t)tsr_io_in(io)->c, 1, channel_extremes, (void *)io);
     return TSR_OK;
 }
 
@@ -56,7 +77,8 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     float v[TSR_REF_CHUNK];
     for (size_t r = begin; r < end; r++) {
         int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
-        const double *stats = io->stats_in + (size_t)t * TSR_GROUPS * 2;
+        const double *stats =
+            io->stats_in + tsr_io_stats_at(&io->program->buffer[io->op->stats], t);
         for (int x = 0; x < in->w; x++)
             for (int c = 0; c < in->c; c += TSR_REF_CHUNK) {
                 int n = in->c - c < TSR_REF_CHUNK ? in->c - c : TSR_REF_CHUNK;
@@ -71,7 +93,38 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     }
 }
 
+/* The same to u8 codes, whose range is chosen first. */
+static void code_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
+    const tsr_op_io *io = ctx;
+    const tsr_buffer *in = tsr_io_in(io), *out = tsr_io_out(io),
+                     *stats = &io->program->buffer[io->op->stats];
+    const tsr_view *from = &io->op->in, *to = &io->op->out;
+    int size = in->c / TSR_GROUPS;
+    double count = (double)size * in->h * in->w;
+    for (size_t r = begin; r < end; r++) {
+        int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
+        const double *sums = io->stats_in + tsr_io_stats_at(stats, t);
+        for (int x = 0; x < in->w; x++) {
+            uint8_t *code = tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x);
+            for (int c = 0; c < in->c; c++) {
+                float v;
+                tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x),
+                    c, 1, &v);
+                v = normalise((double)v, sums + c / size * 2, count, (double)io->gamma[c],
+                    (double)io->beta[c], io->op->silu);
+                v = rintf(v * (io->gain[c] / io->range->scale)) + (float)io->range->zero;
+                code[c] = (uint8_t)fminf(255, fmaxf(0, v)); /* 0 for NaN: the range says that */
+            }
+        }
+    }
+}
+
 tsr_status tsr_ref_norm(const tsr_op_io *io) {
+    if (tsr_ref_is_u8(io->program, io->op->out.buf)) {
+        tsr_io_choose_range(io);
+        tsr_parallel_for((size_t)io->op->in.nt * (size_t)io->op->in.ny, 1, code_rows, (void *)io);
+        return TSR_OK;
+    }
     tsr_parallel_for((size_t)io->op->in.nt * (size_t)io->op->in.ny, 1, norm_rows, (void *)io);
     return TSR_OK;
 }

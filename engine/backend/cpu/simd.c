@@ -79,6 +79,53 @@ static void affine(const float *x, float *y, size_t pixels, int c, const float *
     }
 }
 
+static void extremes(const float *restrict x, size_t pixels, int c, double *restrict sum,
+    double *restrict squares, float *restrict least, float *restrict most) {
+    size_t n = (size_t)c, i = 0;
+    for (; i + 2 <= pixels; i += 2, x += 2 * n)
+        for (size_t j = 0; j < n; j++) {
+            double a = (double)x[j], b = (double)x[j + n];
+            float low = x[j] < x[j + n] ? x[j] : x[j + n], high = x[j] > x[j + n] ? x[j] : x[j + n];
+            sum[j] += a + b;
+            squares[j] += a * a + b * b;
+            least[j] = low < least[j] ? low : least[j];
+            most[j] = high > most[j] ? high : most[j];
+        }
+    for (; i < pixels; i++, x += n)
+        for (size_t j = 0; j < n; j++) {
+            double a = (double)x[j];
+            sum[j] += a;
+            squares[j] += a * a;
+            least[j] = x[j] < least[j] ? x[j] : least[j];
+            most[j] = x[j] > most[j] ? x[j] : most[j];
+        }
+}
+
+/* Rounds to an integer by the addition of 1.5 * 2^23; NaN becomes 0. */
+static inline uint8_t code_of(float v, float zero) {
+    float r = (v + 12582912.0f) - 12582912.0f + zero;
+    r = r > 0 ? r : 0;
+    r = r < 255 ? r : 255;
+    return (uint8_t)(int32_t)r;
+}
+
+static void codes(const float *restrict x, uint8_t *restrict y, size_t pixels, int c,
+    const float *restrict scale, const float *restrict shift, const float *restrict gain, int zero,
+    bool silu) {
+    float z = (float)zero;
+    for (size_t i = 0; i < pixels; i++, x += c, y += c) {
+        if (silu) {
+            for (int j = 0; j < c; j++) {
+                float v = x[j] * scale[j] + shift[j];
+                y[j] = code_of(v / (1 + exponential(-v)) * gain[j], z);
+            }
+        } else {
+            for (int j = 0; j < c; j++)
+                y[j] = code_of((x[j] * scale[j] + shift[j]) * gain[j], z);
+        }
+    }
+}
+
 enum { LANES = 32 }; /* partial results side by side */
 
 static float largest(const float *x, int n, float so_far) {
@@ -118,4 +165,4 @@ static void scale_by(float *x, int n, float by) {
         x[i] *= by;
 }
 
-const tsr_simd TSR_SIMD = {sums, affine, largest, exponentials, scale_by};
+const tsr_simd TSR_SIMD = {sums, affine, extremes, codes, largest, exponentials, scale_by};

@@ -13,6 +13,13 @@ typedef struct tsr_simd {
     /* y = x * scale[c] + shift[c], then SiLU; [pixels][c]. x == y is allowed. */
     void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale,
         const float *shift, bool silu);
+    /* As sums, and the smallest and largest of each channel. */
+    void (*extremes)(const float *x, size_t pixels, int c, double *sum, double *squares,
+        float *least, float *most);
+    /* y = x * scale[c] + shift[c], then SiLU, then the u8 code: rounded y * gain[c] + zero, within
+     * 0..255. */
+    void (*codes)(const float *x, uint8_t *y, size_t pixels, int c, const float *scale,
+        const float *shift, const float *gain, int zero, bool silu);
     float (*largest)(const float *x, int n, float so_far);
     float (*exponentials)(
         float *x, int n, float largest); /* x = exp(x - largest); returns their sum */

@@ -13,8 +13,18 @@ static const tsr_tier *const all[] = {
 #endif
 #ifdef TSR_ONEDNN
     &tsr_tier_onednn,
+    &tsr_tier_vnni,
 #endif
 };
+
+void tsr_io_choose_range(const tsr_op_io *io) {
+    const tsr_buffer *in = &io->program->buffer[io->op->in.buf];
+    double count = (double)in->c / TSR_GROUPS * in->h * in->w;
+    tsr_code_range before = {0};
+    if (io->op->cache >= 0)
+        before = *tsr_cache_range(&io->program->cache[io->op->cache], io->cache);
+    *io->range = tsr_range_choose(io->stats_in, io->op->in.nt, count, in->c, io->gamma, io->beta, io->gain, before);
+}
 
 const tsr_tier *tsr_tier_at(int i) {
     for (size_t j = 0; j < sizeof all / sizeof *all; j++)

@@ -1,0 +1,382 @@
+/* The modes of fewer bits: how far their pictures are from those of f32, on weights that are random
+ * and on weights that were trained; that their plans are exact; how ranges of codes grow; and that
+ * sums of products of codes are exact in every tier. */
+#include "session/session.h"
+#include "synthetic.h"
+#include "temp.h"
+
+#include "backend/cpu/ref.h"
+#include "formats/latent_file.h"
+#include "model/quantise.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ok(call) cr_assert_eq((call), TSR_OK, "%s", tsr_last_error())
+
+/* ---------------------------------------------------------------- decoding in one precision after
+ * the other */
+
+typedef struct job {
+    tsr_model *model;
+    tsr_latent *latent;
+    tsr_engine *engine;
+    float *video; /* [3][frames][height][width] */
+    int64_t frames;
+} job;
+
+static tsr_status keep(void *user, const tsr_frame *f) {
+    job *j = user;
+    size_t plane = (size_t)f->width * (size_t)f->height;
+    for (int64_t c = 0; c < 3; c++)
+        memcpy(j->video + (size_t)(c * j->frames + f->index) * plane,
+            (const float *)f->data + (size_t)c * plane, plane * sizeof(float));
+    return TSR_OK;
+}
+
+static void open_engine(job *j, bool reference) {
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    params.device = TSR_DEVICE_CPU;
+    params.reference = reference;
+    ok(tsr_engine_create(&j->engine, &params));
+}
+
+static void open_synthetic(job *j, int frames, int h, int w) {
+    const char *path = temp_path("small.safetensors");
+    *j = (job){0};
+    ok(synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}));
+    ok(tsr_model_open(&j->model, path));
+    float *z = synth_latent(16, frames, h, w, 0);
+    ok(tsr_latent_from_memory(&j->latent, z, frames, h, w, 16));
+    free(z);
+}
+
+/* A corner of a clip that a trained model made. */
+static void open_demo(job *j, int frames, int h, int w) {
+    char path[512];
+    tsr_latent *whole;
+    tsr_latent_params params = TSR_LATENT_PARAMS_DEFAULT;
+    *j = (job){0};
+    snprintf(path, sizeof path, "%s/demo-vae.safetensors", getenv("TSR_ASSETS"));
+    ok(tsr_model_open(&j->model, path));
+    snprintf(path, sizeof path, "%s/spheres.latent", getenv("TSR_ASSETS"));
+    ok(tsr_latent_open(&whole, path, &params));
+    const tsr_latent_info *i = tsr_latent_get_info(whole);
+    size_t c = (size_t)tsr_model_get_info(j->model)->latent_channels;
+    float *frame = malloc((size_t)i->height * (size_t)i->width * c * sizeof *frame);
+    float *z = malloc((size_t)(frames * h * w) * c * sizeof *z);
+    for (int t = 0; t < frames; t++) {
+        ok(tsr_latent_read(whole, 0, t, frame));
+        for (int y = 0; y < h; y++)
+            memcpy(z + (size_t)((t * h + y) * w) * c, frame + (size_t)(y * i->width) * c,
+                (size_t)w * c * sizeof *z);
+    }
+    ok(tsr_latent_from_memory(&j->latent, z, frames, h, w, (int)c));
+    free(z);
+    free(frame);
+    tsr_latent_close(&whole);
+}
+
+static void close_job(job *j) {
+    free(j->video);
+    tsr_engine_destroy(&j->engine);
+    tsr_latent_close(&j->latent);
+    tsr_model_close(&j->model);
+    cr_assert_eq(tsr_mem_used(), 0);
+}
+
+/* The clip in this precision, to be freed; tile 0: untiled. */
+static float *decode(job *j, tsr_precision precision, int tile, size_t *n) {
+    const tsr_latent_info *i = tsr_latent_get_info(j->latent);
+    tsr_extent extent = {i->frames, i->height, i->width};
+    tsr_plan_params p = TSR_PLAN_PARAMS_DEFAULT;
+    tsr_plan *plan = NULL;
+    tsr_result result;
+    p.precision = precision;
+    p.budget = 1ll << 32;
+    p.tile_width = p.tile_height = tile;
+    ok(tsr_plan_create(&plan, j->engine, j->model, &extent, &p));
+    const tsr_plan_info *info = tsr_plan_get_info(plan);
+    cr_assert_eq(info->precision, precision);
+    j->frames = info->frames;
+    *n = 3 * (size_t)info->frames * (size_t)info->width * (size_t)info->height;
+    j->video = malloc(*n * sizeof *j->video);
+    tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = j};
+    ok(tsr_decode(j->engine, j->model, j->latent, plan, &d, &result));
+    cr_assert_eq(result.peak_bytes, result.planned_bytes, "%s: %lld bytes where %lld were planned",
+        tsr_precision_name(precision), (long long)result.peak_bytes,
+        (long long)result.planned_bytes);
+    tsr_plan_destroy(&plan);
+    float *video = j->video;
+    j->video = NULL;
+    return video;
+}
+
+/* Over a range of 2. */
+static double psnr(const float *a, const float *b, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return 10 * log10(4 * (double)n / sum);
+}
+
+typedef struct wanted {
+    tsr_precision precision;
+    double synthetic, demo; /* dB at least */
+} wanted;
+
+static const wanted modes[] = {
+    {TSR_PRECISION_FP16, 63, 71},
+    {TSR_PRECISION_BF16, 45, 54},
+    {TSR_PRECISION_FP8, 29, 59},
+    {TSR_PRECISION_INT8, 39, 62},
+};
+
+static void check_modes(job *j, bool demo) {
+    size_t n;
+    float *f32 = decode(j, TSR_PRECISION_F32, 0, &n);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        float *video = decode(j, modes[i].precision, 0, &n);
+        double db = psnr(f32, video, n), least = demo ? modes[i].demo : modes[i].synthetic;
+        fprintf(stderr, "# %s, %s: %.2f dB\n", demo ? "demo" : "synthetic",
+            tsr_precision_name(modes[i].precision), db);
+        cr_expect_geq(db, least, "%s: %.2f dB", tsr_precision_name(modes[i].precision), db);
+        cr_expect_leq(db, 120, "%s: nothing was rounded", tsr_precision_name(modes[i].precision));
+        free(video);
+    }
+    free(f32);
+}
+
+Test(precision, random_weights) {
+    job j;
+    open_synthetic(&j, 3, 8, 6);
+    open_engine(&j, false);
+    check_modes(&j, false);
+    close_job(&j);
+}
+
+Test(precision, trained_weights) {
+    job j;
+    open_demo(&j, 2, 8, 10);
+    open_engine(&j, false);
+    check_modes(&j, true);
+    close_job(&j);
+}
+
+/* The tiers choose the same codes but for those on the verge, and their sums are the same. */
+Test(precision, the_reference_agrees) {
+    job j;
+    size_t n;
+    float *video[2];
+    open_synthetic(&j, 3, 5, 4);
+    for (int i = 0; i < 2; i++) {
+        open_engine(&j, i);
+        video[i] = decode(&j, TSR_PRECISION_INT8, 0, &n);
+        tsr_engine_destroy(&j.engine);
+    }
+    double db = psnr(video[0], video[1], n);
+    cr_expect_geq(db, 45, "%.2f dB", db);
+    free(video[0]);
+    free(video[1]);
+    close_job(&j);
+}
+
+/* Caches of codes are parked with their ranges. */
+Test(precision, tiles) {
+    job j;
+    size_t n;
+    open_synthetic(&j, 4, 12, 12);
+    open_engine(&j, false);
+    float *f32 = decode(&j, TSR_PRECISION_F32, 64, &n),
+          *int8 = decode(&j, TSR_PRECISION_INT8, 64, &n);
+    double db = psnr(f32, int8, n);
+    cr_expect_geq(db, modes[3].synthetic, "%.2f dB", db);
+    free(f32);
+    free(int8);
+    close_job(&j);
+}
+
+/* ---------------------------------------------------------------- what is not finite */
+
+static int warnings;
+
+static void count_warnings(void *user, tsr_log_level level, const char *line) {
+    (void)user;
+    bool named =
+        strstr(line, "frames 1 to 4, tile 1 of 1") || strstr(line, "frames 5 to 8, tile 1 of 1");
+    if (level == TSR_LOG_WARN && strstr(line, "not finite")) {
+        cr_expect(named, "%s", line);
+        warnings++;
+    }
+}
+
+Test(precision, not_finite_is_told) {
+    job j;
+    size_t n;
+    open_synthetic(&j, 3, 4, 4);
+    tsr_latent_close(&j.latent);
+    float *z = synth_latent(16, 3, 4, 4, 0);
+    for (int i = 0; i < 16; i++)
+        z[16 * 16 + i] =
+            3e38f; /* of the second latent, too large for fp16; what is remembered carries it on */
+    ok(tsr_latent_from_memory(&j.latent, z, 3, 4, 4, 16));
+    free(z);
+    open_engine(&j, false);
+    tsr_log_set(TSR_LOG_WARN, count_warnings, NULL);
+    float *video = decode(&j, TSR_PRECISION_FP16, 0, &n);
+    size_t plane = 32 * 32, frames = n / 3 / plane, bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        bad += !isfinite(video[i]);
+        cr_assert(i / plane % frames != 0 || isfinite(video[i]), "the first frame has not seen it");
+    }
+    cr_expect_eq(warnings, 2, "%d warnings", warnings);
+    cr_expect(bad > n / 2, "%zu of %zu", bad, n);
+    free(video);
+    tsr_log_set(TSR_LOG_WARN, NULL, NULL);
+    close_job(&j);
+}
+
+/* ---------------------------------------------------------------- ranges */
+
+Test(precision, ranges_grow_and_codes_follow) {
+    enum { C = 32 };
+    double stats[(TSR_GROUPS + C) * 2];
+    float gamma[C], beta[C], gain[C];
+    tsr_code_range range = {0}, before;
+    for (int c = 0; c < C; c++) {
+        gamma[c] = gain[c] = 1;
+        beta[c] = 0;
+        stats[2 * c] = 0;
+        stats[2 * c + 1] = 100; /* of 100 numbers: deviation 1 */
+    }
+    for (int round = 0; round < 4; round++) {
+        static const double most[] = {3, 12, 5, 12.5};
+        for (int c = 0; c < C; c++) {
+            stats[(TSR_GROUPS + c) * 2] = -most[round];
+            stats[(TSR_GROUPS + c) * 2 + 1] = c == 7 ? most[round] : 1;
+        }
+        before = range;
+        range = tsr_range_choose(stats, 1, 100, C, gamma, beta, gain, before);
+        cr_assert(range.scale >= before.scale);
+        double high = most[round] / (1 + exp(-most[round]));
+        cr_assert(high / (double)range.scale + range.zero <= 255 &&
+                  range.zero * (double)range.scale >= 0.278 - (double)range.scale);
+        cr_assert(round != 2 || (range.scale == before.scale && range.zero == before.zero));
+        uint8_t from[256], to[256];
+        for (int q = 0; q < 256; q++)
+            from[q] = (uint8_t)q;
+        tsr_requantise(from, before, to, range, 256);
+        for (int q = 0; q < 256 && round; q++) {
+            float was = (float)(q - before.zero) * before.scale,
+                  is = (float)(to[q] - range.zero) * range.scale;
+            cr_assert(fabsf(was - is) <= range.scale * 0.501f, "code %d: %g became %g", q,
+                (double)was, (double)is);
+        }
+    }
+    stats[5] = INFINITY; /* frames that are not finite say so, now and later */
+    range = tsr_range_choose(stats, 1, 100, C, gamma, beta, gain, range);
+    cr_assert(isnan(range.scale));
+    stats[5] = 100;
+    cr_assert(isnan(tsr_range_choose(stats, 1, 100, C, gamma, beta, gain, range).scale));
+}
+
+/* ---------------------------------------------------------------- sums */
+
+static const tsr_kernel one_kernel = {.cin = 64,
+    .cout = 64,
+    .kt = 3,
+    .kh = 3,
+    .kw = 3,
+    .st = 1,
+    .sy = 1,
+    .sx = 1,
+    .pad_top = 1,
+    .pad_left = 1,
+    .pad_bottom = 1,
+    .pad_right = 1,
+    .phases = 1,
+    .classes = 1};
+
+/* One convolution of codes with scales of 1 gives the sums themselves, which are small enough for
+ * f32 here. */
+static void run_sums(const tsr_tier *tier, const uint8_t *codes, const float *weights, float *out) {
+    enum { C = 64, H = 5, W = 7, FRAMES = 2 };
+    float ones[C], zeros[C] = {0};
+    for (int i = 0; i < C; i++)
+        ones[i] = 1;
+    tsr_kernel kernel = one_kernel;
+    tsr_quant quant = {0};
+    tsr_buffer buffer[2] = {
+        {.dtype = TSR_U8, .head = 2, .frames = FRAMES, .h = H, .w = W, .c = C, .quant = 0},
+        {.dtype = TSR_F32, .frames = FRAMES, .h = H, .w = W, .c = C, .quant = -1}};
+    tsr_op op = {.kind = TSR_OP_CONV,
+        .cache = -1,
+        .in = {0, 0, FRAMES, 0, H},
+        .out = {1, 0, FRAMES, 0, H},
+        .stats = -1,
+        .out_dt = 1};
+    tsr_program p = {.ops = 1,
+        .op = &op,
+        .buffers = 2,
+        .buffer = buffer,
+        .kernels = 1,
+        .kernel = &kernel,
+        .quants = 1,
+        .quant = &quant};
+    const tsr_op_impl *impl = &tier->op[TSR_OP_CONV];
+    tsr_code_range range = {1, 37};
+    tsr_packed packed = {
+        .kernel = &kernel, .scale = ones, .at = tsr_mem_alloc(tier->kernel_bytes(&kernel, TSR_U8))};
+    void *scratch = impl->scratch ? tsr_mem_alloc(impl->scratch(&p, &op)) : NULL;
+    tsr_op_io io = {.program = &p,
+        .op = &op,
+        .in = codes + 2 * H * W * C,
+        .out = out,
+        .kernel = &packed,
+        .range = &range,
+        .scratch = scratch};
+    ok(tier->pack(&packed, &p, &op, weights, zeros));
+    if (impl->bind)
+        ok(impl->bind(&io.bound, &p, &op, &packed));
+    ok(impl->run(&io));
+    if (io.bound)
+        impl->unbind(io.bound);
+    if (packed.layout)
+        tier->unpack(&packed);
+    tsr_mem_free(packed.at);
+    tsr_mem_free(scratch);
+}
+
+Test(precision, sums_are_exact_in_every_tier) {
+    enum { IN = 4 * 5 * 7 * 64, WEIGHTS = 64 * 27 * 64, OUT = 2 * 5 * 7 * 64 };
+    uint8_t *codes = malloc(IN);
+    float *weights = malloc(WEIGHTS * sizeof *weights), *want = malloc(OUT * sizeof *want),
+          *have = malloc(OUT * sizeof *have);
+    uint32_t bits = 1;
+    for (int i = 0; i < IN; i++)
+        codes[i] = (uint8_t)((bits = bits * 1664525 + 1013904223) >> 24) |
+                   0xc0; /* large: what saturates shows */
+    for (int i = 0; i < WEIGHTS; i++)
+        weights[i] = (float)(int)((bits = bits * 1664525 + 1013904223) >> 24) / 2 > 63 ? 127 : -100;
+    run_sums(tsr_tier_at(0), codes, weights, want);
+    double most = 0;
+    for (int i = 0; i < OUT; i++)
+        most = fmax(most, fabs((double)want[i]));
+    cr_assert(most > 1e5 && most < 0x1p24, "%g", most);
+    for (int t = 1; tsr_tier_at(t); t++) {
+        const tsr_tier *tier = tsr_tier_at(t);
+        if (!tier->kernel_bytes || tier->kernel_bytes(&one_kernel, TSR_U8) == 0)
+            continue;
+        run_sums(tier, codes, weights, have);
+        for (int i = 0; i < OUT; i++)
+            cr_assert_eq(want[i], have[i], "%s: sum %d is %.1f, not %.1f", tier->name, i,
+                (double)have[i], (double)want[i]);
+    }
+    free(codes);
+    free(weights);
+    free(want);
+    free(have);
+}

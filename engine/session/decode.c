@@ -140,6 +140,7 @@ tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan
 
     int64_t others = tsr_engine_memory_before(e, plan);
     TSR_TRY(open_trace(&r));
+    TSR_TRY(tsr_engine_probe_slots(e));
     TSR_TRY(allocate(&r));
     log_plan(plan);
     tsr_run_progress(&r);

@@ -12,6 +12,8 @@
 struct tsr_engine {
     tsr_engine_params params;
     tsr_backend *backend;
+    bool probed;         /* whether Vulkan imports the backend's memory; if not, why: */
+    char no_import[256];
     char no_cuda[256]; /* where any device would have done: why it is not a GPU. "" else */
     tsr_vk *vk; /* made at the first decode or report */
     atomic_bool
@@ -35,6 +37,9 @@ void tsr_engine_keep(tsr_engine *e);
 
 /* Makes e->vk where there is none yet. Called from whichever thread makes the Vulkan calls. */
 tsr_status tsr_engine_vulkan(tsr_engine *e);
+/* Before slabs are taken for a GPU's backend: where Vulkan cannot import its memory, the backend is told to use host
+ * memory. Makes e->vk; asked once, later calls cost nothing. */
+tsr_status tsr_engine_probe_slots(tsr_engine *e);
 /* A backend's slab as Vulkan's, once e->vk is there. *how says in words which way it went. */
 tsr_status tsr_engine_import(tsr_engine *e, tsr_slab *slab, tsr_vk_slab **out, const char **how);
 /* Frees what is ready to run of another plan, begins to watch the peak of counted memory, and

@@ -6,6 +6,7 @@
 #include "../synthetic.h"
 #include "../temp.h"
 #include "backend/cuda/device.h"
+#include "session/session.h"
 
 #include <criterion/criterion.h>
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
 
@@ -257,6 +259,78 @@ Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
     free(plain);
     free(graphs);
     close_clip(&c);
+}
+
+typedef struct shown {
+    float *video; /* [3][frames][pixels] */
+    size_t plane;
+    int64_t frames;
+} shown;
+
+static tsr_status keep_frame(void *user, const tsr_frame *f) {
+    const shown *s = user;
+    for (int64_t c = 0; c < 3; c++)
+        memcpy(s->video + (size_t)(c * s->frames + f->index) * s->plane, (const float *)f->data + (size_t)c * s->plane,
+            s->plane * sizeof(float));
+    return TSR_OK;
+}
+
+static void keep_slots(void *user, const char *key, const char *value) {
+    if (strcmp(key, "slots") == 0)
+        snprintf(user, 384, "%s", value);
+}
+
+/* A whole program's way, with a Vulkan that runs elsewhere: slots go through host memory, and the report says so. */
+Test(cuda_backend, decode_blended_by_another_device) {
+    clip c;
+    char slots[384] = "";
+    tsr_engine *e;
+    tsr_plan *plan;
+    tsr_latent *latent;
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    open_golden(&c, "small_decode_t2_4x4_taps");
+    struct tsr_model m = {c.vae};
+    ok(tsr_latent_from_memory(&latent, c.input, c.steps, c.h, c.w, 16));
+    ok(tsr_engine_create(&e, &params));
+    cr_assert_str_eq(e->backend->v->name, "cuda");
+    ok(tsr_engine_report(e, keep_slots, slots));
+    cr_assert(strstr(slots, "host pages") && strstr(slots, "another device"), "%s", slots);
+    ok(tsr_plan_create(&plan, e, &m, &(tsr_extent){c.steps, c.h, c.w},
+        &(tsr_plan_params){.precision = TSR_PRECISION_FP16, .overlap_width = -1, .overlap_height = -1, .untiled = true}));
+    shown s = {calloc(c.n, sizeof(float)), (size_t)(c.h * c.w) * 64, 5};
+    tsr_result result;
+    ok(tsr_decode(e, &m, latent, plan, &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = &s},
+        &result));
+    cr_assert_eq(result.frames, s.frames);
+    double db = psnr(&c, s.video);
+    cr_assert_geq(db, 60.0, "%.1f dB", db);
+    free(s.video);
+    tsr_plan_destroy(&plan);
+    tsr_engine_destroy(&e);
+    tsr_latent_close(&latent);
+    close_clip(&c);
+    nothing_is_left();
+}
+
+/* Exported memory as the importer, a copy and the host's view of the device see it. */
+Test(cuda_backend, slots_are_read_back) {
+    tsr_backend *b;
+    tsr_slab slab = {.fd = -1};
+    char back[64];
+    ok(tsr_cuda_create(&b, -1));
+    ok(b->v->slab_alloc(b, 5000, &slab));
+    cr_assert_eq(slab.kind, TSR_SLAB_FD);
+    cr_assert_eq(slab.export_bytes, (size_t)2 << 20);
+    char *importer = mmap(NULL, slab.export_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slab.fd, 0);
+    cr_assert_neq(importer, MAP_FAILED);
+    for (int i = 0; i < 64; i++)
+        importer[4000 + i] = (char)(i * 3);
+    ok(b->v->slab_read(b, &slab, 4000, sizeof back, back));
+    cr_assert_arr_eq(back, importer + 4000, sizeof back);
+    munmap(importer, slab.export_bytes);
+    b->v->slab_free(b, &slab);
+    b->v->destroy(b);
+    nothing_is_left();
 }
 
 Test(cuda_backend, f32_is_refused) {

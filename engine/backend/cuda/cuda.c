@@ -188,6 +188,16 @@ static void slab_free(tsr_backend *b, tsr_slab *s) {
     *s = (tsr_slab){.fd = -1};
 }
 
+static tsr_status slab_read(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status;
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyDtoHAsync(host, s->device + at, bytes, c->stream), "reading a slot"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "reading a slot"));
+error:
+    return status;
+}
+
 /* ---------------------------------------------------------------- running */
 
 static tsr_status prepare(tsr_backend *b, const tsr_plan *plan, tsr_exec **out) {
@@ -343,6 +353,7 @@ static const tsr_backend_vtable vtable = {
     .best = best,
     .slab_alloc = slab_alloc,
     .slab_free = slab_free,
+    .slab_read = slab_read,
     .prepare = prepare,
     .exec_destroy = exec_destroy,
     .step = step,

@@ -247,7 +247,6 @@ static void fail_calls(int steps, int from_end, int stride) {
 /* ---------------------------------------------------------------- the tests */
 
 #ifndef LONG
-Test(cuda_backend, golden_fp16) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1); }
 Test(cuda_backend, golden_fp8_to_host_memory) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
 
 Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
@@ -374,6 +373,7 @@ Test(cuda_backend_long, t5_frame_by_frame, .init = open_fake) { check("small_dec
 Test(cuda_backend_long, t2_frame_by_frame, .init = open_fake) {
     check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 2, 1);
 }
+Test(cuda_backend_long, t2_small, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1); }
 Test(cuda_backend_long, t1, .init = open_fake) { check("small_decode_t1_8x8", TSR_PRECISION_BF16, 40, 0, 1); }
 Test(cuda_backend_long, t2, .init = open_fake) { check("small_decode_t2_6x10", TSR_PRECISION_FP16, 60, 0, 1); }
 #endif

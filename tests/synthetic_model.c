@@ -8,7 +8,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: %s OUT.safetensors\n", argv[0]);
         return 2;
     }
-    synth_config c = {.channels = {32, 32, 32, 32}, .layers = 1, .decoder = true, .seed = 1};
+    synth_config c = {.channels = {32, 32, 32, 32}, .layers = 1, .seed = 1};
     if (synth_model_write(argv[1], &c) == TSR_OK)
         return 0;
     fprintf(stderr, "%s: %s\n", argv[0], tsr_last_error());

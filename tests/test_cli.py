@@ -25,8 +25,8 @@ DEMO = os.path.join(ASSETS, 'demo-vae.safetensors')
 SHARED = tempfile.TemporaryDirectory(prefix='tessera-cli-')
 MODEL = os.path.join(SHARED.name, 'small.safetensors')
 SPHERES = os.path.join(ASSETS, 'spheres.latent')
-COMMANDS = ['render', 'plan', 'bench', 'info', 'inspect']
-LATER = ['view', 'encode', 'tune', 'compare', 'convert']
+COMMANDS = ['render', 'encode', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
+LATER = ['view', 'tune']
 
 
 def write_latent(path, frames, height, width, batch=1, seed=1, **meta):
@@ -114,6 +114,9 @@ VALUES = {
     'overlap': (['', '-1', '8x', 'none', '1x2x3'], ['auto', '0', '16', '16x32']),
     'caches': (['', 'disk', 'Host'], ['auto', 'device', 'host']),
     'repeat': (['', '0', '-1', 'x', '1001'], ['1']),
+    'sample': (['', 'x', '-1', '1.5'], ['0', '7']),
+    'type': (['', 'q8', 'F16', 'f16|bf16'], ['f16', 'q8_0']),
+    'block': (['', '0', '-1', 'x', '4097'], ['8', '16']),
     'trace': ([''], ['t.json']),
     'progress': (['', 'yes'], ['auto', 'always', 'never']),
 }
@@ -643,9 +646,9 @@ class Tap(unittest.TestResult):
     addError = addFailure
 
 
-def main():
+def main(module=None):
     loader = unittest.TestLoader()
-    suite = loader.loadTestsFromModule(sys.modules[__name__])
+    suite = loader.loadTestsFromModule(module or sys.modules[__name__])
     tests = [t for group in suite for t in group]
     if sys.argv[3:]:
         tests = [t for t in tests if any(name in t.id() for name in sys.argv[3:])]

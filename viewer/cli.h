@@ -11,6 +11,9 @@ int cmd_plan(const options *o);
 int cmd_bench(const options *o);
 int cmd_info(const options *o);
 int cmd_inspect(const options *o);
+int cmd_encode(const options *o);
+int cmd_compare(const options *o);
+int cmd_convert(const options *o);
 
 /* These print what goes wrong and return the exit status, EXIT_OK where nothing does. */
 
@@ -31,6 +34,10 @@ int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_ext
 int64_t output_frames(const tsr_model *m, int latent_frames);
 /* The plan as a line, or as the plan event; and where it is not what the options asked for. */
 void say_plan(const tsr_plan_info *p, const options *o);
+
+/* Asks on a terminal where `existing` is not NULL and *overwrite not yet true. */
+int may_overwrite(const char *existing, bool *overwrite);
+int may_write(const char *path, bool *overwrite); /* where there is a file of that name */
 
 /* For commands that leave something to clean up: from now on SIGINT, SIGTERM and SIGHUP only make
  * interrupted() true and cancel what is decoded; the second one ends the program. */

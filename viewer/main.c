@@ -15,7 +15,12 @@ const command commands[COMMANDS] = {
         "when it is whole.",
         "tessera render clip.latent -o clip.mp4 --fps 24", cmd_render},
     {"view", "[LATENT]", 0, 1, "the preview window", NULL, NULL, NULL},
-    {"encode", "MEDIA -o OUT", 1, 1, "a picture or video to a latent", NULL, NULL, NULL},
+    {"encode", "MEDIA -o OUT", 1, 1, "a picture or video to a latent",
+        "MEDIA is a picture, numbered pictures (%05d), any video that libav decodes, or an .npy or "
+        ".safetensors of float32 [3, F, H, W] in -1..1. OUT is .latent or .safetensors "
+        "(latent_tensor [1, 16, T, h, w]) or .npy ([16, T, h, w]). Sizes that 8 does not divide "
+        "and frames other than 4k + 1 are filled up with copies of the edge; render undoes that.",
+        "tessera encode clip.mp4 -o clip.latent", cmd_encode},
     {"tune", "LATENT", 1, 1, "measures tile sizes under a budget", NULL, NULL, NULL},
     {"plan", "LATENT|WxHxF", 1, 1, "shows what would be done and what it would take; runs nothing",
         "WxHxF is a video that need not exist: width and height in pixels, and frames.",
@@ -29,9 +34,16 @@ const command commands[COMMANDS] = {
     {"inspect", "FILE...", 1, INT_MAX,
         "what a model or latent file holds; the architecture read from it", NULL,
         "tessera inspect vae.safetensors", cmd_inspect},
-    {"compare", "A B", 2, 2, "PSNR and SSIM of two results, worst frame, worst block", NULL, NULL,
-        NULL},
-    {"convert", "MODEL -o OUT", 1, 1, "a model to another container or type", NULL, NULL, NULL},
+    {"compare", "A B", 2, 2, "PSNR and SSIM of two results, worst frame, worst block",
+        "Any two of pictures, numbered pictures, videos, .npy and .safetensors. PSNR is over the "
+        "whole range, 2 of floats and 255 of 8 bits alike. -o writes a picture of the "
+        "differences in the worst frame, its worst block framed.",
+        "tessera compare a.mp4 b.mp4 -o difference.png", cmd_compare},
+    {"convert", "MODEL -o OUT", 1, 1, "a model to another container or type",
+        "OUT is .gguf or .safetensors; GGUF files are what the official package reads, kernels "
+        "flattened with comfy.gguf.orig_shape. Says what each type costs: the weights' signal to "
+        "noise, and the PSNR of a small decode against the model as it was.",
+        "tessera convert vae.safetensors -o vae.gguf --type q8_0", cmd_convert},
 };
 
 /* ---------------------------------------------------------------- interrupts */

@@ -200,6 +200,21 @@ int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_ext
     return failed(tsr_plan_create(out, e, m, extent, &p));
 }
 
+int may_overwrite(const char *existing, bool *overwrite) {
+    char answer[16] = "";
+    if (!existing || *overwrite || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+        return EXIT_OK; /* who writes will refuse, where it has to be refused */
+    fprintf(stderr, "%s exists. Overwrite? [y/N] ", existing);
+    if (fgets(answer, sizeof answer, stdin))
+        *overwrite = *answer == 'y' || *answer == 'Y';
+    return *overwrite ? EXIT_OK : failure(TSR_ERR_IO, "not overwritten: %s", existing);
+}
+
+int may_write(const char *path, bool *overwrite) {
+    struct stat st;
+    return may_overwrite(stat(path, &st) == 0 && S_ISREG(st.st_mode) ? path : NULL, overwrite);
+}
+
 static const char *mode_name(tsr_mode mode) {
     static const char *const name[] = {"auto", "untiled", "offloaded", "tiled"};
     return (unsigned)mode < sizeof name / sizeof *name ? name[mode] : "?";

@@ -63,18 +63,27 @@ static bool parse_int(options *o, const option *row, const char *value) {
     return true;
 }
 
-/* The position of the value among the words of row->values: enums of the library are in that order.
- */
-static bool parse_choice(options *o, const option *row, const char *value) {
+/* The position of the value among the words of row->values; -1: none of them. */
+static int choice_of(const option *row, const char *value) {
     size_t n = strlen(value);
     int i = 0;
     for (const char *w = row->values; w; w = strchr(w, '|'), w = w ? w + 1 : NULL, i++)
-        if (n && !memchr(value, '|', n) && strncmp(w, value, n) == 0 &&
-            (w[n] == '|' || w[n] == 0)) {
-            memcpy(field(o, row), &i, sizeof i);
-            return true;
-        }
-    return false;
+        if (n && !memchr(value, '|', n) && strncmp(w, value, n) == 0 && (w[n] == '|' || w[n] == 0))
+            return i;
+    return -1;
+}
+
+/* Enums of the library are in the order of the words. */
+static bool parse_choice(options *o, const option *row, const char *value) {
+    int i = choice_of(row, value);
+    if (i >= 0)
+        memcpy(field(o, row), &i, sizeof i);
+    return i >= 0;
+}
+
+static bool parse_word(options *o, const option *row, const char *value) {
+    *(const char **)field(o, row) = value;
+    return choice_of(row, value) >= 0;
 }
 
 static bool parse_depth(options *o, const option *row, const char *value) {
@@ -206,6 +215,13 @@ static bool parse_fps(options *o, const option *row, const char *value) {
     return o->writer.fps >= 0.01 && o->writer.fps <= 1000;
 }
 
+static bool parse_sample(options *o, const option *row, const char *value) {
+    (void)row;
+    o->sample = true;
+    o->seed = 0;
+    return !value || (whole_number(value, &o->seed) && o->seed >= 0);
+}
+
 static bool parse_format(options *o, const option *row, const char *value) {
     (void)row;
     return tsr_format_from_name(value, &o->writer.format);
@@ -217,17 +233,19 @@ static bool parse_format(options *o, const option *row, const char *value) {
 #define ON(name) (1u << CMD_##name)
 enum {
     DECODING = ON(RENDER) | ON(PLAN) | ON(BENCH),
-    EVERY = DECODING | ON(INFO) | ON(INSPECT),
+    PLANNED = DECODING | ON(ENCODE),
+    WRITING = ON(RENDER) | ON(ENCODE) | ON(COMPARE) | ON(CONVERT),
+    EVERY = PLANNED | WRITING | ON(INFO) | ON(INSPECT),
 };
 
 const option option_table[] = {
     {'o', "output", "FILE|-", NULL,
-        "the file to write; with %05d in it numbered pictures; - for standard output", ON(RENDER),
+        "the file to write; with %05d in it numbered pictures; - for standard output", WRITING,
         parse_text, AT(writer.path), 0, 0},
     {0, "format", "png|mp4|mkv|webm|y4m|rgb24|rgb48|npy|safetensors|null", "by the suffix",
         "of the output; null decodes and writes nothing", ON(RENDER), parse_format, 0, 0, 0},
-    {0, "frames", "A:B|A:|:B", "all", "output frames, from 0, B not included",
-        DECODING & ~ON(BENCH), parse_frames, 0, 0, 0},
+    {0, "frames", "A:B|A:|:B", "all", "frames of the video, from 0, B not included",
+        (PLANNED | ON(COMPARE)) & ~ON(BENCH), parse_frames, 0, 0, 0},
     {0, "fps", "N|N/D", "24", "frames a second of a video; 23.976 and 30000/1001 are exact",
         ON(RENDER), parse_fps, 0, 0, 0},
     {0, "codec", "NAME", "libx264, in webm libvpx-vp9", "libav's encoder", ON(RENDER), parse_text,
@@ -239,38 +257,47 @@ const option option_table[] = {
     {0, "dither", "auto|none", "auto", "8-bit outputs are dithered", ON(RENDER), parse_dither, 0, 0,
         0},
     {'y', "overwrite", NULL, "ask on a terminal, refuse elsewhere", "replace outputs that exist",
-        ON(RENDER), parse_switch, AT(writer.overwrite), 0, 0},
+        WRITING, parse_switch, AT(writer.overwrite), 0, 0},
     {'m', "model", "FILE|FOLDER", "$TESSERA_MODEL, the only VAE in ./models, the demo model",
-        "the VAE: safetensors or GGUF, or a folder that holds just one", DECODING, parse_text,
+        "the VAE: safetensors or GGUF, or a folder that holds just one", PLANNED, parse_text,
         AT(model), 0, 0},
-    {0, "latent-scale", "model|none|NUMBER", "model", "what the file was multiplied by",
-        ON(RENDER) | ON(PLAN), parse_latent_scale, 0, 0, 0},
+    {0, "latent-scale", "model|none|NUMBER", "model", "what a latent file's values are multiplied by",
+        ON(RENDER) | ON(PLAN) | ON(ENCODE), parse_latent_scale, 0, 0, 0},
     {0, "layout", "auto|bcfhw|bfhwc", "auto",
         "order of a latent's dimensions; auto takes channels first where both fit",
         ON(RENDER) | ON(PLAN), parse_choice, AT(latent.layout), 0, 0},
-    {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", DECODING | ON(INFO), parse_device,
+    {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", PLANNED | ON(INFO) | ON(CONVERT), parse_device,
         0, 0, 0},
     {0, "vulkan", "auto|N", "auto",
         "what blends; auto: CUDA's own device, else the first real GPU, else software",
-        DECODING | ON(INFO), parse_vulkan, AT(engine.vulkan_index), 0, 255},
-    {0, "threads", "N", "one a core", "CPU threads that decode", DECODING | ON(INFO), parse_int,
+        PLANNED | ON(INFO), parse_vulkan, AT(engine.vulkan_index), 0, 255},
+    {0, "threads", "N", "one a core", "CPU threads that decode", PLANNED | ON(INFO), parse_int,
         AT(engine.threads), 1, 4096},
-    {0, "precision", "auto|f32|fp16|bf16|fp8|int8", "auto", "of the decode", DECODING, parse_choice,
+    {0, "precision", "auto|f32|fp16|bf16|fp8|int8", "auto", "of the decode", PLANNED, parse_choice,
         AT(plan.precision), 0, 0},
     {0, "vram", "auto|SIZE|N%", "auto: free memory less 10%",
-        "device memory for everything: 13G, 800M, 80%", DECODING, parse_vram, 0, 0, 0},
-    {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles", DECODING,
+        "device memory for everything: 13G, 800M, 80%", PLANNED, parse_vram, 0, 0, 0},
+    {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles", PLANNED,
         parse_tile, 0, 0, 0},
-    {0, "overlap", "auto|WxH|N", "auto", "of tiles, in output pixels", DECODING, parse_overlap, 0,
+    {0, "overlap", "auto|WxH|N", "auto", "of tiles, in output pixels", PLANNED, parse_overlap, 0,
         0, 0},
-    {0, "caches", "auto|device|host", "auto", "where temporal caches live", DECODING, parse_choice,
+    {0, "caches", "auto|device|host", "auto", "where temporal caches live", PLANNED, parse_choice,
         AT(plan.caches), 0, 0},
     {0, "repeat", "N", "3", "times everything is measured", ON(BENCH), parse_int, AT(repeat), 1,
         1000},
+    {0, "sample", "SEED", "the mean",
+        "a draw from the latent's distribution; the same seed, 0 where none is given, draws the same",
+        ON(ENCODE), parse_sample, 0, 0, 0, true},
+    {0, "stats", NULL, NULL, "also writes mean and logvar, unscaled, to a safetensors file", ON(ENCODE),
+        parse_switch, AT(stats), 0, 0, false},
+    {0, "type", "f32|f16|bf16|q8_0|q5_1|q5_0|q4_1|q4_0", "as stored", "of the weights", ON(CONVERT),
+        parse_word, AT(type), 0, 0, false},
+    {0, "block", "N", "16", "side of the blocks that the worst one is looked for among, in pixels",
+        ON(COMPARE), parse_int, AT(block), 1, 4096, false},
     {0, "trace", "FILE", NULL, "writes a Chrome trace of every stage, op and tile", ON(RENDER),
         parse_text, AT(trace), 0, 0},
     {0, "progress", "auto|always|never", "auto: on a terminal",
-        "frames, rate and time left, on standard error", ON(RENDER), parse_choice, AT(progress), 0,
+        "frames, rate and time left, on standard error", ON(RENDER) | ON(ENCODE), parse_choice, AT(progress), 0,
         0},
     {0, "json", NULL, NULL, "one JSON object a line on standard output instead of text", EVERY,
         parse_switch, AT(json), 0, 0},
@@ -309,7 +336,7 @@ static bool belongs(const options *o, const option *row, const char *said) {
 }
 
 static bool take(options *o, const option *row, const char *value) {
-    if (row->values && !value)
+    if (row->values && !value && !row->optional)
         return usage_error("no value: --%s; give %s", row->name, row->values), false;
     if (!row->values && value)
         return usage_error("unwanted value: --%s=%s; it takes none", row->name, value), false;
@@ -329,7 +356,8 @@ static bool parse_long(options *o, int argc, char **argv, int *i) {
     if (!belongs(o, row, argv[*i]))
         return false;
     const char *value = equals ? equals + 1 : NULL;
-    if (!value && row->values && *i + 1 < argc)
+    int64_t number;
+    if (!value && row->values && *i + 1 < argc && (!row->optional || whole_number(argv[*i + 1], &number)))
         value = argv[++*i];
     return take(o, row, value);
 }
@@ -359,7 +387,8 @@ bool options_parse(options *o, int argc, char **argv) {
         .plan = TSR_PLAN_PARAMS_DEFAULT,
         .latent = TSR_LATENT_PARAMS_DEFAULT,
         .writer = TSR_WRITER_PARAMS_DEFAULT,
-        .repeat = 3};
+        .repeat = 3,
+        .block = 16};
     o->args = argv + 2; /* moved together in place */
     bool only_args = false;
     for (int i = 2; i < argc; i++) {

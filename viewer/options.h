@@ -40,6 +40,10 @@ typedef struct options {
     bool no_dither;
     int64_t first, end; /* output frames [first, end); end 0: to the last */
     int repeat;
+    bool sample, stats; /* encode */
+    int64_t seed;
+    const char *type; /* convert */
+    int block;        /* compare */
 } options;
 
 typedef struct command {
@@ -65,6 +69,7 @@ typedef struct option {
     bool (*parse)(options *o, const struct option *row, const char *value);
     size_t at;
     int64_t least, most; /* of whole numbers */
+    bool optional;       /* the value may be left out; the next argument is one only if it is a whole number */
 } option;
 extern const option option_table[];
 extern const int option_count;

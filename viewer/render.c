@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 /* One video of one latent: a stretch of the output. */
 struct part {
@@ -129,30 +128,15 @@ static int plan_parts(struct render *r) {
 
 /* ---------------------------------------------------------------- output */
 
-static int ask_to_overwrite(struct render *r) {
-    char *existing = r->target.overwrite ? NULL : tsr_writer_existing(&r->target);
-    if (existing && isatty(STDIN_FILENO) && isatty(STDERR_FILENO)) {
-        char answer[16] = "";
-        fprintf(stderr, "%s exists. Overwrite? [y/N] ", existing);
-        if (fgets(answer, sizeof answer, stdin))
-            r->target.overwrite = *answer == 'y' || *answer == 'Y';
-        if (!r->target.overwrite) {
-            int status = failure(TSR_ERR_IO, "not overwritten: %s", existing);
-            free(existing);
-            return status;
-        }
-    }
-    free(existing);
-    return EXIT_OK;
-}
-
 static int open_output(struct render *r) {
     r->target = r->o->writer;
     r->target.width = r->width;
     r->target.height = r->height;
     r->target.frames = r->end - r->first;
     r->target.first = r->first;
-    int status = ask_to_overwrite(r);
+    char *existing = r->target.overwrite ? NULL : tsr_writer_existing(&r->target);
+    int status = may_overwrite(existing, &r->target.overwrite);
+    free(existing);
     catch_interrupts(); /* there will be something to clean up */
     if (status == EXIT_OK)
         status = failed(tsr_writer_open(&r->writer, &r->target));
@@ -195,7 +179,6 @@ static tsr_status on_frame(void *user, const tsr_frame *frame) {
 
 /* Of all parts, from what one of them reports. */
 static void on_progress(void *user, const tsr_progress *p) {
-    static int64_t shown = -1;
     struct render *r = user;
     if (interrupted()) /* a signal may have come before there was a decode to cancel */
         tsr_cancel(r->engine);
@@ -205,17 +188,7 @@ static void on_progress(void *user, const tsr_progress *p) {
     whole.share = ((double)r->before + p->share * (double)p->of) / (double)all;
     if (p->eta >= 0 && whole.share > 0)
         whole.eta = whole.seconds * (1 - whole.share) / whole.share;
-    progress_show(&whole);
-    if (!json_wanted() || whole.frames == shown)
-        return;
-    shown = whole.frames;
-    json j;
-    json_begin(&j, "progress");
-    json_integer(&j, "frames", whole.frames);
-    json_integer(&j, "of", whole.of);
-    json_number(&j, "seconds", whole.seconds);
-    json_number(&j, "eta", whole.eta < 0 ? NAN : whole.eta);
-    json_end(&j);
+    say_progress(&whole);
 }
 
 static void add_result(tsr_result *sum, const tsr_result *part) {

@@ -206,6 +206,11 @@ void json_integer(json *j, const char *key, int64_t value) {
     fprintf(j->f, "%lld", (long long)value);
 }
 
+void json_bool(json *j, const char *key, bool value) {
+    put_key(j, key);
+    fputs(value ? "true" : "false", j->f);
+}
+
 void json_pair(json *j, const char *key, int a, int b) {
     put_key(j, key);
     fprintf(j->f, "[%d,%d]", a, b);
@@ -238,4 +243,19 @@ void json_end(json *j) {
     fputs(j->text, stdout); /* in one call: lines of two threads do not mix */
     fflush(stdout);
     free(j->text);
+}
+
+void say_progress(const tsr_progress *p) {
+    static int64_t shown = -1; /* calls come from one thread */
+    progress_show(p);
+    if (!json_wanted() || p->frames == shown)
+        return;
+    shown = p->frames;
+    json j;
+    json_begin(&j, "progress");
+    json_integer(&j, "frames", p->frames);
+    json_integer(&j, "of", p->of);
+    json_number(&j, "seconds", p->seconds);
+    json_number(&j, "eta", p->eta < 0 ? NAN : p->eta);
+    json_end(&j);
 }

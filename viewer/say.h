@@ -30,6 +30,8 @@ const char *bytes_text(char buf[32], int64_t bytes);
 /* The progress line: where o->progress says so. */
 void progress_show(const tsr_progress *p);
 void progress_end(void);
+/* The same, and the progress event where JSON is wanted and the number of frames has changed. */
+void say_progress(const tsr_progress *p);
 
 /* One JSON object a line. Nothing is printed before json_end. */
 typedef struct json {
@@ -43,6 +45,7 @@ void json_begin(json *j, const char *event);
 void json_text(json *j, const char *key, const char *value);
 void json_number(json *j, const char *key, double value);
 void json_integer(json *j, const char *key, int64_t value);
+void json_bool(json *j, const char *key, bool value);
 void json_pair(json *j, const char *key, int a, int b);
 void json_phases(json *j, const tsr_result *r); /* "phases": seconds each stage was busy */
 void json_open(json *j, const char *key);       /* an object inside */

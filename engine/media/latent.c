@@ -47,7 +47,7 @@ static size_t fill_meta(const tsr_latent_writer_params *p, tsr_meta meta[4], cha
     static const char *const key[4] = {"tessera.scale", "tessera.crop_width", "tessera.crop_height", "tessera.crop_frames"};
     bool cropped = p->width && (p->width != 8 * (int64_t)p->extent.width || p->height != 8 * (int64_t)p->extent.height ||
                                    p->frames != 4 * (int64_t)p->extent.frames - 3);
-    snprintf(text[0], 32, "%.17g", p->scale);
+    snprintf(text[0], 32, "%.15g", p->scale);
     snprintf(text[1], 32, "%d", p->width);
     snprintf(text[2], 32, "%d", p->height);
     snprintf(text[3], 32, "%lld", (long long)p->frames);

@@ -4,8 +4,10 @@
     test_cli_back.py TESSERA SYNTHETIC_MODEL [NAME...]
 """
 import json
+import math
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -140,6 +142,109 @@ class Encode(Back):
         self.assertEqual(p.returncode, 130, err)
         self.assertEqual(err.decode().count('tessera: '), 1, err)
         self.assertEqual(self.files(), ['clip.npy'])
+
+
+def weight(k, m):
+    """Of the old batch: spec 6.3."""
+    if m < 3:
+        return 1.0 if k == 0 else 0.0
+    return 0.5 + 0.5 * math.cos(math.pi * min(max((k / (m - 1) - 1 / 3) * 3, 0), 1))
+
+
+class Join(Back):
+    """--batch-overlap, --like, --psnr."""
+
+    def floats(self, *args):
+        self.ok('render', *args, '-o', 'x.npy', '-y')
+        with open(self.path('x.npy'), 'rb') as f:
+            data = f.read()
+        return struct.unpack('<%df' % ((len(data) - 128) // 4), data[128:])
+
+    def frames_of(self, v, width=48, height=32):
+        """[frame][channel * height * width]"""
+        plane, n = width * height, len(v) // (3 * width * height)
+        return [[x for c in range(3) for x in v[(c * n + f) * plane:(c * n + f + 1) * plane]] for f in range(n)]
+
+    def joined(self, parts, m):
+        out = list(parts[0])
+        for part in parts[1:]:
+            for k in range(m):
+                w = weight(k, m)
+                out[len(out) - m + k] = [w * a + (1 - w) * b for a, b in zip(out[len(out) - m + k], part[k])]
+            out += part[m:]
+        return out
+
+    def test_latents_fade_into_each_other(self):
+        names = [self.latent('%d.latent' % i, frames=3, seed=i) for i in range(3)]
+        parts = [self.frames_of(self.floats(name)) for name in names]
+        for m in (1, 2, 3, 4):
+            want, got = self.joined(parts, m), self.frames_of(self.floats(*names, '--batch-overlap', str(m)))
+            self.assertEqual(len(got), 27 - 2 * m)
+            for a, b in zip(want, got):
+                self.assertLess(max(abs(x - y) for x, y in zip(a, b)), 1e-5)
+        whole = self.frames_of(self.floats(*names, '--batch-overlap', '3'))
+        for text, a, b in (('7:9', 7, 9), ('5:15', 5, 15), (':8', 0, 8), ('20:', 20, 21)):
+            self.assertEqual(self.frames_of(self.floats(*names, '--batch-overlap', '3', '--frames', text)), whole[a:b], text)
+        self.fails(2, 'render', *names, '-o', 'y.npy', '--batch-overlap', '5', word='--batch-overlap')
+
+    def test_joined_pixels_are_those_of_any_render(self):
+        """Dithered on the host and by Vulkan: the same bytes where nothing fades."""
+        a, b = self.latent('a.latent', seed=1), self.latent('b.latent', seed=2)
+        for kind, size in (('rgb24', 48 * 32 * 3), ('rgb48', 48 * 32 * 6)):
+            alone = self.ok('render', a, '-o', '-', '--format', kind).stdout
+            both = self.ok('render', a, b, '-o', '-', '--format', kind, '--batch-overlap', '2').stdout
+            self.assertEqual(len(both), 8 * size)
+            self.assertEqual(both[:3 * size], alone[:3 * size])
+
+    def test_cropped_latents_join_too(self):
+        cut = [self.latent('%d.latent' % i, seed=i, crop_width=45, crop_height=29, crop_frames=4) for i in range(2)]
+        self.assertEqual(len(self.ok('render', *cut, '-o', '-', '--format', 'rgb24', '--batch-overlap', '2').stdout), 6 * 45 * 29 * 3)
+
+    def test_like(self):
+        clip = os.path.join(MEDIA, 'sound.mp4')
+        self.ok('encode', clip, '-o', 'a.latent')
+        self.ok('render', 'a.latent', '-o', 'a.mp4', '--like', clip)
+        self.ok('render', 'a.latent', '-o', 'a.mkv', '--like', clip, '--frames', '2:')
+        self.ok('render', 'a.latent', '-o', 'a.y4m', '--like', clip)
+        self.fails(2, 'render', 'a.latent', '-o', 'a.webm', '--like', clip, word='use mkv')
+        self.fails(1, 'render', 'a.latent', '-o', 'b.mp4', '--like', 'gone.mp4', word='gone.mp4')
+        if not shutil.which('ffprobe'):
+            return
+        probe = lambda *args: json.loads(subprocess.run(['ffprobe', '-v', 'error', '-show_streams', '-show_packets', '-of', 'json', *args],
+                                                        capture_output=True, cwd=self.folder).stdout)
+        source, mp4, mkv, y4m = probe(clip), probe('a.mp4'), probe('a.mkv'), probe('a.y4m')
+        sizes = lambda p, first=0: [x['size'] for x in p['packets'] if x['codec_type'] == 'audio' and float(x['pts_time']) >= first]
+        self.assertEqual([s['codec_name'] for s in mp4['streams']], ['h264', 'aac'])
+        self.assertEqual([s['codec_name'] for s in y4m['streams']], ['rawvideo'])
+        for p in (mp4, mkv, y4m):
+            self.assertEqual(p['streams'][0]['avg_frame_rate'], '25/1')
+        want = sizes(source)
+        self.assertGreater(len(want), 2)
+        self.assertEqual(sizes(mp4), want)
+        late = sizes(source, 2 / 25)
+        self.assertEqual(sizes(mkv), late)
+        self.assertLess(len(late), len(want))
+
+    def test_psnr_against_the_clip(self):
+        clip = os.path.join(MEDIA, 'h264.mp4')
+        self.ok('encode', clip, '-o', 'a.latent')
+        said = [e for e in self.events('render', 'a.latent', '-o', 'a.png', '--frames', '2:3', '--like', clip, '--psnr', '--precision', 'f32') if e['event'] == 'quality']
+        self.assertEqual([e['against'] for e in said], [clip, 'f32'])
+        self.ok('render', 'a.latent', '-o', 'all.npy')
+        frame = [e for e in self.events('compare', 'all.npy', clip, '--frames', '2:3') if e['event'] == 'frame'][0]
+        self.assertAlmostEqual(said[0]['psnr'], frame['psnr'], delta=0.05)
+        self.assertEqual((said[0]['frames'], said[0]['worst_frame'], said[1]['equal']), (1, 2, True))
+        text = self.ok('render', self.latent('other.latent'), '-o', 'b.png', '--frames', ':1', '--like', clip, '--psnr').stderr.decode()
+        self.assertIn('not compared with %s: it is 64x48, the render 48x32' % clip, text)
+
+    def test_psnr_against_f32(self):
+        z = self.latent(frames=3)
+        for precision, least in (('fp16', 40), ('int8', 15)):
+            said = [e for e in self.events('render', z, '-o', 'a.mp4', '-y', '--psnr', '--precision', precision) if e['event'] == 'quality']
+            self.assertEqual((len(said), said[0]['against'], said[0]['frames']), (1, 'f32', 9))
+            if not said[0]['equal']:
+                self.assertGreater(said[0]['psnr'], least)
+                self.assertLess(said[0]['psnr'], 120)
 
 
 class Compare(Back):

@@ -212,6 +212,7 @@ static bool parse_fps(options *o, const option *row, const char *value) {
     if (!plain_number(num, &o->writer.fps))
         return false;
     o->writer.fps /= den;
+    o->fps_given = true;
     return o->writer.fps >= 0.01 && o->writer.fps <= 1000;
 }
 
@@ -248,6 +249,12 @@ const option option_table[] = {
         (PLANNED | ON(COMPARE)) & ~ON(BENCH), parse_frames, 0, 0, 0},
     {0, "fps", "N|N/D", "24", "frames a second of a video; 23.976 and 30000/1001 are exact",
         ON(RENDER), parse_fps, 0, 0, 0},
+    {0, "like", "CLIP", NULL, "takes frame rate and sound from this clip", ON(RENDER), parse_text, AT(like), 0, 0},
+    {0, "batch-overlap", "M", "0", "several latents: as many frames of one fade into the next", ON(RENDER), parse_int,
+        AT(batch_overlap), 0, 100000},
+    {0, "psnr", NULL, NULL,
+        "decodes a sample of frames again in f32 and reports PSNR and SSIM; with --like also against the clip", ON(RENDER),
+        parse_switch, AT(psnr), 0, 0},
     {0, "codec", "NAME", "libx264, in webm libvpx-vp9", "libav's encoder", ON(RENDER), parse_text,
         AT(writer.codec), 0, 0},
     {0, "crf", "N", "the codec's: 16 for libx264", "quality of a video, 0 is best", ON(RENDER),

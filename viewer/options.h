@@ -42,6 +42,9 @@ typedef struct options {
     int repeat;
     bool sample, stats; /* encode */
     int64_t seed;
+    const char *like; /* render */
+    bool psnr, fps_given;
+    int batch_overlap;
     const char *type; /* convert */
     int block;        /* compare */
 } options;

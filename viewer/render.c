@@ -1,5 +1,7 @@
 /* tessera render */
 #include "cli.h"
+#include "join.h"
+#include "quality.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,6 +14,8 @@ struct part {
     int video;
     tsr_plan *plan;     /* NULL: --frames leaves nothing of it */
     bool same_plan;     /* as the part before; what was made ready for that serves again */
+    int64_t start;      /* place of its first frame in the output */
+    int64_t frames;     /* that it has */
     int64_t first, end; /* its own frames that are wanted */
 };
 
@@ -29,7 +33,11 @@ struct render {
     tsr_writer_params target;
     tsr_writer *writer;
     tsr_pixels pixels;
-    char *cropped;  /* one frame, where the picture is smaller than what is decoded; else NULL */
+    char *cropped;   /* one frame, as large as the picture */
+    char *converted; /* one frame in the writer's pixels, where parts fade into each other */
+    const struct part *now; /* that is decoded */
+    join join;
+    quality quality;
     double started; /* seconds */
     tsr_result sum;
 };
@@ -78,21 +86,36 @@ static int open_latents(struct render *r) {
         if (!grown)
             return failure(TSR_ERR_MEMORY, "out of memory: %d videos", z->videos);
         r->part = grown;
-        for (int v = 0; v < z->videos; v++, r->total += frames)
-            r->part[r->parts++] = (struct part){
-                .z = r->latent[i], .video = v, .first = r->total, .end = r->total + frames};
+        for (int v = 0; v < z->videos; v++)
+            r->part[r->parts++] = (struct part){.z = r->latent[i], .video = v, .frames = frames};
+    }
+    return EXIT_OK;
+}
+
+/* Where each part stands in the output: behind the one before, or over its last frames. */
+static int place_parts(struct render *r) {
+    int m = r->o->batch_overlap;
+    for (int i = 0; i < r->parts; i++) {
+        struct part *p = &r->part[i];
+        int neighbours = (i > 0) + (i + 1 < r->parts);
+        if (p->frames < (int64_t)m * neighbours || (neighbours && p->frames <= m))
+            return usage_error("too few frames: video %d has %lld, --batch-overlap %d takes %lld of them; give less", i + 1,
+                (long long)p->frames, m, (long long)m * neighbours);
+        p->start = r->total;
+        r->total += p->frames - (i + 1 < r->parts ? m : 0);
     }
     return EXIT_OK;
 }
 
 /* From places in the output to frames of each part. */
 static int cut_parts(struct render *r) {
-    int status = clip_frames(r->o, r->total, &r->first, &r->end);
-    for (int i = 0; i < r->parts; i++) {
+    int status = place_parts(r);
+    if (status == EXIT_OK)
+        status = clip_frames(r->o, r->total, &r->first, &r->end);
+    for (int i = 0; i < r->parts && status == EXIT_OK; i++) {
         struct part *p = &r->part[i];
-        int64_t start = p->first, end = p->end < r->end ? p->end : r->end;
-        p->first = r->first > start ? r->first - start : 0;
-        p->end = end - start;
+        p->first = r->first > p->start ? r->first - p->start : 0;
+        p->end = r->end - p->start < p->frames ? r->end - p->start : p->frames;
     }
     return status;
 }
@@ -128,6 +151,25 @@ static int plan_parts(struct render *r) {
 
 /* ---------------------------------------------------------------- output */
 
+/* Frame rate and sound of --like. */
+static int take_after(struct render *r) {
+    tsr_reader *clip = NULL;
+    int status = failed(tsr_reader_open(&clip, r->o->like));
+    if (status != EXIT_OK)
+        return status;
+    const tsr_media_info *i = tsr_reader_get_info(clip);
+    if (i->fps > 0 && !r->o->fps_given)
+        r->target.fps = i->fps;
+    else if (!(i->fps > 0))
+        say(TSR_LOG_WARN, "%s: has no frame rate", i->path);
+    if (i->audio) {
+        r->target.audio_from = r->o->like;
+        r->target.audio_start = i->fps > 0 ? (double)r->first / i->fps : 0;
+    }
+    tsr_reader_close(&clip);
+    return r->o->psnr ? quality_open(&r->quality, r->o->like, r->width, r->height, r->first) : EXIT_OK;
+}
+
 static int open_output(struct render *r) {
     r->target = r->o->writer;
     r->target.width = r->width;
@@ -137,6 +179,8 @@ static int open_output(struct render *r) {
     char *existing = r->target.overwrite ? NULL : tsr_writer_existing(&r->target);
     int status = may_overwrite(existing, &r->target.overwrite);
     free(existing);
+    if (status == EXIT_OK && r->o->like)
+        status = take_after(r);
     catch_interrupts(); /* there will be something to clean up */
     if (status == EXIT_OK)
         status = failed(tsr_writer_open(&r->writer, &r->target));
@@ -161,18 +205,55 @@ static void crop(struct render *r, tsr_frame *f) {
     f->bytes = (size_t)(out - r->cropped);
 }
 
+static tsr_status write_frame(struct render *r, const tsr_frame *f) {
+    tsr_status status = tsr_writer_frame(r->writer, f);
+    if (status == TSR_OK)
+        status = quality_frame(&r->quality, f);
+    r->done += status == TSR_OK;
+    return status;
+}
+
+/* How many of a part's frames wait for those of the next. */
+static int64_t kept_frames(const struct render *r, const struct part *p) {
+    return p == &r->part[r->parts - 1] ? 0 : r->join.overlap;
+}
+
+/* How many frames of the output are there once this part is done, and were not before. */
+static int64_t given_frames(const struct render *r, const struct part *p) {
+    int64_t own = p->frames - kept_frames(r, p), end = p->end < own ? p->end : own;
+    return end > p->first ? end - p->first : 0;
+}
+
+/* A frame of floats: kept for the part behind, or mixed with what the part before left. */
+static tsr_status join_frame(struct render *r, tsr_frame *f, int64_t own) {
+    const struct part *p = r->now;
+    int64_t from_end = own - (p->frames - kept_frames(r, p));
+    if (from_end >= 0) {
+        join_keep(&r->join, from_end, f->data);
+        return TSR_OK;
+    }
+    if (f->data != r->cropped)
+        memcpy(r->cropped, f->data, f->bytes); /* the engine's frames are not ours to change */
+    f->data = r->cropped;
+    if (p != r->part && own < r->join.overlap)
+        join_fade(&r->join, own, (float *)(void *)r->cropped);
+    tsr_frame_pixels(f, r->pixels, !r->o->no_dither, r->converted);
+    f->bytes = f->bytes / sizeof(float) * (r->pixels == TSR_PIXELS_RGB8 ? 1 : r->pixels == TSR_PIXELS_RGB16 ? 2 : 4);
+    f->pixels = r->pixels;
+    f->data = r->converted;
+    return write_frame(r, f);
+}
+
 /* On the writer's thread. */
 static tsr_status on_frame(void *user, const tsr_frame *frame) {
     struct render *r = user;
     tsr_frame f = *frame;
-    f.index = r->first + r->done; /* in the output, of which the part knows nothing */
+    f.index = r->now->start + frame->index; /* in the output, of which the part knows nothing */
     if (interrupted())
         return TSR_ERR_CANCELLED;
     if (f.width != r->width || f.height != r->height)
         crop(r, &f);
-    tsr_status status = tsr_writer_frame(r->writer, &f);
-    r->done += status == TSR_OK;
-    return status;
+    return r->join.overlap ? join_frame(r, &f, frame->index) : write_frame(r, &f);
 }
 
 /* ---------------------------------------------------------------- decoding */
@@ -182,10 +263,10 @@ static void on_progress(void *user, const tsr_progress *p) {
     struct render *r = user;
     if (interrupted()) /* a signal may have come before there was a decode to cancel */
         tsr_cancel(r->engine);
-    int64_t all = r->end - r->first;
+    int64_t all = r->end - r->first, given = given_frames(r, r->now);
     tsr_progress whole = {
-        .frames = r->before + p->frames, .of = all, .seconds = now() - r->started, .eta = -1};
-    whole.share = ((double)r->before + p->share * (double)p->of) / (double)all;
+        .frames = r->before + (p->frames < given ? p->frames : given), .of = all, .seconds = now() - r->started, .eta = -1};
+    whole.share = ((double)r->before + p->share * (double)given) / (double)all;
     if (p->eta >= 0 && whole.share > 0)
         whole.eta = whole.seconds * (1 - whole.share) / whole.share;
     say_progress(&whole);
@@ -208,7 +289,10 @@ static int decode_parts(struct render *r) {
     r->started = now();
     r->cropped = malloc(
         (size_t)r->width * (size_t)r->height * 3 * sizeof(float)); /* of the largest pixels */
-    if (!r->cropped)
+    bool joined = join_open(&r->join, r->parts > 1 ? r->o->batch_overlap : 0, r->width, r->height);
+    if (r->join.overlap)
+        r->converted = malloc((size_t)r->width * (size_t)r->height * 3 * sizeof(float));
+    if (!r->cropped || !joined || (r->join.overlap && !r->converted))
         return failure(TSR_ERR_MEMORY, "out of memory: a frame of %dx%d", r->width, r->height);
     interrupt_cancels(r->engine);
     for (int i = 0; i < r->parts && status == TSR_OK && !interrupted(); i++) {
@@ -217,7 +301,7 @@ static int decode_parts(struct render *r) {
             continue;
         tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
         tsr_result result = {0};
-        d.pixels = r->pixels;
+        d.pixels = r->join.overlap ? TSR_PIXELS_RGB_F32 : r->pixels;
         d.dither = !r->o->no_dither;
         d.video = p->video;
         d.trace = r->o->trace;
@@ -225,6 +309,7 @@ static int decode_parts(struct render *r) {
         d.on_progress = on_progress;
         d.user = r;
         r->before = r->done;
+        r->now = p;
         status = tsr_decode(r->engine, r->model, p->z, p->plan, &d, &result);
         add_result(&r->sum, &result);
     }
@@ -293,6 +378,15 @@ static int check_options(const options *o) {
     return EXIT_OK;
 }
 
+/* The first part that is rendered stands for all. */
+static int say_quality(const struct render *r) {
+    const struct part *p = r->part;
+    while (!p->plan)
+        p++;
+    quality_say(&r->quality, r->o->like);
+    return quality_precision(r->o, r->engine, r->model, p->z, p->video, tsr_plan_get_info(p->plan), p->first, p->end);
+}
+
 static void free_render(struct render *r) {
     tsr_writer_close(&r->writer);
     for (int i = 0; i < r->parts; i++)
@@ -305,6 +399,9 @@ static void free_render(struct render *r) {
     free(r->latent);
     free(r->part);
     free(r->cropped);
+    free(r->converted);
+    join_close(&r->join);
+    quality_close(&r->quality);
 }
 
 int cmd_render(const options *o) {
@@ -330,7 +427,10 @@ int cmd_render(const options *o) {
         status = say_interrupted(&r);
     else if (status == EXIT_OK)
         status = finish(&r);
-    if (status == EXIT_OK)
+    bool written = status == EXIT_OK && !interrupted();
+    if (written && o->psnr)
+        status = say_quality(&r);
+    if (written)
         say_done(&r);
     interrupt_cancels(NULL);
     free_render(&r);

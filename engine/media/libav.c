@@ -1,7 +1,9 @@
 #include "media/libav.h"
 
+#include <libavformat/avformat.h>
 #include <libavutil/error.h>
 #include <libavutil/log.h>
+#include <stdlib.h>
 #include <string.h>
 
 static _Thread_local char said[256];
@@ -47,4 +49,35 @@ tsr_status tsr_libav_fail(tsr_status status, const char *what, const char *path,
     av_strerror(error, text, sizeof text);
     return tsr_fail(error == AVERROR(ENOMEM) ? TSR_ERR_MEMORY : status, "%s: %s: %s%s%s", what, path,
         text, *said ? "; " : "", said);
+}
+
+/* Formats that read other files, or turn text into pictures. */
+static bool refused(const AVInputFormat *format) {
+    static const char *const names[] = {"hls", "dash", "concat", "sdp", "tty", "lavfi", "imf", "webm_dash_manifest"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(format->name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+tsr_status tsr_libav_open(AVFormatContext **out, const char *path) {
+    AVDictionary *options = NULL;
+    tsr_libav_listen();
+    tsr_libav_forget();
+    char *url = tsr_format_text("file:%s", path); /* a name is a file, whatever it looks like */
+    if (!url)
+        return tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory to open it", path);
+    av_dict_set(&options, "protocol_whitelist", "file", 0);
+    av_dict_set(&options, "pattern_type", "none", 0); /* of image2: numbers are ours */
+    int error = avformat_open_input(out, url, NULL, &options);
+    av_dict_free(&options);
+    free(url);
+    if (error == AVERROR_INVALIDDATA)
+        return tsr_fail(TSR_ERR_FORMAT, "%.300s: is no picture or video that libav knows, or it is damaged", path);
+    if (error < 0)
+        return tsr_libav_fail(TSR_ERR_FORMAT, "cannot read", path, error);
+    if (refused((*out)->iformat))
+        return tsr_fail(TSR_ERR_FORMAT, "%.300s: is no picture or video", path);
+    error = avformat_find_stream_info((*out), NULL);
+    return error < 0 ? tsr_libav_fail(TSR_ERR_FORMAT, "cannot read", path, error) : TSR_OK;
 }

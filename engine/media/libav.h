@@ -13,4 +13,8 @@ bool tsr_libav_demuxer_complained(void);
 /* "what: path: reason", with what libav said, for "Invalid argument" alone helps nobody. */
 tsr_status tsr_libav_fail(tsr_status status, const char *what, const char *path, int error);
 
+/* A file, opened and its streams known; nothing but that file is ever read. Close with avformat_close_input. */
+struct AVFormatContext;
+tsr_status tsr_libav_open(struct AVFormatContext **out, const char *path);
+
 #endif

@@ -25,35 +25,6 @@ struct clip {
 
 /* ---------------------------------------------------------------- opening */
 
-/* Formats that read other files, or turn text into pictures. */
-static bool refused(const AVInputFormat *format) {
-    static const char *const names[] = {"hls", "dash", "concat", "sdp", "tty", "lavfi", "imf", "webm_dash_manifest"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(format->name, names[i]) == 0)
-            return true;
-    return false;
-}
-
-static tsr_status open_demuxer(tsr_reader *r, struct clip *c) {
-    AVDictionary *options = NULL;
-    char *url = tsr_format_text("file:%s", r->path); /* a name is a file, whatever it looks like */
-    if (!url)
-        return tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory to open it", r->path);
-    av_dict_set(&options, "protocol_whitelist", "file", 0);
-    av_dict_set(&options, "pattern_type", "none", 0); /* of image2: numbers are ours */
-    int error = avformat_open_input(&c->demux, url, NULL, &options);
-    av_dict_free(&options);
-    free(url);
-    if (error == AVERROR_INVALIDDATA)
-        return tsr_reader_bad(r, "is no picture or video that libav knows, or it is damaged");
-    if (error < 0)
-        return tsr_libav_fail(TSR_ERR_FORMAT, "cannot read", r->path, error);
-    if (refused(c->demux->iformat))
-        return tsr_reader_bad(r, "is no picture or video");
-    error = avformat_find_stream_info(c->demux, NULL);
-    return error < 0 ? tsr_libav_fail(TSR_ERR_FORMAT, "cannot read", r->path, error) : TSR_OK;
-}
-
 static tsr_status open_decoder(tsr_reader *r, struct clip *c) {
     const AVCodec *codec = NULL;
     c->stream = av_find_best_stream(c->demux, AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
@@ -126,10 +97,8 @@ static tsr_status libav_open(tsr_reader *r) {
     struct clip *c = r->state = calloc(1, sizeof *c);
     if (!c)
         return tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory to read it", r->path);
-    tsr_libav_listen();
-    tsr_libav_forget();
     TSR_TRY(tsr_reader_check_whole(r));
-    TSR_TRY(open_demuxer(r, c));
+    TSR_TRY(tsr_libav_open(&c->demux, r->path));
     TSR_TRY(open_decoder(r, c));
     const AVStream *s = c->demux->streams[c->stream];
     const char *demuxer = c->demux->iformat->name;

@@ -1,5 +1,6 @@
 /* mp4, mkv and webm through libav. The bytes go through tsr_out, so that every failed write is
  * seen, and named. */
+#include "media/audio.h"
 #include "media/libav.h"
 #include "media/yuv.h"
 
@@ -34,6 +35,7 @@ struct video {
     AVStream *stream;
     AVPacket *packet;
     AVIOContext *io;
+    tsr_audio audio;
     tsr_yuv yuv;
     tsr_status io_status; /* of the first write that failed; its message is kept in io_message, for
                              libav hides it */
@@ -252,6 +254,8 @@ static tsr_status video_open(tsr_writer *w) {
     TSR_TRY(open_encoder(w, codec));
     TSR_TRY(open_bytes(w));
     TSR_TRY(add_stream(w));
+    if (w->params.audio_from)
+        TSR_TRY(tsr_audio_open(&v->audio, w->params.audio_from, w->params.audio_start, v->mux, w->params.path));
     TSR_TRY(write_header(w));
 error:
     return status;
@@ -276,13 +280,22 @@ static tsr_status encode(tsr_writer *w, AVFrame *frame) {
                                                             : fail_av(w, "cannot encode", error);
 }
 
+/* The sound up to the end of the frames written so far. */
+static tsr_status copy_audio(tsr_writer *w) {
+    struct video *v = w->state;
+    double seconds = (double)v->yuv.frame->pts * av_q2d(v->encoder->time_base) + av_q2d(v->encoder->time_base);
+    int error = tsr_audio_copy(&v->audio, v->mux, seconds);
+    return error < 0 || v->io_status != TSR_OK ? fail_av(w, "cannot write the sound", error) : TSR_OK;
+}
+
 static tsr_status video_frame(tsr_writer *w, const tsr_frame *f) {
     struct video *v = w->state;
     tsr_status status = tsr_yuv_convert(&v->yuv, f);
     if (status != TSR_OK)
         return status;
     v->yuv.frame->pts = w->written;
-    return encode(w, v->yuv.frame);
+    status = copy_audio(w);
+    return status == TSR_OK ? encode(w, v->yuv.frame) : status;
 }
 
 static tsr_status video_finish(tsr_writer *w) {
@@ -299,6 +312,7 @@ static void video_close(tsr_writer *w) {
     struct video *v = w->state;
     if (!v)
         return;
+    tsr_audio_close(&v->audio);
     av_packet_free(&v->packet);
     avcodec_free_context(&v->encoder);
     avformat_free_context(v->mux);

@@ -105,7 +105,9 @@ tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
     w->params = *params;
     w->params.path = params->path ? strdup(params->path) : NULL;
     w->params.codec = params->codec ? strdup(params->codec) : NULL;
-    if ((params->path && !w->params.path) || (params->codec && !w->params.codec)) {
+    w->params.audio_from = params->audio_from ? strdup(params->audio_from) : NULL;
+    if ((params->path && !w->params.path) || (params->codec && !w->params.codec) ||
+        (params->audio_from && !w->params.audio_from)) {
         status = tsr_fail(TSR_ERR_MEMORY, "out of memory: writer");
         goto error;
     }
@@ -204,6 +206,7 @@ void tsr_writer_close(tsr_writer **wp) {
     tsr_out_abort(&w->out);
     free((char *)w->params.path);
     free((char *)w->params.codec);
+    free((char *)w->params.audio_from);
     free(w);
     *wp = NULL;
 }

@@ -162,3 +162,7 @@ error:
     tsr_flow_destroy(&r.flow);
     return status;
 }
+
+void tsr_frame_pixels(const tsr_frame *f, tsr_pixels pixels, bool dither, void *out) {
+    tsr_vk_pixels_host(f->data, f->width, f->height, f->index, pixels, dither, out);
+}

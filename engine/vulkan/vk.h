@@ -136,6 +136,9 @@ tsr_status tsr_vk_resolve(
  * tsr_vk_destroy. */
 const void *tsr_vk_pixels(tsr_vk *vk, size_t *bytes);
 
+/* The same on the host, to the bit, of a frame of RGB_F32. Needs no device. */
+void tsr_vk_pixels_host(const float *rgb, int width, int height, int64_t index, tsr_pixels pixels, bool dither, void *out);
+
 /* Submits what was recorded and waits for it. */
 tsr_status tsr_vk_submit(tsr_vk *vk);
 /* Submits without waiting. *ticket (may be NULL) counts submissions from 1 and covers all work

@@ -38,6 +38,8 @@ typedef struct tsr_writer_params {
     const char *codec;   /* libav encoder name, NULL: the container's default here */
     int depth;           /* bits: 8 or 10 for video, 8 or 16 for PNG */
     bool overwrite;
+    const char *audio_from; /* mp4, mkv, webm: a clip whose sound is copied as it is, where it has any; NULL: none */
+    double audio_start;     /* seconds of that clip's pictures that the first frame here stands for */
 } tsr_writer_params;
 #define TSR_WRITER_PARAMS_DEFAULT {.fps = 24, .crf = -1, .depth = 8}
 

@@ -207,6 +207,10 @@ typedef struct tsr_frame {
     size_t bytes;
 } tsr_frame;
 
+/* A frame of TSR_PIXELS_RGB_F32 as other pixels, [height][width][3], equal to the bit to what a decode of these pixels
+ * gives: for programs that change frames before they write them. */
+TSR_API void tsr_frame_pixels(const tsr_frame *frame, tsr_pixels pixels, bool dither, void *out);
+
 typedef struct tsr_progress {
     int64_t frames, of;   /* given out, in all */
     double seconds, eta;  /* since the call began; eta < 0: not known yet */

@@ -325,12 +325,12 @@ error:
     return status;
 }
 
-/* The backend's slab, as Vulkan sees it. */
+/* The backend's slab, as Vulkan sees it. One that was let go of is not taken again: the worker frees it. */
 static tsr_status need_slab(tsr_preview *p) {
     tsr_watch_worker *w = &p->worker;
     tsr_status status = TSR_OK;
     pthread_mutex_lock(&w->lock);
-    bool let_go = w->slab_wanted, import = !let_go && w->slab.bytes && (!p->slab || w->slab_number != p->slab_number);
+    bool let_go = w->slab_wanted, import = !let_go && w->slab.bytes && w->slab_number != p->slab_number;
     w->slab_held |= import;
     pthread_mutex_unlock(&w->lock);
     if (let_go || import)

@@ -49,7 +49,8 @@ static void close_job(job *j) {
 static void make_plan(job *j, tsr_plan_params p) {
     const tsr_latent_info *i = tsr_latent_get_info(j->latent);
     tsr_extent extent = {i->frames, i->height, i->width};
-    p.precision = TSR_PRECISION_F32;
+    if (!p.precision)
+        p.precision = TSR_PRECISION_F32;
     p.budget = 1ll << 32;
     tsr_plan_destroy(&j->plan);
     cr_assert_eq(tsr_plan_create(&j->plan, j->engine, j->model, &extent, &p), TSR_OK, "%s",
@@ -200,6 +201,52 @@ Test(same, a_range_of_a_long_video) {
         cr_assert(memcmp(j.video + c * 3 * 64, whole + (c * 173 + 170) * 64,
                       3 * 64 * sizeof(float)) == 0);
     free(whole);
+    close_job(&j);
+}
+
+/* A decode that goes on at `first`, its frames compared with those of the whole. */
+static void go_on(job *j, const float *whole, int first) {
+    const tsr_plan_info *i = tsr_plan_get_info(j->plan);
+    int64_t all = 4 * (i->extent.frames - 1) + 1;
+    size_t plane = (size_t)i->width * (size_t)i->height;
+    tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = j, .first_frame = first};
+    tsr_result result;
+    cr_assert_eq(tsr_decode(j->engine, j->model, j->latent, j->plan, &d, &result), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(result.frames, all - first);
+    for (int64_t c = 0; c < 3; c++) {
+        size_t at = (size_t)(c * all + first) * plane;
+        cr_assert(memcmp(j->video + at, whole + at, (size_t)(all - first) * plane * sizeof(float)) == 0,
+            "%s differs from frame %d on", tsr_precision_name(i->precision), first);
+    }
+}
+
+Test(same, going_on_where_a_decode_ended) {
+    static const tsr_precision precision[] = {TSR_PRECISION_F32, TSR_PRECISION_BF16, TSR_PRECISION_INT8};
+    static const int first[] = {159, 172};
+    job j = {0};
+    open_job(&j, 44, 1, 2);
+    for (int k = 0; k < 3; k++) {
+        tsr_plan_params p = k == 1 ? tiles(8, 8, 0, 0) : (tsr_plan_params){.untiled = true};
+        p.precision = precision[k];
+        make_plan(&j, p);
+        if (!p.untiled) {
+            cr_assert_gt(j.plan->info.columns, 1);
+            j.plan->segment = 3;
+            j.plan->cache_sets = 1;
+            j.plan->parked_sets = j.plan->info.columns;
+            j.plan->frames_in_flight = 12;
+        }
+        run(&j);
+        size_t bytes = sizeof(float) * 3 * (size_t)j.frames * (size_t)j.plan->info.width * 8;
+        float *whole = malloc(bytes);
+        memcpy(whole, j.video, bytes);
+        for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+            go_on(&j, whole, first[i]);
+        free(whole);
+        cr_assert_eq(tsr_plan_begin(j.plan, 172) > 0, precision[k] != TSR_PRECISION_INT8);
+    }
+    tsr_decode_params d = {.first_frame = 173};
+    cr_assert_eq(tsr_decode(j.engine, j.model, j.latent, j.plan, &d, NULL), TSR_ERR_ARGUMENT);
     close_job(&j);
 }
 

@@ -25,6 +25,19 @@ int tsr_lookback(const tsr_half *d) {
     return (int)(latent - frame);
 }
 
+/* The first latent that output frames from `frame` on depend on. */
+static int latent_behind(const tsr_half *d, int frame) {
+    int latent = (frame + d->time_factor - 1) / d->time_factor, back = tsr_lookback(d);
+    return latent > back ? latent - back : 0;
+}
+
+int tsr_plan_begin(const tsr_plan *p, int64_t frame) {
+    int latent = latent_behind(p->half, (int)frame);
+    if (latent <= p->first_latent || p->info.precision == TSR_PRECISION_INT8)
+        return p->first_latent;
+    return latent - (latent - p->first_latent) % p->segment;
+}
+
 static tsr_status check_extent(const tsr_half *half, const tsr_extent *e) {
     int64_t most = INT32_MAX / (half->space_factor > half->time_factor ? half->space_factor : half->time_factor);
     if (e->frames < 1 || e->height < 1 || e->width < 1 || e->frames > most || e->height > most || e->width > most)
@@ -76,8 +89,7 @@ static tsr_status set_frames(tsr_task *t) {
     if (p->first_frame < 0 || p->first_frame >= p->end_frame)
         return tsr_fail(TSR_ERR_ARGUMENT, "plan: frames %d to %d of a video of %d: nothing to decode", p->first_frame,
             p->end_frame, frames);
-    int first = (p->first_frame + factor - 1) / factor, back = tsr_lookback(t->half);
-    t->first_latent = first > back ? first - back : 0;
+    t->first_latent = latent_behind(t->half, p->first_frame);
     t->end_latent = (p->end_frame - 1 + factor - 1) / factor + 1;
     t->latents = t->end_latent - t->first_latent;
     t->wanted = p->end_frame - p->first_frame;

@@ -143,12 +143,19 @@ void tsr_plan_free(tsr_plan **p);
 static inline int tsr_frames_of_latents(int time_factor, int latents) {
     return latents < 1 ? 0 : time_factor * (latents - 1) + 1;
 }
-/* The step that decodes (or makes) latent t. Encoders know no second. */
-static inline tsr_step tsr_plan_step(const tsr_plan *p, int t) {
-    int seen = t - p->first_latent;
+/* The step that decodes (or makes) latent t where `first` was the first to be decoded. Encoders know no second. */
+static inline tsr_step tsr_plan_step_since(const tsr_plan *p, int first, int t) {
+    int seen = t - first;
     return seen == 0 ? TSR_STEP_FIRST : seen == 1 && !p->half->encodes ? TSR_STEP_SECOND : TSR_STEP_LATER;
+}
+static inline tsr_step tsr_plan_step(const tsr_plan *p, int t) {
+    return tsr_plan_step_since(p, p->first_latent, t);
 }
 /* Latents before t that an output frame of t depends on; 37 for the published decoder. */
 int tsr_lookback(const tsr_half *decoder);
+/* The latent to begin at so that output frames from `frame` on are, to the bit, those of the plan's whole decode: the
+ * look-back before it, from the begin of a segment; the plan's first where codes have ranges that remember everything
+ * before. */
+int tsr_plan_begin(const tsr_plan *p, int64_t frame);
 
 #endif

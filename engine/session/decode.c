@@ -6,6 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Output frames are wanted up to here. */
+static int64_t end_of(const tsr_plan *p) {
+    int64_t all = tsr_frames_of_latents(p->half->time_factor, p->info.extent.frames);
+    return p->params.end_frame && p->params.end_frame < all ? p->params.end_frame : all;
+}
+
 static tsr_status check_arguments(
     const tsr_model *m, const tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
     const tsr_latent_info *li = tsr_latent_get_info(z);
@@ -24,6 +30,9 @@ static tsr_status check_arguments(
             TSR_ERR_ARGUMENT, "decode: video %d of %d; count from 0", params->video, li->videos);
     if ((unsigned)params->pixels > TSR_PIXELS_RGB_F32)
         return tsr_fail(TSR_ERR_ARGUMENT, "decode: no such pixel format");
+    if (params->first_frame < 0 || params->first_frame >= end_of(p))
+        return tsr_fail(TSR_ERR_ARGUMENT, "decode: to go on at frame %d of %lld; there is none", params->first_frame,
+            (long long)end_of(p));
     return TSR_OK;
 }
 
@@ -75,14 +84,15 @@ static const double USUAL_BALANCE = 20;
 
 static tsr_run run_for(
     tsr_engine *e, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
-    int64_t all = tsr_frames_of_latents(p->half->time_factor, p->info.extent.frames);
+    bool later = params->first_frame > p->params.first_frame;
     tsr_run r = {
         .e = e,
         .plan = p,
         .z = z,
         .params = params,
-        .first = p->params.first_frame,
-        .end = p->params.end_frame && p->params.end_frame < all ? p->params.end_frame : all,
+        .first = later ? params->first_frame : p->params.first_frame,
+        .end = end_of(p),
+        .first_latent = later ? tsr_plan_begin(p, params->first_frame) : p->first_latent,
         .width = p->info.width,
         .height = p->info.height,
         .slots.size = p->slots,
@@ -95,8 +105,8 @@ static tsr_run run_for(
     for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
         for (int i = 0; i < p->program[s]->ops; i++)
             r.step_work[s] += tsr_run_op_work(&r, p->program[s], &p->program[s]->op[i]);
-    for (int i = p->first_latent; i < p->end_latent; i++)
-        r.work_all += tsr_run_tiles(p) * r.step_work[tsr_plan_step(p, i)];
+    for (int i = r.first_latent; i < p->end_latent; i++)
+        r.work_all += tsr_run_tiles(p) * r.step_work[tsr_run_step(&r, i)];
     return r;
 }
 

@@ -21,11 +21,11 @@ static const double ETA_FROM = 0.005;
 
 /* ---------------------------------------------------------------- what the plan says */
 
-/* Output frames of latent t: *first and how many. The first latent of a plan that begins inside the
+/* Output frames of latent t: *first and how many. The first latent of a run that begins inside the
  * video gives one frame too, in the place of its last. */
-static int frames_of(const tsr_plan *p, int t, int64_t *first) {
-    int n = p->program[tsr_plan_step(p, t)]->out_frames;
-    *first = tsr_frames_of_latents(p->half->time_factor, t + 1) - n;
+static int frames_of(const tsr_run *r, int t, int64_t *first) {
+    int n = r->plan->program[tsr_run_step(r, t)]->out_frames;
+    *first = tsr_frames_of_latents(r->plan->half->time_factor, t + 1) - n;
     return n;
 }
 
@@ -127,7 +127,7 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
     double begin = tsr_now();
     int64_t not_finite = 0;
     tsr_step_args args = {
-        .step = tsr_plan_step(p, t),
+        .step = tsr_run_step(r, t),
         .cache_set = p->cache_sets ? tile % p->cache_sets : 0,
         .input = r->tile,
         .slab = &r->slab,
@@ -158,7 +158,7 @@ static tsr_status decode_segment(tsr_run *r, int tile, int begin, int end) {
     tsr_status status = TSR_OK;
     char *parked = r->parked ? r->parked + (size_t)tile * p->cache_bytes : NULL;
     int set = p->cache_sets ? tile % p->cache_sets : 0;
-    if (parked && begin > p->first_latent)
+    if (parked && begin > r->first_latent)
         TSR_TRY(b->v->unpark(b, r->exec, set, parked));
     for (int t = begin; t < end; t++)
         TSR_TRY(decode_step(r, tile, t));
@@ -171,7 +171,7 @@ error:
 static tsr_status decode_tiles(tsr_run *r) {
     const tsr_plan *p = r->plan;
     r->steps_begin = tsr_now();
-    for (int begin = p->first_latent; begin < p->end_latent; begin += p->segment) {
+    for (int begin = r->first_latent; begin < p->end_latent; begin += p->segment) {
         int end = begin + p->segment < p->end_latent ? begin + p->segment : p->end_latent;
         for (int tile = 0; tile < tsr_run_tiles(p); tile++) {
             tsr_status status = decode_segment(r, tile, begin, end);
@@ -243,7 +243,7 @@ static tsr_status blend_slot(tsr_run *r, int place) {
     const tsr_span *y = &p->y.pixel[row], *x = &p->x.pixel[column];
     bool tiled = tsr_run_tiles(p) > 1, last = s->tile == tsr_run_tiles(p) - 1;
     int64_t first_frame;
-    int n = frames_of(p, s->latent, &first_frame);
+    int n = frames_of(r, s->latent, &first_frame);
     for (int i = 0; i < n; i++) {
         int64_t f = first_frame + i;
         if (f < r->first || f >= r->end)

@@ -29,6 +29,7 @@ typedef struct tsr_run {
     const tsr_decode_params *params;
     tsr_trace *trace;
     int64_t first, end; /* output frames wanted */
+    int first_latent;   /* that is decoded */
     int width, height;  /* of the output */
     size_t picture_bytes;
 
@@ -64,6 +65,10 @@ typedef struct tsr_run {
 
 static inline int tsr_run_tiles(const tsr_plan *p) {
     return p->y.tiles * p->x.tiles;
+}
+
+static inline tsr_step tsr_run_step(const tsr_run *r, int t) {
+    return tsr_plan_step_since(r->plan, r->first_latent, t);
 }
 
 double tsr_run_op_work(const tsr_run *r, const tsr_program *p, const tsr_op *op);

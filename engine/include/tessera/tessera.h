@@ -221,6 +221,11 @@ typedef struct tsr_decode_params {
     tsr_pixels pixels;
     bool dither;                       /* RGB8 only */
     int video;                         /* of the latent's batch */
+    int first_frame;                   /* of the output; frames before it are not given out. Goes on where a decode by
+                                          the same plan ended: those from here on are the same to the bit. What comes
+                                          before is computed again as far as causality sees (37 latents with the
+                                          published model, and up to the begin of their segment); all of it in int8,
+                                          whose scales remember everything */
     const char *trace;                 /* Chrome trace file, or NULL; written whole, of a failed decode too */
     /* Frames in order, from one thread that is not the caller's. A status other than TSR_OK stops the decode
      * and is returned by it, with the message that the callback left in its thread's tsr_last_error(). NULL: the

@@ -178,7 +178,7 @@ static tsr_status unpark(tsr_backend *b, tsr_exec *x, int set, const void *host)
 static tsr_status prepare(tsr_backend *b, const tsr_plan *plan, tsr_exec **out) {
     fake *f = (fake *)b;
     f->counts->prepares++;
-    if (f->params->fail_prepare)
+    if (f->params->fail_prepare || (f->params->most && plan->info.bytes.total > f->params->most))
         return tsr_fail(TSR_ERR_MEMORY, "fake: no memory for weights");
     tsr_exec *x = calloc(1, sizeof *x);
     x->plan = plan;
@@ -248,12 +248,20 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
 }
 
 static void target(tsr_backend *b, tsr_target *out) {
+    fake_params *params = ((fake *)b)->params;
     *out = (tsr_target){.name = "fake",
         .join_heads = true,
         .align = 64,
+        .memory_free = atomic_load(&params->left),
+        .memory_total = params->total,
         .kernel_bytes = kernel_bytes,
         .numerics = numerics,
         .ctx = b};
+}
+
+static int64_t memory_free(tsr_backend *b) {
+    fake_params *params = ((fake *)b)->params;
+    return params->total ? atomic_load(&params->left) : INT64_MAX;
 }
 
 static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
@@ -265,7 +273,8 @@ static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
 #define TABLE                                                                                      \
     .name = "fake", .destroy = destroy, .report = report, .target = target, .best = best,          \
     .slab_alloc = slab_alloc, .slab_free = slab_free, .prepare = prepare,                          \
-    .exec_destroy = exec_destroy, .step = step, .park = park, .unpark = unpark
+    .exec_destroy = exec_destroy, .step = step, .park = park, .unpark = unpark,        \
+    .memory_free = memory_free
 static const tsr_backend_vtable synchronous = {TABLE},
                                 asynchronous = {TABLE, .asynchronous = true, .wait = wait_for};
 

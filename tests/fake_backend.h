@@ -11,6 +11,9 @@ typedef struct fake_params {
     int op_us;         /* how long each of a step's ops takes */
     int fail_step;     /* the n-th step fails (from 1); 0: none */
     bool fail_prepare, fail_slab, fail_wait;
+    int64_t total;        /* memory that there is; 0: unknown */
+    int64_t most;         /* a plan may take before memory fails it; 0: any */
+    _Atomic int64_t left; /* memory now free, where total is known */
 } fake_params;
 
 typedef struct fake_counts {

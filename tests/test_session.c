@@ -1,155 +1,10 @@
 /* The pump, proved apart from arithmetic: a fake backend fills slots with numbers that say where
  * and when they are, real plans cut the tiles, the real Vulkan blend puts them together. */
-#include "fake_backend.h"
-#include "synthetic.h"
-#include "temp.h"
+#include "fake_rig.h"
 
 #include <cjson/cJSON.h>
-#include <criterion/criterion.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-/* ---------------------------------------------------------------- a decode and who watches it */
-
-typedef struct rig {
-    fake_params fake;
-    fake_counts counts;
-    tsr_model *model;
-    tsr_engine *engine;
-    tsr_latent *latent;
-    tsr_plan *plan;
-} rig;
-
-typedef struct watch {
-    int64_t next, frames; /* index expected next; seen */
-    int width, height;
-    double worst;    /* difference from fake_value */
-    int64_t fail_at; /* the callback fails at this frame; -1: never */
-    int sleep_us;    /* of the callback */
-    pthread_t caller, writer;
-    bool on_caller; /* a frame came on the caller's thread */
-    int calls;      /* of on_progress */
-    bool backwards, elsewhere;
-    tsr_progress last;
-} watch;
-
-static void open_rig(rig *r, int frames, int height, int width) {
-    const char *path = temp_path("small.safetensors");
-    cr_assert_eq(
-        synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}),
-        TSR_OK);
-    cr_assert_eq(tsr_model_open(&r->model, path), TSR_OK, "%s", tsr_last_error());
-    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
-    cr_assert_eq(tsr_engine_wrap(&r->engine, fake_create(&r->fake, &r->counts), &params), TSR_OK);
-    r->latent = fake_latent(frames, height, width);
-}
-
-static void make_plan(rig *r, const tsr_plan_params *params) {
-    const tsr_latent_info *i = tsr_latent_get_info(r->latent);
-    tsr_extent extent = {i->frames, i->height, i->width};
-    tsr_plan_destroy(&r->plan);
-    cr_assert_eq(tsr_plan_create(&r->plan, r->engine, r->model, &extent, params), TSR_OK, "%s",
-        tsr_last_error());
-}
-
-/* Tiles of 4x5 latents that overlap by at least one. */
-static tsr_plan_params tiled(void) {
-    return (tsr_plan_params){.budget = 1ll << 30,
-        .tile_width = 40,
-        .tile_height = 32,
-        .overlap_width = 8,
-        .overlap_height = 8};
-}
-
-static tsr_plan_params untiled(void) {
-    return (tsr_plan_params){.budget = 1ll << 30, .untiled = true};
-}
-
-/* Cuts the plan into segments of k latents, with the caches of one tile on the device. */
-static void cut_segments(tsr_plan *p, int k) {
-    p->segment = p->info.segment = k;
-    p->cache_sets = 1;
-    p->parked_sets = p->y.tiles * p->x.tiles;
-    p->frames_in_flight = 4 * k;
-}
-
-static void close_rig(rig *r) {
-    tsr_plan_destroy(&r->plan);
-    tsr_latent_close(&r->latent);
-    tsr_engine_destroy(&r->engine);
-    tsr_model_close(&r->model);
-    cr_assert_str_eq(r->counts.wrong, "");
-    cr_assert_eq(r->counts.execs, 0, "%d plans are still ready", r->counts.execs);
-    cr_assert_eq(r->counts.slabs, 0);
-    cr_assert_eq(tsr_mem_used(), 0, "%zu bytes are still in use", tsr_mem_used());
-}
-
-static tsr_status on_frame(void *user, const tsr_frame *f) {
-    watch *w = user;
-    if (f->index == w->fail_at)
-        return tsr_fail(TSR_ERR_IO, "the disk of frame %lld is full", (long long)f->index);
-    w->on_caller |= pthread_equal(pthread_self(), w->caller) != 0;
-    if (w->frames++ > 0 && !pthread_equal(pthread_self(), w->writer))
-        w->elsewhere = true;
-    w->writer = pthread_self();
-    w->backwards |= f->index != w->next;
-    w->next = f->index + 1;
-    const float *v = f->data;
-    w->width = f->width, w->height = f->height;
-    for (int c = 0; c < 3; c++)
-        for (int y = 0; y < f->height; y++)
-            for (int x = 0; x < f->width; x++)
-                w->worst =
-                    fmax(w->worst, fabs((double)*v++ - (double)fake_value(f->index, c, y, x)));
-    if (w->sleep_us)
-        usleep((useconds_t)w->sleep_us);
-    return TSR_OK;
-}
-
-static void on_progress(void *user, const tsr_progress *p) {
-    watch *w = user;
-    if (!pthread_equal(pthread_self(), w->caller))
-        w->elsewhere = true;
-    if (w->calls++ > 0 &&
-        (p->frames < w->last.frames || p->share < w->last.share || p->seconds < w->last.seconds))
-        w->backwards = true;
-    w->last = *p;
-}
-
-static tsr_status decode(rig *r, watch *w, const char *trace, tsr_result *result) {
-    *w = (watch){.fail_at = w->fail_at,
-        .sleep_us = w->sleep_us,
-        .caller = pthread_self(),
-        .next = r->plan->params.first_frame};
-    tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32,
-        .trace = trace,
-        .on_frame = on_frame,
-        .on_progress = on_progress,
-        .user = w};
-    return tsr_decode(r->engine, r->model, r->latent, r->plan, &d, result);
-}
-
-/* Decodes and expects every wanted frame, in order, right to the rounding of weights that sum to 1.
- */
-static void expect_video(rig *r, int64_t frames) {
-    watch w = {.fail_at = -1};
-    tsr_result result = {0};
-    cr_assert_eq(decode(r, &w, NULL, &result), TSR_OK, "%s", tsr_last_error());
-    cr_assert_eq(
-        w.frames, frames, "%lld frames, %lld expected", (long long)w.frames, (long long)frames);
-    cr_assert_eq(result.frames, frames);
-    cr_assert(!w.backwards && !w.elsewhere && !w.on_caller);
-    cr_assert_eq(w.width, r->plan->info.width);
-    cr_assert_eq(w.height, r->plan->info.height);
-    cr_assert_lt(w.worst, 2e-6, "off by %g", w.worst);
-    cr_assert(
-        w.last.frames == frames && w.last.of == frames && w.last.share == 1 && w.last.eta == 0);
-    cr_assert_str_eq(r->counts.wrong, "");
-}
 
 /* ---------------------------------------------------------------- frames */
 
@@ -389,10 +244,10 @@ Test(stop, other_stages_that_fail) {
     make_plan(&r, &p);
     watch w = {.fail_at = -1};
     cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_MEMORY);
-    cr_assert_str_eq(tsr_last_error(), "fake: no memory for weights");
+    cr_assert(strstr(tsr_last_error(), "fake: no memory for weights"), "%s", tsr_last_error());
     r.fake = (fake_params){.fail_slab = true};
     cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_MEMORY);
-    cr_assert_str_eq(tsr_last_error(), "fake: no memory for slots");
+    cr_assert(strstr(tsr_last_error(), "fake: no memory for slots"), "%s", tsr_last_error());
     r.fake = (fake_params){0};
     expect_video(&r, 5);
     close_rig(&r);
@@ -420,26 +275,6 @@ Test(stop, a_lane_that_fails) {
     watch w = {.fail_at = -1};
     cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_ERR_DEVICE);
     cr_assert_str_eq(tsr_last_error(), "fake: the lane broke");
-    close_rig(&r);
-}
-
-Test(stop, every_allocation_may_fail) {
-    rig r = {0};
-    open_rig(&r, 4, 6, 9);
-    tsr_plan_params p = tiled();
-    make_plan(&r, &p);
-    cut_segments(r.plan, 2);
-    tsr_status status = TSR_ERR_MEMORY;
-    int n = 0;
-    for (; n < 50 && status != TSR_OK; n++) {
-        watch w = {.fail_at = -1};
-        tsr_mem_fail_at(n);
-        status = decode(&r, &w, NULL, NULL);
-        tsr_mem_fail_at(-1);
-        cr_assert(
-            status == TSR_OK || status == TSR_ERR_MEMORY, "allocation %d: status %d", n, status);
-    }
-    cr_assert(n >= 3 && n < 50);
     close_rig(&r);
 }
 

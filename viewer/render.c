@@ -272,6 +272,19 @@ static void on_progress(void *user, const tsr_progress *p) {
     say_progress(&whole);
 }
 
+/* Of the part in hand, whose frame `first` is the next to come. */
+static void on_plan(void *user, const tsr_plan_info *plan, int64_t first, const char *why) {
+    struct render *r = user;
+    if (json_wanted()) {
+        json j;
+        json_begin(&j, "replan");
+        json_integer(&j, "frame", r->now->start + first);
+        json_text(&j, "why", why);
+        json_end(&j);
+    }
+    say_plan(plan, r->o);
+}
+
 static void add_result(tsr_result *sum, const tsr_result *part) {
     sum->frames += part->frames;
     sum->load += part->load;
@@ -307,6 +320,7 @@ static int decode_parts(struct render *r) {
         d.trace = r->o->trace;
         d.on_frame = on_frame;
         d.on_progress = on_progress;
+        d.on_plan = on_plan;
         d.user = r;
         r->before = r->done;
         r->now = p;

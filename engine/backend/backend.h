@@ -70,6 +70,9 @@ typedef struct tsr_backend_vtable {
     /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now: the ceiling
      * that bench holds convolutions against. 0: unknown. */
     double (*gemm_rate)(tsr_backend *b, tsr_precision precision, int m, int n, int k);
+    /* Bytes of device memory that are free now, beside what is held already: looked at while a decode runs, which goes on
+     * with a smaller plan where they run out. NULL: nothing is known. */
+    int64_t (*memory_free)(tsr_backend *b);
     /* Copies bytes out of a slab of device memory, once the lane has reached what wrote them. NULL where slabs are
      * host memory. */
     tsr_status (*slab_read)(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host);

@@ -103,8 +103,7 @@ static void set_budget(tsr_task *t) {
                 : p->budget_share > 0 && target->memory_total > 0      ? (int64_t)(p->budget_share * (double)target->memory_total)
                 : target->memory_free > 0                              ? target->memory_free - target->memory_free / 10
                                                                        : INT64_MAX;
-    int64_t host = target->host_is_device ? target->memory_free : target->host_free;
-    t->host_budget = host > 0 ? host : INT64_MAX;
+    t->host_budget = target->host_free > 0 ? target->host_free : INT64_MAX;
 }
 
 static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {

@@ -29,10 +29,10 @@ typedef struct tsr_target {
     bool join_heads;
     size_t align;          /* of every buffer in the arena */
     int64_t memory_free, memory_total; /* bytes; 0: unknown */
-    bool host_is_device;   /* a CPU: host caches cost the same memory */
+    bool host_is_device;   /* a CPU: what lies on the host is taken from the same memory */
     bool norm_in_place;    /* NORM may write where it reads, where types agree and the input ends there */
     bool streams;          /* runs plans whose caches live on the host (host_at, move_at below) */
-    int64_t host_free;
+    int64_t host_free;     /* 0: unknown */
     double flops_f32, flops_16, flops_8; /* sustained rates, FLOP/s; 0: unknown */
     double bandwidth, link_bandwidth;    /* bytes/s: device memory; host link */
     /* Bytes of a kernel as the backend keeps it (packed weights and biases), for inputs of this type. */

@@ -1,5 +1,5 @@
 /* tsr_decode: checks what it is given, takes the memory a run needs beside the backend's, runs the
- * pipeline. */
+ * pipeline; and where that finds no memory, runs it again by a smaller plan for what is left. */
 #include "session/run.h"
 
 #include <ctype.h>
@@ -97,9 +97,7 @@ static tsr_run run_for(
         .height = p->info.height,
         .slots.size = p->slots,
         .pictures.size = TSR_PICTURES,
-        .begin = tsr_now(),
     };
-    r.told = r.steps_begin = r.begin;
     const tsr_target *t = &p->target;
     r.balance = t->flops_f32 > 0 && t->bandwidth > 0 ? t->flops_f32 / t->bandwidth : USUAL_BALANCE;
     for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
@@ -110,30 +108,111 @@ static tsr_run run_for(
     return r;
 }
 
-static void fill_result(const tsr_run *r, int64_t others, tsr_result *result) {
-    int64_t parked = r->parked ? (int64_t)((size_t)r->plan->parked_sets * r->plan->cache_bytes) : 0;
-    *result = (tsr_result){
-        .frames = r->written,
-        .seconds = tsr_now() - r->begin,
-        .load = r->load,
-        .prepare = r->prepare,
-        .decode = r->decode,
-        .blend = r->blend,
-        .write = r->write,
-        .peak_bytes = (int64_t)tsr_mem_peak() - others - parked + r->frame_bytes,
-        .planned_bytes = r->plan->info.bytes.total,
-        .vulkan_bytes = r->vk_peak - r->frame_bytes,
-    };
+static int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
 }
 
-static tsr_status open_trace(tsr_run *r) {
-    if (!r->params->trace)
+/* Of a stretch, to those of the ones before. */
+static void add_result(const tsr_run *r, int64_t others, tsr_result *sum) {
+    int64_t parked = r->parked ? (int64_t)((size_t)r->plan->parked_sets * r->plan->cache_bytes) : 0;
+    sum->frames += r->written;
+    sum->load += r->load;
+    sum->prepare += r->prepare;
+    sum->decode += r->decode;
+    sum->blend += r->blend;
+    sum->write += r->write;
+    sum->peak_bytes = most(sum->peak_bytes, (int64_t)tsr_mem_peak() - others - parked + r->frame_bytes);
+    sum->planned_bytes = most(sum->planned_bytes, r->plan->info.bytes.total);
+    sum->vulkan_bytes = most(sum->vulkan_bytes, r->vk_peak - r->frame_bytes);
+}
+
+/* ---------------------------------------------------------------- stretches */
+
+/* Where a decode is. */
+typedef struct place {
+    tsr_engine *e;
+    tsr_latent *z;
+    const tsr_decode_params *params;
+    const tsr_plan *plan; /* of the stretch in hand */
+    tsr_plan *own;        /* where it is not the caller's */
+    tsr_trace *trace;
+    int64_t first; /* output frame of the whole */
+    double begin;
+    double share; /* of the work, as last told */
+    tsr_result result;
+    bool watches; /* as in tsr_run */
+    bool again;   /* the stretch in hand found no memory */
+} place;
+
+static tsr_status open_trace(place *d) {
+    if (!d->params->trace)
         return TSR_OK;
-    tsr_status status = tsr_trace_open(&r->trace, r->params->trace);
-    tsr_trace_thread(r->trace, TSR_THREAD_DECODE, "decode");
-    tsr_trace_thread(r->trace, TSR_THREAD_VULKAN, "Vulkan");
-    tsr_trace_thread(r->trace, TSR_THREAD_WRITER, "writer");
+    tsr_status status = tsr_trace_open(&d->trace, d->params->trace);
+    tsr_trace_thread(d->trace, TSR_THREAD_DECODE, "decode");
+    tsr_trace_thread(d->trace, TSR_THREAD_VULKAN, "Vulkan");
+    tsr_trace_thread(d->trace, TSR_THREAD_WRITER, "writer");
     return status;
+}
+
+/* A stage that fails raises e->cancel; a wish of the user's stays. */
+static void lower_cancel(tsr_engine *e) {
+    atomic_store(&e->cancel, false);
+    if (atomic_load(&e->cancelled))
+        atomic_store(&e->cancel, true);
+}
+
+static tsr_status run_stretch(place *d) {
+    tsr_run r = run_for(d->e, d->z, d->plan, d->params);
+    r.trace = d->trace;
+    r.begin = d->begin;
+    r.looked = r.told = r.steps_begin = tsr_now();
+    r.given = d->result.frames;
+    r.least_share = d->share;
+    r.watches = d->watches;
+    lower_cancel(d->e);
+    tsr_status status = tsr_flow_init(&r.flow, &d->e->cancel);
+    if (status != TSR_OK)
+        return status;
+    r.slots.flow = r.pictures.flow = &r.flow;
+
+    int64_t others = tsr_engine_memory_before(d->e, d->plan);
+    TSR_TRY(tsr_engine_probe_slots(d->e));
+    TSR_TRY(allocate(&r));
+    log_plan(d->plan);
+    tsr_run_progress(&r);
+    status = tsr_run_pipeline(&r);
+    if (status != TSR_OK)
+        tsr_fail(status, "%s", r.flow.message);
+    else
+        tsr_run_progress(&r);
+    add_result(&r, others, &d->result);
+error:
+    d->again = status == TSR_ERR_MEMORY && !r.refused;
+    d->share = r.least_share;
+    release(&r);
+    tsr_flow_destroy(&r.flow);
+    return status;
+}
+
+/* Goes over to a smaller plan for the frames that are left. Where there is none, the failure stays. */
+static tsr_status shrink(place *d) {
+    char why[512], need[32];
+    tsr_plan *smaller = NULL;
+    int64_t first = d->first + d->result.frames, least = d->plan->info.bytes.total;
+    snprintf(why, sizeof why, "%s", tsr_last_error());
+    tsr_status status = tsr_plan_smaller(&smaller, d->plan, first);
+    if (status == TSR_ERR_BUDGET)
+        return tsr_fail(TSR_ERR_MEMORY, "decode: %s; no smaller plan than this of %s (%lld bytes): end other programs%s", why,
+            tsr_bytes_text(need, least), (long long)least, d->plan->params.untiled ? ", or allow tiles" : "");
+    if (status != TSR_OK)
+        return status;
+    tsr_plan_destroy(&d->own);
+    d->plan = d->own = smaller;
+    tsr_log(TSR_LOG_WARN, "decode: %s; going on from frame %lld with a plan of %s: %s", why, (long long)first,
+        tsr_bytes_text(need, smaller->info.bytes.total), smaller->info.why);
+    if (d->params->on_plan)
+        d->params->on_plan(d->params->user, &smaller->info, first, why);
+    return TSR_OK;
 }
 
 tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan *plan,
@@ -141,35 +220,28 @@ tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan
     tsr_status status = check_arguments(m, z, plan, params);
     if (status != TSR_OK)
         return status;
-    tsr_run r = run_for(e, z, plan, params);
-    atomic_store(&e->cancel, false);
-    status = tsr_flow_init(&r.flow, &e->cancel);
-    if (status != TSR_OK)
-        return status;
-    r.slots.flow = r.pictures.flow = &r.flow;
+    place d = {.e = e, .z = z, .params = params, .plan = plan, .begin = tsr_now()};
+    d.first = most(plan->params.first_frame, params->first_frame);
+    d.watches = plan->params.budget == 0 && !(plan->params.budget_share > 0);
+    atomic_store(&e->cancelled, false);
+    TSR_TRY(open_trace(&d));
+    while ((status = run_stretch(&d)) != TSR_OK && d.again && (status = shrink(&d)) == TSR_OK)
+        ;
+    d.result.seconds = tsr_now() - d.begin;
 
-    int64_t others = tsr_engine_memory_before(e, plan);
-    TSR_TRY(open_trace(&r));
-    TSR_TRY(tsr_engine_probe_slots(e));
-    TSR_TRY(allocate(&r));
-    log_plan(plan);
-    tsr_run_progress(&r);
-    status = tsr_run_pipeline(&r);
-
+    char message[1024];
+    snprintf(message, sizeof message, "%s", tsr_last_error());
     tsr_status traced =
-        tsr_trace_finish(r.trace); /* of a failed run too: it shows how far it came */
+        tsr_trace_finish(d.trace); /* of a failed run too: it shows how far it came */
     if (status != TSR_OK)
-        tsr_fail(status, "%s", r.flow.message);
+        tsr_fail(status, "%s", message);
     else
         status = traced;
-    if (status == TSR_OK)
-        tsr_run_progress(&r);
     if (status == TSR_OK && result)
-        fill_result(&r, others, result);
+        *result = d.result;
 error:
-    tsr_trace_close(&r.trace);
-    release(&r);
-    tsr_flow_destroy(&r.flow);
+    tsr_trace_close(&d.trace);
+    tsr_plan_destroy(&d.own);
     return status;
 }
 

@@ -35,6 +35,7 @@ tsr_status tsr_engine_wrap(
     e->params = *params;
     e->backend = backend;
     atomic_init(&e->cancel, false);
+    atomic_init(&e->cancelled, false);
     atomic_init(&e->users, 1);
     pthread_mutex_init(&e->lock, NULL);
     backend->cancel = &e->cancel;
@@ -205,5 +206,6 @@ tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **ou
 }
 
 void tsr_cancel(tsr_engine *e) {
+    atomic_store(&e->cancelled, true);
     atomic_store(&e->cancel, true);
 }

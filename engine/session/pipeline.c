@@ -18,6 +18,9 @@
 static const double PROGRESS_EVERY = 0.1;
 /* Share of the work after which the rate says something about the rest. */
 static const double ETA_FROM = 0.005;
+/* Seconds between two looks at the memory that is free, and the share of all that is too little. */
+static const double LOOK_EVERY = 0.2;
+static const int LEAST_SHARE = 64;
 
 /* ---------------------------------------------------------------- what the plan says */
 
@@ -37,18 +40,37 @@ void tsr_run_progress(tsr_run *r) {
     pthread_mutex_lock(&r->flow.lock);
     int64_t written = r->written;
     pthread_mutex_unlock(&r->flow.lock);
+    int64_t mine = r->end - r->first, all = r->given + mine;
     double now = tsr_now(), share = r->work_all > 0 ? r->work / r->work_all : 0;
-    if (written == r->end - r->first)
+    if (written == mine)
         share = 1;
-    tsr_progress p = {.frames = written,
-        .of = r->end - r->first,
+    tsr_progress p = {.frames = r->given + written,
+        .of = all,
         .seconds = now - r->begin,
-        .share = share,
+        .share = ((double)r->given + share * (double)mine) / (double)all,
         .eta = -1};
+    p.share = r->least_share = fmax(p.share, r->least_share);
     if (share >= ETA_FROM)
         p.eta = (now - r->steps_begin) * (1 - share) / share;
     r->told = now;
     r->params->on_progress(r->params->user, &p);
+}
+
+/* Other programs take the memory that was free, and there is a smaller plan. */
+static bool memory_is_short(tsr_run *r) {
+    tsr_backend *b = r->e->backend;
+    double now = tsr_now();
+    if (!b->v->memory_free || !r->watches || now - r->looked < LOOK_EVERY)
+        return false;
+    r->looked = now;
+    if (b->v->memory_free(b) >= r->plan->target.memory_total / LEAST_SHARE)
+        return false;
+    tsr_plan *smaller = NULL;
+    r->watches = tsr_plan_smaller(&smaller, r->plan, r->first) == TSR_OK;
+    tsr_plan_destroy(&smaller);
+    if (!r->watches)
+        tsr_log(TSR_LOG_WARN, "decode: other programs take the device's memory, and no plan is smaller: going on");
+    return r->watches;
 }
 
 /* Called while the decode stage works or waits. */
@@ -56,6 +78,8 @@ static void tick(void *ctx) {
     tsr_run *r = ctx;
     if (atomic_load(&r->e->cancel) && !tsr_flow_stopped(&r->flow))
         tsr_flow_fail(&r->flow, tsr_fail(TSR_ERR_CANCELLED, "decode: cancelled"));
+    if (memory_is_short(r))
+        tsr_flow_fail(&r->flow, tsr_fail(TSR_ERR_MEMORY, "other programs take the device's memory"));
     if (tsr_now() - r->told >= PROGRESS_EVERY)
         tsr_run_progress(r);
 }
@@ -317,6 +341,7 @@ static tsr_status write_frame(tsr_run *r, const tsr_picture *p) {
     pthread_mutex_lock(&r->flow.lock);
     r->write += end - begin;
     r->written += status == TSR_OK;
+    r->refused = status != TSR_OK;
     pthread_mutex_unlock(&r->flow.lock);
     return status;
 }

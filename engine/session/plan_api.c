@@ -5,6 +5,16 @@
 
 #include <stdlib.h>
 
+static tsr_status make(tsr_plan **out, tsr_engine *e, const tsr_half *half, const tsr_target *target,
+    const tsr_extent *extent, const tsr_plan_params *params) {
+    tsr_status status = tsr_plan_make(out, half, target, extent, params);
+    if (status != TSR_OK)
+        return status;
+    (*out)->engine = e;
+    tsr_engine_keep(e);
+    return TSR_OK;
+}
+
 static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
     const tsr_extent *extent, const tsr_plan_params *params) {
     if (params->quality > 0)
@@ -21,14 +31,11 @@ static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
     if (target.memory_free > 0) { /* what is ready to run goes before another plan is made ready */
         pthread_mutex_lock(&e->lock);
         target.memory_free += e->exec_bytes;
+        if (target.host_is_device)
+            target.host_free += e->exec_bytes;
         pthread_mutex_unlock(&e->lock);
     }
-    tsr_status status = tsr_plan_make(out, half, &target, extent, &p);
-    if (status != TSR_OK)
-        return status;
-    (*out)->engine = e;
-    tsr_engine_keep(e);
-    return TSR_OK;
+    return make(out, e, half, &target, extent, &p);
 }
 
 tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
@@ -48,6 +55,40 @@ tsr_status tsr_encode_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m,
             "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
     return create(out, e, &m->vae->encoder, extent, params);
 }
+
+/* ---------------------------------------------------------------- what is left of a task */
+
+static tsr_status rest(tsr_plan **out, const tsr_plan *p, int64_t first, const tsr_plan_params *params, const tsr_target *target) {
+    tsr_plan_params rest = *params;
+    if (!p->half->encodes)
+        rest.first_frame = (int)first;
+    return make(out, p->engine, p->half, target, &p->info.extent, &rest);
+}
+
+tsr_status tsr_plan_rest(tsr_plan **out, const tsr_plan *p, int64_t first, const tsr_plan_params *params) {
+    return rest(out, p, first, params, &p->target);
+}
+
+/* At least this share of memory is to be had back; a plan that takes less than 1/1024 less is none. */
+static const int LEAST_CUT = 4, MOST_CUT = 1024;
+
+tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first) {
+    const tsr_plan_bytes *b = &p->info.bytes;
+    tsr_status status = TSR_ERR_BUDGET;
+    for (int cut = LEAST_CUT; status == TSR_ERR_BUDGET && cut <= MOST_CUT; cut *= 2) {
+        tsr_plan_params params = p->params;
+        tsr_target target = p->target;
+        int64_t host = target.host_is_device ? b->total + b->host : b->host;
+        params.budget = b->total - b->total / cut;
+        host -= host / cut;
+        if (host > 0 && (host < target.host_free || target.host_free <= 0))
+            target.host_free = host;
+        status = rest(out, p, first, &params, &target);
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- ends */
 
 void tsr_plan_destroy(tsr_plan **p) {
     if (!*p)

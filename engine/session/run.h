@@ -22,6 +22,8 @@ typedef struct tsr_picture { /* a resolved frame, on its way to the writer */
     const void *data; /* Vulkan's read-back memory */
 } tsr_picture;
 
+/* One stretch: the frames that one plan decodes. Most decodes are a single one; where a plan cannot
+ * be held to, another goes on after the last frame given out (decode.c). */
 typedef struct tsr_run {
     tsr_engine *e;
     const tsr_plan *plan;
@@ -30,6 +32,8 @@ typedef struct tsr_run {
     tsr_trace *trace;
     int64_t first, end; /* output frames wanted */
     int first_latent;   /* that is decoded */
+    int64_t given;      /* by the stretches before */
+    double least_share; /* of the work, as told before: it never falls */
     int width, height;  /* of the output */
     size_t picture_bytes;
 
@@ -51,6 +55,8 @@ typedef struct tsr_run {
     double step_work[TSR_STEP_COUNT];   /* FLOPs, or what could be computed while bytes move */
     double work, work_before, work_all; /* done, done before the step in hand, in all */
     double load, prepare, decode;
+    double looked; /* at the memory that is free: when */
+    bool watches;  /* nobody gave a budget: it is what is free, and may fall */
 
     /* the Vulkan stage's */
     tsr_vk_slab *vk_slab;
@@ -60,6 +66,7 @@ typedef struct tsr_run {
 
     /* the writer's, read by the decode stage with the flow's lock */
     int64_t written;
+    bool refused; /* on_frame failed: that is no reason to try again */
     double write;
 } tsr_run;
 

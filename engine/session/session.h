@@ -18,6 +18,7 @@ struct tsr_engine {
     tsr_vk *vk; /* made at the first decode or report */
     atomic_bool
         cancel; /* stops the running decode within an op: tsr_cancel(), or a stage that failed */
+    atomic_bool cancelled; /* tsr_cancel() was called since the decode began; set before `cancel` */
     uint64_t
         ready_value;  /* of the last step that began; it only grows, as the lane's timeline does */
     atomic_int users; /* the handle and every plan; the last one to go frees the engine */
@@ -49,5 +50,11 @@ int64_t tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);
 tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out);
 /* Frees what is ready to run, if it is of this plan; NULL: whichever. */
 void tsr_engine_forget(tsr_engine *e, const tsr_plan *plan);
+
+/* The same task from output frame `first` on (of an encoder: all of it), otherwise as `params` say. */
+tsr_status tsr_plan_rest(tsr_plan **out, const tsr_plan *p, int64_t first, const tsr_plan_params *params);
+/* The same with less memory, on the device and on the host: three quarters if there is such a plan, else as much as the
+ * next smaller one takes. TSR_ERR_BUDGET where p is the smallest. */
+tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first);
 
 #endif

@@ -234,6 +234,10 @@ typedef struct tsr_decode_params {
     /* On the caller's thread: before the work begins, at most ten times a second, and when all is done. May call
      * tsr_cancel(). May be NULL. */
     void (*on_progress)(void *user, const tsr_progress *progress);
+    /* On the caller's thread: memory ran short, although the plan said it would do, and a smaller plan goes on from output
+     * frame `first`. Frames given out stay as they are, none comes twice. `why` is one line; it is logged, too. May be
+     * NULL. */
+    void (*on_plan)(void *user, const tsr_plan_info *plan, int64_t first, const char *why);
     void *user;
 } tsr_decode_params;
 #define TSR_DECODE_PARAMS_DEFAULT {.dither = true}
@@ -247,8 +251,10 @@ typedef struct tsr_result {
                                           imported */
 } tsr_result;
 
-/* Decodes by the plan. result may be NULL; it is filled on success. What was made ready for the plan stays so, until
- * the plan or the engine is destroyed or another plan is decoded: the next video by the same plan starts at once. */
+/* Decodes by the plan. Where its memory is not to be had, it goes on by smaller ones, down to the smallest that the plan's
+ * params allow; TSR_ERR_MEMORY then names what would be needed. result may be NULL; it is filled on success. What was made
+ * ready for the plan stays so, until the plan or the engine is destroyed or another plan is decoded: the next video by the
+ * same plan starts at once. */
 TSR_API tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params, tsr_result *result);
 /* From any thread or a signal handler: the running decode stops after the op in hand, lets the frame being written
  * finish, and returns TSR_ERR_CANCELLED. Without a decode running it does nothing: who must not lose a wish to stop

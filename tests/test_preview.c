@@ -50,17 +50,18 @@ static void open_rig_with(rig *r, int64_t keep_bytes, bool map) {
         keep_map(r->model);
     tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
     OK(tsr_engine_wrap(&r->engine, fake_create(&r->fake, &r->counts), &params));
-    r->latent = fake_latent(5, 6, 9);
+    if (!r->latent)
+        r->latent = fake_latent(5, 6, 9);
     tsr_status status = tsr_preview_create(&r->preview, r->engine, &(tsr_preview_params){.keep_bytes = keep_bytes, .wake = on_wake, .user = r});
     if (status == TSR_ERR_DEVICE)
         cr_skip_test("no Vulkan here: %s", tsr_last_error());
     OK(status);
     OK(tsr_preview_open(r->preview, r->model, r->latent, 0));
-    cr_assert_eq(tsr_preview_get_info(r->preview)->frames, 17);
 }
 
 static void open_rig(rig *r, int64_t keep_bytes) {
     open_rig_with(r, keep_bytes, true);
+    cr_assert_eq(tsr_preview_get_info(r->preview)->frames, 17);
 }
 
 static void close_rig(rig *r) {
@@ -89,9 +90,9 @@ static tsr_plan_params tiled(int size) {
     return (tsr_plan_params){.tile_width = size, .tile_height = size, .overlap_width = 8, .overlap_height = 8};
 }
 
-/* Polls until the state is reached. Ten seconds at most. */
+/* Polls until the state is reached; gives up after some minutes. */
 static const tsr_preview_info *await(rig *r, tsr_preview_state state) {
-    for (int i = 0; i < 10000; i++) {
+    for (int i = 0; i < 200000; i++) {
         OK(tsr_preview_poll(r->preview));
         const tsr_preview_info *info = tsr_preview_get_info(r->preview);
         if (info->state == state && !info->blending)
@@ -326,9 +327,9 @@ Test(rough, a_linear_map_is_found) {
 }
 
 Test(rough, comes_by_itself_and_is_kept) {
-    rig r = {0};
+    rig r = {.latent = fake_latent(1, 3, 3)}; /* small: the plain tier under TSan is slow */
     open_rig_with(&r, 1 << 30, false);
-    for (int i = 0; i < 400000 && !tsr_preview_get_info(r.preview)->rough; i++) { /* the plain tier under TSan is slow */
+    for (int i = 0; i < 400000 && !tsr_preview_get_info(r.preview)->rough; i++) {
         OK(tsr_preview_poll(r.preview));
         usleep(1000);
     }

@@ -1,5 +1,6 @@
 #include "fake_backend.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,8 @@ struct tsr_exec {
     const tsr_plan *plan;
     struct cache { /* of a tile: what lies on the device */
         int latent, x, y;
+        int begin; /* latent of the first step */
+        bool spoilt;
     } * cache; /* [cache_sets] */
 };
 
@@ -78,7 +81,7 @@ static void check_input(fake *f, const tsr_plan *p, const float *z) {
         }
 }
 
-static void fill_slot(const tsr_plan *p, const tsr_step_args *a, int t, int y0, int x0) {
+static void fill_slot(const tsr_plan *p, const tsr_step_args *a, int t, int y0, int x0, bool spoilt) {
     int s = p->half->space_factor, frames = p->program[a->step]->out_frames, h = s * p->tile_h,
         w = s * p->tile_w;
     int64_t first = tsr_frames_of_latents(p->half->time_factor, t + 1) - frames;
@@ -87,18 +90,32 @@ static void fill_slot(const tsr_plan *p, const tsr_step_args *a, int t, int y0, 
         for (int c = 0; c < 3; c++)
             for (int y = 0; y < h; y++)
                 for (int x = 0; x < w; x++)
-                    *out++ = fake_value(first + i, c, s * y0 + y, s * x0 + x);
+                    *out++ = spoilt ? NAN : fake_value(first + i, c, s * y0 + y, s * x0 + x);
+    if (a->not_finite)
+        *a->not_finite = spoilt ? (int64_t)3 * frames * h * w : 0;
 }
 
-/* The caches must be those the tile left at the latent before. */
+/* Whether the plan is one of another precision's, that runs a tile again. */
+static bool runs_again(const fake *f, const tsr_plan *p) {
+    return f->params->spoil_latent && p->numerics.precision == TSR_PRECISION_F32;
+}
+
+/* The caches must be those the tile left at the latent before; a tile that runs again begins where it likes. */
 static void check_order(
     fake *f, const tsr_plan *p, struct cache *cache, const tsr_step_args *a, int t, int y, int x) {
-    if (a->step != tsr_plan_step(p, t))
+    bool first = a->step == TSR_STEP_FIRST, spoilt = !first && cache->spoilt;
+    int begin = first ? t : cache->begin, seen = t - begin;
+    if ((begin != p->first_latent && !runs_again(f, p)) ||
+        (int)a->step != (seen < TSR_STEP_LATER ? seen : TSR_STEP_LATER))
         wrong(f, "latent %d runs as step %d", t, a->step);
-    if (a->step != TSR_STEP_FIRST && (cache->latent != t - 1 || cache->x != x || cache->y != y))
+    if (!first && (cache->latent != t - 1 || cache->x != x || cache->y != y))
         wrong(f, "tile (%d, %d) latent %d meets the caches of (%d, %d) latent %d", y, x, t,
             cache->y, cache->x, cache->latent);
-    *cache = (struct cache){.latent = t, .x = x, .y = y};
+    bool meant = (y == f->params->spoil_y && x == f->params->spoil_x) || f->params->spoil_y < 0;
+    if (f->params->spoil_latent && t + 1 >= f->params->spoil_latent && meant)
+        spoilt |= p->numerics.precision != TSR_PRECISION_F32 || f->params->spoil_f32;
+    f->counts->steps_f32 += runs_again(f, p);
+    *cache = (struct cache){.latent = t, .x = x, .y = y, .begin = begin, .spoilt = spoilt};
 }
 
 static tsr_status run_step(fake *f, tsr_exec *exec, const tsr_step_args *a, int t, int y, int x) {
@@ -107,7 +124,7 @@ static tsr_status run_step(fake *f, tsr_exec *exec, const tsr_step_args *a, int 
             return tsr_fail(TSR_ERR_CANCELLED, "fake: cancelled");
         nap(f->params->op_us);
     }
-    fill_slot(exec->plan, a, t, y, x);
+    fill_slot(exec->plan, a, t, y, x, exec->cache[a->cache_set].spoilt);
     return TSR_OK;
 }
 

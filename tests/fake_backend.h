@@ -14,11 +14,16 @@ typedef struct fake_params {
     int64_t total;        /* memory that there is; 0: unknown */
     int64_t most;         /* a plan may take before memory fails it; 0: any */
     _Atomic int64_t left; /* memory now free, where total is known */
+    /* From this latent on (from 1; 0: none) the tile whose corner is latent (spoil_y, spoil_x), or every tile where
+     * spoil_y < 0, gives and remembers NaN: in precisions other than f32, or in all. */
+    int spoil_latent, spoil_y, spoil_x;
+    bool spoil_f32;
 } fake_params;
 
 typedef struct fake_counts {
     int prepares, execs, slabs; /* execs, slabs: alive */
     int steps, parks, unparks;
+    int steps_f32; /* where the plan's precision is another: run again */
     char wrong[256]; /* the first broken promise; "" */
 } fake_counts;
 

@@ -104,9 +104,10 @@ static inline tsr_status on_frame(void *user, const tsr_frame *f) {
     w->width = f->width, w->height = f->height;
     for (int c = 0; c < 3; c++)
         for (int y = 0; y < f->height; y++)
-            for (int x = 0; x < f->width; x++)
-                w->worst =
-                    fmax(w->worst, fabs((double)*v++ - (double)fake_value(f->index, c, y, x)));
+            for (int x = 0; x < f->width; x++) {
+                double off = fabs((double)*v++ - (double)fake_value(f->index, c, y, x));
+                w->worst = off <= w->worst ? w->worst : off; /* NaN is the worst */
+            }
     if (w->fall && f->index == w->fall_at)
         atomic_store(&w->fall->left, 0);
     if (w->sleep_us)

@@ -1,15 +1,24 @@
-/* Writes a small synthetic VAE, ready in a fraction of the demo's time: synthetic_model OUT.safetensors */
+/*
+ * Writes a synthetic VAE:
+ *
+ *     synthetic_model OUT.safetensors          small, ready in a fraction of the demo's time
+ *     synthetic_model --full OUT.safetensors   the decoder of the published model's size, 335 MB
+ */
 #include "synthetic.h"
 
 #include <stdio.h>
+#include <string.h>
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s OUT.safetensors\n", argv[0]);
+    bool full = argc == 3 && strcmp(argv[1], "--full") == 0;
+    if (argc != 2 && !full) {
+        fprintf(stderr, "usage: %s [--full] OUT.safetensors\n", argv[0]);
         return 2;
     }
-    synth_config c = {.channels = {32, 32, 32, 32}, .layers = 1, .seed = 1};
-    if (synth_model_write(argv[1], &c) == TSR_OK)
+    const char *path = argv[argc - 1];
+    synth_config small = {.channels = {32, 32, 32, 32}, .layers = 1, .seed = 1},
+                 published = {.decoder = true};
+    if (synth_model_write(path, full ? &published : &small) == TSR_OK)
         return 0;
     fprintf(stderr, "%s: %s\n", argv[0], tsr_last_error());
     return 1;

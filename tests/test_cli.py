@@ -29,11 +29,11 @@ COMMANDS = ['render', 'encode', 'plan', 'bench', 'info', 'inspect', 'compare', '
 LATER = ['view', 'tune']
 
 
-def write_latent(path, frames, height, width, batch=1, seed=1, **meta):
-    """Quiet noise, as ComfyUI writes latents: what it decodes to does not matter."""
+def write_latent(path, frames, height, width, batch=1, seed=1, loud=0.5, **meta):
+    """Noise, as ComfyUI writes latents: what it decodes to does not matter."""
     rng = random.Random(seed)
     count = batch * 16 * frames * height * width
-    data = struct.pack('<%df' % count, *(rng.uniform(-0.5, 0.5) for _ in range(count)))
+    data = struct.pack('<%df' % count, *(rng.uniform(-loud, loud) for _ in range(count)))
     header = {'latent_tensor': {'dtype': 'F32', 'shape': [batch, 16, frames, height, width], 'data_offsets': [0, len(data)]},
               'latent_format_version_0': {'dtype': 'F32', 'shape': [0], 'data_offsets': [len(data), len(data)]}}
     if meta:
@@ -383,6 +383,17 @@ class Render(Case):
         dithered, plain = (self.ok('render', z, '-o', '-', '--format', 'rgb24', '--dither', d).stdout for d in ('auto', 'none'))
         self.assertNotEqual(dithered, plain)
         self.assertLessEqual(max(abs(a - b) for a, b in zip(dithered, plain)), 1)
+
+    def test_numbers_out_of_range_are_told_and_decoded_again(self):
+        z = self.latent(loud=1e7)
+        r = self.ok('render', z, '-o', 'a.npy', '--precision', 'fp16', '--json')
+        warnings = [e for e in map(json.loads, r.stdout.decode().splitlines()) if e['event'] == 'warning']
+        self.assertEqual(len(warnings), 1, r.stdout)
+        self.assertRegex(warnings[0]['message'], r'^frame 0, tile 1 of 1: \d+ numbers are not finite in fp16; .* in f32')
+        self.assertEqual(r.stderr.decode(), 'tessera: warning: %s\n' % warnings[0]['message'])
+        self.ok('render', z, '-o', 'b.npy', '--precision', 'f32')
+        with open(self.path('a.npy'), 'rb') as a, open(self.path('b.npy'), 'rb') as b:
+            self.assertEqual(a.read(), b.read())
 
     def test_json(self):
         z = self.latent(frames=3)

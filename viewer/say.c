@@ -25,6 +25,13 @@ static void print_line(const char *prefix, char *text) {
     talk.line_open = false;
 }
 
+static void say_event(const char *event, const char *message) {
+    json j;
+    json_begin(&j, event);
+    json_text(&j, "message", message);
+    json_end(&j);
+}
+
 static void say_text(tsr_log_level level, const char *format, va_list args) {
     if (level > talk.most)
         return;
@@ -36,6 +43,8 @@ static void say_text(tsr_log_level level, const char *format, va_list args) {
                                        : "",
         text);
     pthread_mutex_unlock(&talk.lock);
+    if (level == TSR_LOG_WARN && talk.json)
+        say_event("warning", text);
 }
 
 void say(tsr_log_level level, const char *format, ...) {
@@ -69,12 +78,8 @@ int failure(tsr_status status, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     say(TSR_LOG_ERROR, "%s", text);
-    if (talk.json) {
-        json j;
-        json_begin(&j, "error");
-        json_text(&j, "message", text);
-        json_end(&j);
-    }
+    if (talk.json)
+        say_event("error", text);
     return status == TSR_ERR_ARGUMENT    ? EXIT_USAGE
            : status == TSR_ERR_CANCELLED ? EXIT_INTERRUPTED
                                          : EXIT_NOT_DONE;

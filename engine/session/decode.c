@@ -59,6 +59,7 @@ static tsr_status allocate(tsr_run *r) {
 }
 
 static void release(tsr_run *r) {
+    tsr_finite_release(&r->finite);
     tsr_mem_free(r->parked);
     free(r->tile);
     free(r->frame);

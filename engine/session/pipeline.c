@@ -94,7 +94,8 @@ static void op_done(void *user, const tsr_program *p, int op, double begin, doub
     if (r->trace)
         tsr_trace_event(
             r->trace, TSR_THREAD_DECODE, "op", begin, end, "%s", tsr_op_text(text, p, &p->op[op]));
-    r->work += tsr_run_op_work(r, p, &p->op[op]);
+    double most = r->work_before + r->step_work[p->params.step]; /* a step may run again, in f32 */
+    r->work = fmax(r->work, fmin(r->work + tsr_run_op_work(r, p, &p->op[op]), most));
     tick(r);
 }
 
@@ -109,7 +110,8 @@ static tsr_status prepare_weights(tsr_run *r) {
 }
 
 /* r->tile = latent t of a tile, [h][w][c]. */
-static tsr_status load_tile(tsr_run *r, int tile, int t) {
+static tsr_status load_tile(void *ctx, int tile, int t) {
+    tsr_run *r = ctx;
     const tsr_plan *p = r->plan;
     double begin = tsr_now();
     tsr_status status = tsr_latent_read(r->z, r->params->video, t, r->frame);
@@ -126,21 +128,8 @@ static tsr_status load_tile(tsr_run *r, int tile, int t) {
     return TSR_OK;
 }
 
-/* A tile is never black without a word. */
-static void warn_not_finite(const tsr_run *r, int tile, int t, int64_t count) {
-    const tsr_plan *p = r->plan;
-    int factor = p->half->time_factor;
-    if (count)
-        tsr_log(TSR_LOG_WARN,
-            "frames %d to %d, tile %d of %d: %lld numbers are not finite in %s; look at the latent, or "
-            "decode with --precision f32",
-            tsr_frames_of_latents(factor, t), tsr_frames_of_latents(factor, t + 1) - 1, tile + 1, tsr_run_tiles(p),
-            (long long)count, tsr_precision_name(p->info.precision));
-}
-
 static tsr_status decode_step(tsr_run *r, int tile, int t) {
     const tsr_plan *p = r->plan;
-    tsr_backend *b = r->e->backend;
     tsr_status status = load_tile(r, tile, t);
     if (status != TSR_OK)
         return status;
@@ -149,20 +138,17 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
         return TSR_ERR_CANCELLED; /* another stage failed and said why */
 
     double begin = tsr_now();
-    int64_t not_finite = 0;
     tsr_step_args args = {
         .step = tsr_run_step(r, t),
         .cache_set = p->cache_sets ? tile % p->cache_sets : 0,
         .input = r->tile,
         .slab = &r->slab,
         .slot_at = (size_t)place * p->slot_bytes,
-        .not_finite = &not_finite,
         .ready_value = r->e->ready_value + 1,
     };
-    status = b->v->step(b, r->exec, &args);
+    status = tsr_finite_step(&r->finite, r->exec, tile, t, &args);
     if (status != TSR_OK)
         return status;
-    warn_not_finite(r, tile, t, not_finite);
     r->e->ready_value = args.ready_value;
     r->decode += tsr_now() - begin;
     tsr_trace_event(
@@ -195,6 +181,7 @@ error:
 static tsr_status decode_tiles(tsr_run *r) {
     const tsr_plan *p = r->plan;
     r->steps_begin = tsr_now();
+    r->finite = (tsr_finite){.e = r->e, .plan = p, .first_latent = r->first_latent, .load = load_tile, .ctx = r};
     for (int begin = r->first_latent; begin < p->end_latent; begin += p->segment) {
         int end = begin + p->segment < p->end_latent ? begin + p->segment : p->end_latent;
         for (int tile = 0; tile < tsr_run_tiles(p); tile++) {

@@ -1,5 +1,6 @@
 /* The preview's decode: a thread of low priority that runs one job after the other, each until it is done or another
  * is wanted. Slots go round: free, written here, blended by the watcher, free. */
+#include "session/finite.h"
 #include "session/watch.h"
 
 #include <math.h>
@@ -23,6 +24,7 @@ typedef struct job {
     tsr_watch_job j;
     char *parked;
     float *frame, *tile; /* latents: whole, and of one tile */
+    tsr_finite finite;
     double work, work_before, work_all;
 } job;
 
@@ -115,12 +117,13 @@ static void op_done(void *user, const tsr_program *p, int op, double begin, doub
     (void)end;
     b->work += tsr_op_flops(p, &p->op[op]);
     pthread_mutex_lock(&b->w->lock);
-    b->w->share = b->work_all > 0 ? b->work / b->work_all : 0;
+    b->w->share = b->work_all > 0 ? fmin(1, b->work / b->work_all) : 0;
     pthread_mutex_unlock(&b->w->lock);
 }
 
 /* b->tile = latent t of a tile, [h][w][c]. */
-static tsr_status load_tile(job *b, int tile, int t) {
+static tsr_status load_tile(void *ctx, int tile, int t) {
+    job *b = ctx;
     const tsr_plan *p = b->j.plan;
     tsr_status status = tsr_latent_read(b->j.z, b->j.video, t, b->frame);
     if (status != TSR_OK)
@@ -151,7 +154,7 @@ static tsr_status decode_step(job *b, int tile, int t) {
         .slot_at = (size_t)place * p->slot_bytes,
         .ready_value = w->e->ready_value + 1,
     };
-    status = backend->v->step(backend, w->exec, &args);
+    status = tsr_finite_step(&b->finite, w->exec, tile, t, &args);
     if (status != TSR_OK)
         return status;
     w->e->ready_value = args.ready_value;
@@ -271,7 +274,8 @@ error:
 }
 
 static void run_job(tsr_watch_worker *w, tsr_watch_job j) {
-    job b = {.w = w, .j = j};
+    job b = {.w = w, .j = j, .finite = {.e = w->e, .plan = j.plan, .first_latent = j.plan->first_latent, .load = load_tile}};
+    b.finite.ctx = &b;
     const tsr_plan *p = j.plan;
     for (int t = p->first_latent; t < p->end_latent; t++)
         b.work_all += p->y.tiles * p->x.tiles * tsr_program_flops(p->program[tsr_plan_step(p, t)]);
@@ -295,6 +299,7 @@ static void run_job(tsr_watch_worker *w, tsr_watch_job j) {
     w->ended = tsr_now();
     set_state(w, w->error[0] ? TSR_PREVIEW_FAILED : status == TSR_OK ? TSR_PREVIEW_DONE : TSR_PREVIEW_IDLE);
     pthread_mutex_unlock(&w->lock);
+    tsr_finite_release(&b.finite);
     tsr_mem_free(b.parked);
     free(b.tile);
     free(b.frame);

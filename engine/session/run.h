@@ -2,6 +2,7 @@
 #ifndef TSR_RUN_H
 #define TSR_RUN_H
 
+#include "session/finite.h"
 #include "session/flow.h"
 #include "session/session.h"
 #include "session/trace.h"
@@ -47,6 +48,7 @@ typedef struct tsr_run {
 
     /* the decode stage's */
     tsr_exec *exec;
+    tsr_finite finite;
     char *parked;        /* [plan->parked_sets][plan->cache_bytes] */
     float *frame, *tile; /* latents: [h][w][c] whole, and of one tile */
     double begin, steps_begin,

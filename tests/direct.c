@@ -126,8 +126,8 @@ tsr_status direct_create(
             lay_out_step(&d->plan, s);
     lay_out_rest(&d->plan);
     TSR_TRY(b->v->slab_alloc(b, d->plan.slot_bytes, &d->slab));
-    if (d->slab.kind == TSR_SLAB_FD) {
-        d->mapped = mmap(NULL, d->slab.export_bytes, PROT_READ, MAP_SHARED, d->slab.fd, 0);
+    if (d->slab.kind == TSR_SLAB_EXPORTED) {
+        d->mapped = mmap(NULL, d->slab.export_bytes, PROT_READ, MAP_SHARED, d->slab.handle, 0);
         if (d->mapped == MAP_FAILED)
             abort();
     }

@@ -225,7 +225,7 @@ static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
     if (!pages)
         return tsr_fail(TSR_ERR_MEMORY, "fake: no memory for slots");
     *out = (tsr_slab){
-        .kind = TSR_SLAB_HOST, .fd = -1, .bytes = bytes, .export_bytes = whole, .host = pages};
+        .kind = TSR_SLAB_HOST, .handle = TSR_NO_HANDLE, .bytes = bytes, .export_bytes = whole, .host = pages};
     f->counts->slabs++;
     return TSR_OK;
 }
@@ -233,7 +233,7 @@ static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
 static void slab_free(tsr_backend *b, tsr_slab *s) {
     ((fake *)b)->counts->slabs--;
     tsr_mem_free(s->host);
-    *s = (tsr_slab){.fd = -1};
+    *s = (tsr_slab){.handle = TSR_NO_HANDLE};
 }
 
 static void destroy(tsr_backend *b) {

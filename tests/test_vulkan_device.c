@@ -16,7 +16,7 @@ Test(sharing, blends_memory_exported_by_another_device) {
     size_t n = (size_t)(w * h * 3), export_bytes;
     tsr_vk_slab *theirs, *ours;
     tsr_vk_frames *f;
-    tsr_vk_handle handle;
+    tsr_handle handle;
     void *mapped;
     OK(tsr_vk_slab_export(other, 3 * n * 2, &theirs, &handle, &export_bytes));
     cr_assert_geq(export_bytes, 3 * n * 2);
@@ -70,7 +70,7 @@ Test(sharing, a_bad_fd_is_refused_and_closed_once) {
 Test(sharing, timelines_are_exported_or_say_why_not) {
     tsr_vk *vk = make(false);
     tsr_vk_timeline *t = NULL;
-    tsr_vk_handle handle = TSR_VK_NO_HANDLE;
+    tsr_handle handle = TSR_NO_HANDLE;
     tsr_status status = tsr_vk_timeline_create(vk, true, &t);
     cr_assert_eq(status, vk->timeline_export ? TSR_OK : TSR_ERR_UNSUPPORTED);
     if (t) {
@@ -82,7 +82,7 @@ Test(sharing, timelines_are_exported_or_say_why_not) {
     } else {
         cr_assert(strstr(tsr_last_error(), "timeline"), "%s", tsr_last_error());
         cr_assert_eq(tsr_vk_timeline_export(vk, tsr_vk_progress(vk), &handle), TSR_ERR_UNSUPPORTED);
-        cr_assert_eq(handle, TSR_VK_NO_HANDLE);
+        cr_assert_eq(handle, TSR_NO_HANDLE);
     }
     drop(vk);
 }
@@ -165,7 +165,7 @@ static tsr_status use_all(void) {
     TSR_TRY(tsr_vk_timeline_create(vk, false, &t));
     TSR_TRY(tsr_vk_slab_host(vk, p, 4096, &s, NULL));
     if (vk->memory_export && vk->memory_import) {
-        tsr_vk_handle handle;
+        tsr_handle handle;
         size_t bytes;
         TSR_TRY(tsr_vk_slab_export(vk, 4096, &shared, &handle, &bytes));
         TSR_TRY(tsr_vk_slab_fd(vk, handle, bytes, &back));

@@ -11,9 +11,9 @@
 
 /* Memory that the backend writes and Vulkan reads. */
 typedef enum tsr_slab_kind {
-    TSR_SLAB_HOST, /* host pages, 4096-aligned: imported by Vulkan, or copied */
-    TSR_SLAB_FD,   /* device memory exported as an opaque fd */
-    TSR_SLAB_WIN32,
+    TSR_SLAB_HOST,     /* host pages, 4096-aligned: imported by Vulkan, or copied */
+    TSR_SLAB_EXPORTED, /* device memory that the backend exported */
+    TSR_SLAB_IMPORTED, /* device memory that Vulkan exported and the backend imported */
 } tsr_slab_kind;
 
 typedef struct tsr_slab {
@@ -22,9 +22,9 @@ typedef struct tsr_slab {
     size_t export_bytes;  /* as exported: rounded up to the device's granularity */
     void *host;           /* HOST: the memory; else NULL */
     uint64_t device;      /* device address; 0: not one of a device */
-    int fd;               /* FD: owned by whoever imports it; -1 after */
-    void *handle;         /* WIN32 */
+    tsr_handle handle;    /* EXPORTED: owned by whoever imports it; TSR_NO_HANDLE after */
     void *backend;        /* the backend's own record */
+    void *exporter;       /* IMPORTED: the session's record of what Vulkan exported */
 } tsr_slab;
 
 typedef struct tsr_backend tsr_backend;
@@ -41,6 +41,7 @@ typedef struct tsr_step_args {
                              infinite. NULL: nobody asks */
     uint64_t ready_value; /* asynchronous backends: the lane's timeline reaches this when the slot is written or
                              the work has failed; values grow over the backend's life */
+    uint64_t free_at;     /* shared timelines: the slot may be written once progress has reached this; 0: now */
 } tsr_step_args;
 
 /* Called around every op where set (trace, per-op times); may be called from the decode thread only. */
@@ -76,6 +77,24 @@ typedef struct tsr_backend_vtable {
     /* Copies bytes out of a slab of device memory, once the lane has reached what wrote them. NULL where slabs are
      * host memory. */
     tsr_status (*slab_read)(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host);
+
+    /* Sharing with the API that reads slabs; all NULL where slabs are host memory. An fd is taken in any case, an NT
+     * handle stays the caller's.
+     *
+     * Device memory of export_bytes that the other API exported, as a slab; dedicated: it was allocated for one
+     * buffer. */
+    tsr_status (*slab_import)(tsr_backend *b, tsr_handle handle, size_t bytes, size_t export_bytes, bool dedicated,
+        tsr_slab *out);
+    /* The other way of slab_read, for probing; not waited for. */
+    tsr_status (*slab_write)(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, const void *host);
+    /* Timeline semaphores of the other API: steps signal `lane` with their ready_value, and wait for `progress` to
+     * reach free_at, all on the device. Held until unshare. */
+    tsr_status (*share)(tsr_backend *b, tsr_handle lane, tsr_handle progress);
+    void (*unshare)(tsr_backend *b);
+    /* For probing, after what was begun so far: waits for progress (0: does not), then signals the lane (0: not). */
+    tsr_status (*meet)(tsr_backend *b, uint64_t progress, uint64_t lane);
+    /* The failure of anything that was begun, TSR_OK while there is none. Does not wait. */
+    tsr_status (*check)(tsr_backend *b);
 } tsr_backend_vtable;
 
 struct tsr_backend {
@@ -85,7 +104,7 @@ struct tsr_backend {
     void *on_op_user;
     uint8_t uuid[16];            /* of the CUDA device, for matching with Vulkan's */
     bool has_uuid;
-    bool slabs_on_host;          /* set by the engine where Vulkan cannot import device memory */
+    bool slabs_on_host;          /* set by the engine where Vulkan cannot import what this backend exports */
 };
 
 typedef struct tsr_cpu_params {

@@ -21,6 +21,15 @@ tsr_status tsr_fail_context(tsr_status status, const char *format, ...) __attrib
 void tsr_log(tsr_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 double tsr_now(void); /* seconds, monotonic */
 
+/* What two APIs share memory and semaphores by. */
+#ifdef _WIN32
+typedef void *tsr_handle; /* NT handle */
+#define TSR_NO_HANDLE NULL
+#else
+typedef int tsr_handle; /* file descriptor */
+#define TSR_NO_HANDLE (-1)
+#endif
+
 /* ---------------------------------------------------------------- sizes and memory */
 
 /* Products and sums of sizes that came from a file: false (and *out untouched) where they overflow. */

@@ -44,7 +44,7 @@ static tsr_status allocate(tsr_run *r) {
     r->picture_bytes = (size_t)r->width * (size_t)r->height * 3 * sample[r->params->pixels];
     size_t c = (size_t)p->half->in_channels * sizeof(float);
     tsr_status status =
-        r->e->backend->v->slab_alloc(r->e->backend, (size_t)p->slots * p->slot_bytes, &r->slab);
+        tsr_engine_slab_alloc(r->e, (size_t)p->slots * p->slot_bytes, &r->slab);
     if (status != TSR_OK)
         return status;
     r->slot = calloc((size_t)p->slots, sizeof *r->slot);
@@ -64,8 +64,7 @@ static void release(tsr_run *r) {
     free(r->tile);
     free(r->frame);
     free(r->slot);
-    if (r->slab.bytes)
-        r->e->backend->v->slab_free(r->e->backend, &r->slab);
+    tsr_engine_slab_free(r->e, &r->slab);
 }
 
 static void log_plan(const tsr_plan *p) {

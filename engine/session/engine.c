@@ -70,6 +70,7 @@ void tsr_engine_destroy(tsr_engine **engine) {
     if (!e || atomic_fetch_sub(&e->users, 1) > 1)
         return;
     tsr_engine_forget(e, NULL);
+    tsr_engine_end_sharing(e);
     tsr_vk_destroy(&e->vk);
     e->backend->v->destroy(e->backend);
     pthread_mutex_destroy(&e->lock);
@@ -87,78 +88,13 @@ tsr_status tsr_engine_vulkan(tsr_engine *e) {
                                  });
 }
 
-tsr_status tsr_engine_import(tsr_engine *e, tsr_slab *slab, tsr_vk_slab **out, const char **how) {
-    bool imported = false;
-    tsr_status status;
-    switch (slab->kind) {
-    case TSR_SLAB_HOST:
-        status = tsr_vk_slab_host(e->vk, slab->host, slab->export_bytes, out, &imported);
-        *how =
-            imported ? "host pages that Vulkan imports" : "host pages, copied to Vulkan's memory";
-        return status;
-    case TSR_SLAB_FD:
-        status = tsr_vk_slab_fd(e->vk, slab->fd, slab->export_bytes, out);
-        slab->fd = -1; /* Vulkan's now, or closed */
-        *how = "device memory, exported as a file descriptor that Vulkan imports";
-        return status;
-    case TSR_SLAB_WIN32:
-        break;
-    }
-    return tsr_fail(
-        TSR_ERR_UNSUPPORTED, "Vulkan: slots of this kind cannot be imported yet; use --device cpu");
-}
-
-/* One page, from the backend to Vulkan. */
-static tsr_status try_page(tsr_engine *e, const char **how) {
-    tsr_backend *b = e->backend;
-    tsr_slab slab = {.fd = -1};
-    tsr_vk_slab *imported = NULL;
-    tsr_status status = b->v->slab_alloc(b, 4096, &slab);
-    if (status == TSR_OK)
-        status = tsr_engine_import(e, &slab, &imported, how);
-    tsr_vk_slab_destroy(e->vk, &imported);
-    if (slab.bytes)
-        b->v->slab_free(b, &slab);
-    return status;
-}
-
-tsr_status tsr_engine_probe_slots(tsr_engine *e) {
-    tsr_backend *b = e->backend;
-    const char *how = "";
-    if (!b->has_uuid || e->probed)
-        return TSR_OK;
-    tsr_status status = tsr_engine_vulkan(e);
-    if (status != TSR_OK)
-        return status;
-    e->probed = true;
-    if (!tsr_vk_is_uuid(e->vk, b->uuid))
-        snprintf(e->no_import, sizeof e->no_import, "Vulkan runs on another device, %s", tsr_vk_device_name(e->vk));
-    else if (try_page(e, &how) != TSR_OK)
-        snprintf(e->no_import, sizeof e->no_import, "%s", tsr_last_error());
-    b->slabs_on_host = e->no_import[0];
-    if (b->slabs_on_host)
-        tsr_log(TSR_LOG_INFO, "slots go through host memory: %s", e->no_import);
-    return TSR_OK;
-}
-
-/* The way of the slots. */
-static void report_slots(tsr_engine *e, tsr_line_fn line, void *user) {
-    const char *how = "";
-    char text[384];
-    tsr_status status = tsr_engine_probe_slots(e);
-    if (status == TSR_OK)
-        status = try_page(e, &how);
-    snprintf(text, sizeof text, "%s%s%s", how, e->no_import[0] ? "; " : "", e->no_import);
-    line(user, "slots", status == TSR_OK ? text : tsr_last_error());
-}
-
 tsr_status tsr_engine_report(tsr_engine *e, tsr_line_fn line, void *user) {
     e->backend->v->report(e->backend, line, user);
     if (e->no_cuda[0])
         line(user, "no cuda", e->no_cuda);
     if (tsr_engine_vulkan(e) == TSR_OK) {
         tsr_vk_report(e->vk, line, user);
-        report_slots(e, line, user);
+        tsr_engine_report_slots(e, line, user);
     } else {
         line(user, "Vulkan device",
             tsr_last_error()); /* what is missing is what the report is for */

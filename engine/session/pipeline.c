@@ -145,6 +145,7 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
         .slab = &r->slab,
         .slot_at = (size_t)place * p->slot_bytes,
         .ready_value = r->e->ready_value + 1,
+        .free_at = r->slot[place].free_at,
     };
     status = tsr_finite_step(&r->finite, r->exec, tile, t, &args);
     if (status != TSR_OK)
@@ -203,6 +204,7 @@ static tsr_status open_vulkan(tsr_run *r) {
     double begin = tsr_now();
     TSR_TRY(tsr_engine_vulkan(r->e));
     TSR_TRY(tsr_engine_import(r->e, &r->slab, &r->vk_slab, &how));
+    r->shared = r->e->lane && r->slab.kind != TSR_SLAB_HOST;
     int64_t before = (int64_t)tsr_vk_used(r->e->vk);
     TSR_TRY(tsr_vk_frames_create(
         r->e->vk, r->width, r->height, p->frame_dtype, p->frames_in_flight, &r->frames));
@@ -212,6 +214,21 @@ static tsr_status open_vulkan(tsr_run *r) {
     tsr_trace_event(r->trace, TSR_THREAD_VULKAN, "stage", begin, tsr_now(), "open Vulkan");
 error:
     return status;
+}
+
+/* tsr_vk_watch: steps that failed signal nothing any more. */
+static bool lane_failed(void *user) {
+    tsr_run *r = user;
+    tsr_status status = r->e->backend->v->check(r->e->backend);
+    if (status != TSR_OK)
+        tsr_flow_fail(&r->flow, status);
+    return status != TSR_OK;
+}
+
+/* What was recorded is done, or will be without an answer because the decode failed. */
+static tsr_status submit(tsr_run *r) {
+    tsr_status status = tsr_vk_submit(r->e->vk);
+    return status == TSR_OK && tsr_flow_stopped(&r->flow) ? TSR_ERR_CANCELLED : status;
 }
 
 /* A whole frame: resolved, read back, handed on. */
@@ -225,7 +242,7 @@ static tsr_status resolve_frame(tsr_run *r, int64_t f) {
     size_t bytes = 0;
     TSR_TRY(tsr_vk_resolve(vk, r->frames, (int)(f % r->plan->frames_in_flight), f,
         r->params->pixels, r->params->dither));
-    TSR_TRY(tsr_vk_submit(vk));
+    TSR_TRY(submit(r));
     /* Stays until the second resolve from now, which waits for this place in the ring. */
     r->picture[place] = (tsr_picture){.index = f, .data = tsr_vk_pixels(vk, &bytes)};
     if (bytes != r->picture_bytes)
@@ -244,10 +261,10 @@ error:
 static tsr_status blend_slot(tsr_run *r, int place) {
     const tsr_plan *p = r->plan;
     tsr_backend *b = r->e->backend;
-    const tsr_run_slot *s = &r->slot[place];
+    tsr_run_slot *s = &r->slot[place];
     tsr_status status = TSR_OK;
     double came = tsr_now(), begin;
-    if (b->v->asynchronous)
+    if (b->v->asynchronous && !r->shared)
         TSR_TRY(b->v->wait(b, r->exec, s->ready_value));
 
     int row = s->tile / p->x.tiles, column = s->tile % p->x.tiles;
@@ -276,13 +293,18 @@ static tsr_status blend_slot(tsr_run *r, int place) {
                 .frames = r->frames,
                 .frame = (int)(f % p->frames_in_flight),
                 .first = s->tile == 0,
+                .wait = r->shared ? r->e->lane : NULL,
+                .wait_value = s->ready_value,
             }));
         r->blend += tsr_now() - begin;
         if (last)
             TSR_TRY(resolve_frame(r, f));
     }
     begin = tsr_now();
-    TSR_TRY(tsr_vk_submit(r->e->vk)); /* the slot is read before it is given back */
+    if (r->shared) /* the device sees to it that the slot is read before it is written again */
+        TSR_TRY(tsr_vk_start(r->e->vk, &s->free_at));
+    else
+        TSR_TRY(submit(r));
     r->blend += tsr_now() - begin;
     tsr_trace_event(r->trace, TSR_THREAD_VULKAN, "tile", came, tsr_now(), "blend tile %d latent %d",
         s->tile, s->latent);
@@ -293,6 +315,8 @@ error:
 static void *blend_tiles(void *arg) {
     tsr_run *r = arg;
     tsr_status status = open_vulkan(r);
+    if (r->shared)
+        tsr_vk_watch(r->e->vk, lane_failed, r);
     for (int place; status == TSR_OK && (place = tsr_ring_next(&r->slots)) >= 0;
          tsr_ring_release(&r->slots))
         status = blend_slot(r, place);
@@ -300,7 +324,9 @@ static void *blend_tiles(void *arg) {
         tsr_flow_fail(&r->flow, status);
     tsr_ring_close(&r->pictures);
     tsr_vk_frames_destroy(r->e->vk, &r->frames);
-    tsr_vk_slab_destroy(r->e->vk, &r->vk_slab);
+    tsr_engine_let_go(r->e, &r->slab, &r->vk_slab);
+    if (r->e->vk)
+        tsr_vk_watch(r->e->vk, NULL, NULL);
     return NULL;
 }
 

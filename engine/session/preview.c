@@ -34,6 +34,7 @@ tsr_status tsr_preview_create(tsr_preview **out, tsr_engine *e, const tsr_previe
     p->params = *params;
     p->info.psnr = NAN;
     TSR_TRY(open_vulkan(p));
+    TSR_TRY(tsr_engine_probe_slots(e)); /* the worker's slabs: exported by the backend, else host memory */
     p->pool = (tsr_watch_pool){.vk = e->vk, .bytes_most = params->keep_bytes};
     TSR_TRY(tsr_watch_worker_start(&p->worker, e, params->wake, params->user));
     return TSR_OK;

@@ -236,10 +236,10 @@ static tsr_status need_slab(tsr_watch_worker *w, size_t bytes) {
         return tsr_fail(TSR_ERR_CANCELLED, "preview: closed");
     if (w->slab.bytes)
         b->v->slab_free(b, &w->slab);
-    tsr_slab slab = {.fd = -1};
+    tsr_slab slab = {.handle = TSR_NO_HANDLE};
     tsr_status status = bytes ? b->v->slab_alloc(b, bytes, &slab) : TSR_OK;
     pthread_mutex_lock(&w->lock);
-    w->slab = status == TSR_OK ? slab : (tsr_slab){.fd = -1};
+    w->slab = status == TSR_OK ? slab : (tsr_slab){.handle = TSR_NO_HANDLE};
     w->slab_number++;
     pthread_mutex_unlock(&w->lock);
     return status;
@@ -410,7 +410,7 @@ static void *work(void *arg) {
 }
 
 tsr_status tsr_watch_worker_start(tsr_watch_worker *w, tsr_engine *e, void (*wake_fn)(void *), void *user) {
-    *w = (tsr_watch_worker){.e = e, .wake = wake_fn, .user = user, .tile = -1, .latent = -1, .slab.fd = -1};
+    *w = (tsr_watch_worker){.e = e, .wake = wake_fn, .user = user, .tile = -1, .latent = -1, .slab.handle = TSR_NO_HANDLE};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     atomic_init(&w->sketch_stop, false);

@@ -15,7 +15,8 @@ enum { TSR_THREAD_DECODE = 1, TSR_THREAD_VULKAN, TSR_THREAD_WRITER };
 
 typedef struct tsr_run_slot { /* a step's result, on its way to the blend */
     int tile, latent;
-    uint64_t ready_value;
+    uint64_t ready_value; /* of the backend's lane */
+    uint64_t free_at;     /* shared timelines: Vulkan's progress when what was here before is read */
 } tsr_run_slot;
 
 typedef struct tsr_picture { /* a resolved frame, on its way to the writer */
@@ -62,6 +63,7 @@ typedef struct tsr_run {
 
     /* the Vulkan stage's */
     tsr_vk_slab *vk_slab;
+    bool shared;        /* no host wait between decode and blend: e->lane and Vulkan's progress say when */
     tsr_vk_frames *frames;
     int64_t frame_bytes, vk_peak; /* of Vulkan's memory: frames; all */
     double blend;

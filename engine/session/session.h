@@ -9,11 +9,16 @@
 
 #include <pthread.h>
 
+/* How slots get to Vulkan: interop.c. */
+typedef enum tsr_way { TSR_WAY_HOST, TSR_WAY_EXPORTED, TSR_WAY_IMPORTED } tsr_way;
+
 struct tsr_engine {
     tsr_engine_params params;
     tsr_backend *backend;
-    bool probed;         /* whether Vulkan imports the backend's memory; if not, why: */
-    char no_import[256];
+    bool probed;         /* the way of the slots of a GPU's backend is known (interop.c), and why it is no better: */
+    tsr_way way;
+    char no_import[640], no_share[320];
+    tsr_vk_timeline *lane; /* that the backend signals; NULL: timelines are not shared */
     char no_cuda[256]; /* where any device would have done: why it is not a GPU. "" else */
     tsr_vk *vk; /* made at the first decode or report */
     atomic_bool
@@ -38,11 +43,19 @@ void tsr_engine_keep(tsr_engine *e);
 
 /* Makes e->vk where there is none yet. Called from whichever thread makes the Vulkan calls. */
 tsr_status tsr_engine_vulkan(tsr_engine *e);
-/* Before slabs are taken for a GPU's backend: where Vulkan cannot import its memory, the backend is told to use host
- * memory. Makes e->vk; asked once, later calls cost nothing. */
+/* Before slabs are taken for a GPU's backend: tries the ways to Vulkan and keeps the best. Makes e->vk; asked once, later
+ * calls cost nothing. */
 tsr_status tsr_engine_probe_slots(tsr_engine *e);
-/* A backend's slab as Vulkan's, once e->vk is there. *how says in words which way it went. */
+/* What the way is, and why it is no better. */
+void tsr_engine_report_slots(tsr_engine *e, tsr_line_fn line, void *user);
+/* A slab by the way that was found; those that Vulkan exports come and go on the thread of the Vulkan calls. */
+tsr_status tsr_engine_slab_alloc(tsr_engine *e, size_t bytes, tsr_slab *out);
+void tsr_engine_slab_free(tsr_engine *e, tsr_slab *slab);
+/* The slab as Vulkan's, once e->vk is there. *how says in words which way it went. */
 tsr_status tsr_engine_import(tsr_engine *e, tsr_slab *slab, tsr_vk_slab **out, const char **how);
+void tsr_engine_let_go(tsr_engine *e, const tsr_slab *slab, tsr_vk_slab **imported);
+/* Before e->vk goes. */
+void tsr_engine_end_sharing(tsr_engine *e);
 /* Frees what is ready to run of another plan, begins to watch the peak of counted memory, and
  * returns how much of it belongs to neither. */
 int64_t tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);

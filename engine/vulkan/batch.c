@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+static const double ASK_EVERY = 0.1; /* seconds, of tsr_vk_watch */
+
 /* ---------------------------------------------------------------- life */
 
 static tsr_status create_batch(tsr_vk *vk, vk_batch *b) {
@@ -153,6 +155,23 @@ VkDescriptorBufferInfo tsr_vk_piece(
     return (VkDescriptorBufferInfo){b->buffer, at - *rest, bytes + *rest};
 }
 
+void tsr_vk_change_owner(
+    tsr_vk *vk, vk_batch *b, const tsr_vk_slab *s, VkDeviceSize at, VkDeviceSize bytes, bool acquire) {
+    const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    VkBufferMemoryBarrier change = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER,
+        .srcAccessMask = acquire ? 0 : VK_ACCESS_TRANSFER_WRITE_BIT,
+        .dstAccessMask = acquire ? VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT : 0,
+        .srcQueueFamilyIndex = acquire ? VK_QUEUE_FAMILY_EXTERNAL : vk->family,
+        .dstQueueFamilyIndex = acquire ? vk->family : VK_QUEUE_FAMILY_EXTERNAL,
+        .buffer = s->b.buffer,
+        .offset = at,
+        .size = bytes,
+    };
+    vk->d.vkCmdPipelineBarrier(b->commands, work, acquire ? work : VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, NULL, 1,
+        &change, 0, NULL);
+}
+
 tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
     const VkDescriptorBufferInfo *bind, int binds, const void *push, size_t push_bytes,
     uint32_t groups_x, uint32_t groups_y) {
@@ -248,6 +267,48 @@ error:
     return status;
 }
 
+void tsr_vk_watch(tsr_vk *vk, bool (*failed)(void *user), void *user) {
+    vk->failed = failed;
+    vk->failed_user = user;
+}
+
+/* Signals what unfinished batches wait for, so that nothing hangs on a producer that gave up. */
+static void let_go(tsr_vk *vk) {
+    for (int i = 0; i < VK_BATCHES; i++) {
+        const vk_batch *b = &vk->batch[(vk->started + (uint64_t)i) % VK_BATCHES]; /* oldest first */
+        for (int w = 0; b->ticket > vk->done && w < b->waits; w++) {
+            uint64_t value = 0;
+            VkSemaphoreSignalInfo signal = {
+                .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
+                .semaphore = b->wait[w],
+                .value = b->wait_value[w],
+            };
+            if (!vk->d.vkGetSemaphoreCounterValue(vk->device, b->wait[w], &value) &&
+                value < b->wait_value[w])
+                vk->d.vkSignalSemaphore(vk->device, &signal);
+        }
+    }
+}
+
+/* VK_SUCCESS once the ticket is done, VK_TIMEOUT after so many seconds (negative: never), or an error. */
+static VkResult wait_for(tsr_vk *vk, uint64_t ticket, double seconds) {
+    VkSemaphoreWaitInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+        .semaphoreCount = 1,
+        .pSemaphores = &vk->progress->semaphore,
+        .pValues = &ticket,
+    };
+    for (double end = tsr_now() + seconds;;) {
+        double left = seconds < 0 ? ASK_EVERY : end - tsr_now();
+        left = left < 0 ? 0 : left > ASK_EVERY ? ASK_EVERY : left;
+        VkResult result = vk->d.vkWaitSemaphores(vk->device, &info, (uint64_t)(left * 1e9));
+        if (result != VK_TIMEOUT || (seconds >= 0 && tsr_now() >= end))
+            return result;
+        if (vk->failed && vk->failed(vk->failed_user))
+            let_go(vk);
+    }
+}
+
 tsr_status tsr_vk_wait(tsr_vk *vk, uint64_t ticket, double seconds, bool *done) {
     tsr_status status;
     if (done)
@@ -258,14 +319,9 @@ tsr_status tsr_vk_wait(tsr_vk *vk, uint64_t ticket, double seconds, bool *done) 
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing was started as number %llu yet",
             (unsigned long long)ticket);
     if (seconds != 0) {
-        VkSemaphoreWaitInfo info = {
-            .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
-            .semaphoreCount = 1,
-            .pSemaphores = &vk->progress->semaphore,
-            .pValues = &ticket,
-        };
-        uint64_t ns = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)(seconds * 1e9);
-        VK(vk->d.vkWaitSemaphores(vk->device, &info, ns)); /* VK_TIMEOUT is no error */
+        VkResult result = tsr_vk_failing() ? VK_ERROR_DEVICE_LOST : wait_for(vk, ticket, seconds);
+        if (result < 0) /* VK_TIMEOUT is no error */
+            return tsr_vk_error(result, "vkWaitSemaphores", __FILE__, __LINE__);
     }
     uint64_t value = 0;
     VK(vk->d.vkGetSemaphoreCounterValue(vk->device, vk->progress->semaphore, &value));
@@ -289,39 +345,14 @@ error:
     return status;
 }
 
-/* Signals what unfinished batches wait for, so that destroying never hangs on a producer that gave
- * up. */
-static void let_go(tsr_vk *vk) {
-    for (int i = 0; i < VK_BATCHES; i++) {
-        const vk_batch *b = &vk->batch[(vk->started + (uint64_t)i) % VK_BATCHES]; /* oldest first */
-        for (int w = 0; b->ticket > vk->done && w < b->waits; w++) {
-            uint64_t value = 0;
-            VkSemaphoreSignalInfo signal = {
-                .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
-                .semaphore = b->wait[w],
-                .value = b->wait_value[w],
-            };
-            if (!vk->d.vkGetSemaphoreCounterValue(vk->device, b->wait[w], &value) &&
-                value < b->wait_value[w])
-                vk->d.vkSignalSemaphore(vk->device, &signal);
-        }
-    }
-}
-
 void tsr_vk_drain(tsr_vk *vk) {
     drop_open(vk);
     if (vk->done >= vk->started || !vk->progress)
         return;
-    VkSemaphoreWaitInfo info = {
-        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
-        .semaphoreCount = 1,
-        .pSemaphores = &vk->progress->semaphore,
-        .pValues = &vk->started,
-    };
-    if (vk->d.vkWaitSemaphores(vk->device, &info, 2000000000u) == VK_TIMEOUT) {
+    if (wait_for(vk, vk->started, vk->failed ? -1 : 2) == VK_TIMEOUT) {
         tsr_log(TSR_LOG_WARN, "vulkan: tiles nobody finished are let go");
         let_go(vk);
-        vk->d.vkWaitSemaphores(vk->device, &info, UINT64_MAX);
+        wait_for(vk, vk->started, -1);
     }
     vk->done = vk->started;
 }

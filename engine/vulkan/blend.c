@@ -112,23 +112,6 @@ error:
     return status;
 }
 
-/* Between blends the slab's range belongs to the API that writes it. */
-static void change_owner(
-    tsr_vk *vk, vk_batch *batch, const tsr_vk_blend *b, size_t at, size_t bytes, bool acquire) {
-    VkBufferMemoryBarrier change = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER,
-        .dstAccessMask = acquire ? VK_ACCESS_SHADER_READ_BIT : 0,
-        .srcQueueFamilyIndex = acquire ? VK_QUEUE_FAMILY_EXTERNAL : vk->family,
-        .dstQueueFamilyIndex = acquire ? vk->family : VK_QUEUE_FAMILY_EXTERNAL,
-        .buffer = b->slab->b.buffer,
-        .offset = at,
-        .size = bytes,
-    };
-    vk->d.vkCmdPipelineBarrier(batch->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-        acquire ? VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT : VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0,
-        NULL, 1, &change, 0, NULL);
-}
-
 static void fill_weights(float *to, const tsr_vk_blend *b) {
     int n[2] = {b->width, b->height};
     const float *from[2] = {b->weight_x, b->weight_y};
@@ -229,14 +212,14 @@ tsr_status tsr_vk_blend_tile(tsr_vk *vk, const tsr_vk_blend *b) {
     if (b->slab->copy_from)
         memcpy((char *)b->slab->b.mapped + slot, (const char *)b->slab->copy_from + slot, bytes);
     if (b->slab->external)
-        change_owner(vk, batch, b, slot, bytes, true);
+        tsr_vk_change_owner(vk, batch, b->slab, slot, bytes, true);
     tsr_vk_touch(vk, batch, b->frames, b->frame);
     for (int plane = 0; plane < 3; plane += c.planes)
         for (int y = c.begin; y < c.end; y += c.rows)
             TSR_TRY(blend_band(vk, batch, b, &c, pipe, slot, weights, plane, y,
                 y + c.rows < c.end ? y + c.rows : c.end));
     if (b->slab->external)
-        change_owner(vk, batch, b, slot, bytes, false);
+        tsr_vk_change_owner(vk, batch, b->slab, slot, bytes, false);
     return TSR_OK;
 error:
     return status;

@@ -17,11 +17,11 @@ const char *const tsr_vk_semaphore_extension = VK_KHR_EXTERNAL_SEMAPHORE_WIN32_E
 const char *const tsr_vk_semaphore_lacking =
     "the driver lacks " VK_KHR_EXTERNAL_SEMAPHORE_WIN32_EXTENSION_NAME;
 
-void tsr_vk_handle_reject(tsr_vk_handle handle) {
+void tsr_vk_handle_reject(tsr_handle handle) {
     (void)handle; /* stays the caller's */
 }
 
-tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_vk_handle *out) {
+tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_handle *out) {
     tsr_status status;
     VkMemoryGetWin32HandleInfoKHR info = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_GET_WIN32_HANDLE_INFO_KHR,
@@ -34,7 +34,7 @@ error:
     return status;
 }
 
-static tsr_status semaphore_export(tsr_vk *vk, VkSemaphore semaphore, tsr_vk_handle *out) {
+static tsr_status semaphore_export(tsr_vk *vk, VkSemaphore semaphore, tsr_handle *out) {
     tsr_status status;
     VkSemaphoreGetWin32HandleInfoKHR info = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_GET_WIN32_HANDLE_INFO_KHR,
@@ -47,7 +47,7 @@ error:
     return status;
 }
 
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_vk_handle handle, VkDeviceSize bytes,
+tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes,
     uint32_t type, VkBuffer dedicated, VkDeviceMemory *out) {
     tsr_status status;
     VkMemoryDedicatedAllocateInfo alone = {
@@ -87,12 +87,12 @@ const char *const tsr_vk_semaphore_extension = VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTE
 const char *const tsr_vk_semaphore_lacking =
     "the driver lacks " VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME;
 
-void tsr_vk_handle_reject(tsr_vk_handle handle) {
+void tsr_vk_handle_reject(tsr_handle handle) {
     if (handle >= 0)
         close(handle);
 }
 
-tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_vk_handle *out) {
+tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_handle *out) {
     tsr_status status;
     VkMemoryGetFdInfoKHR info = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_GET_FD_INFO_KHR,
@@ -105,7 +105,7 @@ error:
     return status;
 }
 
-static tsr_status semaphore_export(tsr_vk *vk, VkSemaphore semaphore, tsr_vk_handle *out) {
+static tsr_status semaphore_export(tsr_vk *vk, VkSemaphore semaphore, tsr_handle *out) {
     tsr_status status;
     VkSemaphoreGetFdInfoKHR info = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_GET_FD_INFO_KHR,
@@ -127,7 +127,7 @@ static void close_left(int copy, int original) {
         close(copy);
 }
 
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_vk_handle handle, VkDeviceSize bytes,
+tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes,
     uint32_t type, VkBuffer dedicated, VkDeviceMemory *out) {
     tsr_status status = TSR_OK;
     int copy = fcntl(handle, F_DUPFD_CLOEXEC, 3);
@@ -198,8 +198,8 @@ void tsr_vk_timeline_destroy(tsr_vk *vk, tsr_vk_timeline **t) {
     *t = NULL;
 }
 
-tsr_status tsr_vk_timeline_export(tsr_vk *vk, tsr_vk_timeline *t, tsr_vk_handle *out) {
-    *out = TSR_VK_NO_HANDLE;
+tsr_status tsr_vk_timeline_export(tsr_vk *vk, tsr_vk_timeline *t, tsr_handle *out) {
+    *out = TSR_NO_HANDLE;
     if (!t->exportable)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: this timeline was not made to be exported");
     return semaphore_export(vk, t->semaphore, out);

@@ -143,6 +143,9 @@ struct tsr_vk {
     vk_batch *open; /* that records, or NULL */
     uint64_t epoch; /* number of barriers recorded */
 
+    bool (*failed)(void *user); /* tsr_vk_watch */
+    void *failed_user;
+
     vk_readback readback[VK_READBACKS];
     vk_buffer error; /* sums of rows, of show.c */
     uint64_t error_ticket;
@@ -164,12 +167,12 @@ extern const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type;
 extern const char *const tsr_vk_memory_extension, *const tsr_vk_semaphore_extension;
 extern const char *const tsr_vk_memory_lacking,
     *const tsr_vk_semaphore_lacking; /* why it is not there */
-tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_vk_handle *out);
+tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_handle *out);
 /* Allocates `bytes` of memory type `type` around the handle. An fd is taken in any case. */
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_vk_handle handle, VkDeviceSize bytes,
+tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes,
     uint32_t type, VkBuffer dedicated, VkDeviceMemory *out);
 /* Of a handle that nothing was done with: an fd is closed, as tsr_vk_slab_fd says. */
-void tsr_vk_handle_reject(tsr_vk_handle handle);
+void tsr_vk_handle_reject(tsr_handle handle);
 
 /* memory.c */
 /* A memory type of `bits` with all of `want` and as many of `like` as there are, -1 where none. */
@@ -197,6 +200,8 @@ void *tsr_vk_batch_upload(tsr_vk *vk, vk_batch *b, size_t bytes, VkDescriptorBuf
  * front, in bytes, in *rest. */
 VkDescriptorBufferInfo tsr_vk_piece(
     const tsr_vk *vk, const vk_buffer *b, VkDeviceSize at, VkDeviceSize bytes, VkDeviceSize *rest);
+/* Between uses here a piece of an external slab belongs to the API that shares it. */
+void tsr_vk_change_owner(tsr_vk *vk, vk_batch *b, const tsr_vk_slab *s, VkDeviceSize at, VkDeviceSize bytes, bool acquire);
 tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
     const VkDescriptorBufferInfo *bind, int binds, const void *push, size_t push_bytes,
     uint32_t groups_x, uint32_t groups_y);
@@ -204,7 +209,8 @@ tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
  * is missing. */
 void tsr_vk_touch(tsr_vk *vk, vk_batch *b, tsr_vk_frames *f, int frame);
 /* Before anything is destroyed: drops what was recorded and not started, waits for what was. Wait
- * values that nobody signals within two seconds are signalled from here. */
+ * values of a producer that failed (tsr_vk_watch; nobody asks: after two seconds) are signalled
+ * from here. */
 void tsr_vk_drain(tsr_vk *vk);
 
 /* resolve.c: the pattern, made at first use. */

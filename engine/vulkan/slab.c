@@ -102,7 +102,7 @@ error:
 
 /* ---------------------------------------------------------------- device memory of another API */
 
-tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_vk_handle handle, size_t bytes, tsr_vk_slab **out) {
+tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_handle handle, size_t bytes, tsr_vk_slab **out) {
     tsr_status status;
     tsr_vk_slab *s = NULL;
     bool handed = false;
@@ -175,11 +175,11 @@ error:
 }
 
 tsr_status tsr_vk_slab_export(
-    tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_vk_handle *handle, size_t *export_bytes) {
+    tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_handle *handle, size_t *export_bytes) {
     tsr_status status;
     tsr_vk_slab *s = NULL;
     *out = NULL;
-    *handle = TSR_VK_NO_HANDLE;
+    *handle = TSR_NO_HANDLE;
     if (!vk->memory_export)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s cannot export device memory",
             vk->properties.deviceName);
@@ -192,5 +192,28 @@ tsr_status tsr_vk_slab_export(
     return TSR_OK;
 error:
     discard_slab(vk, s);
+    return status;
+}
+
+bool tsr_vk_exports_dedicated(const tsr_vk *vk) {
+    return vk->dedicated;
+}
+
+/* ---------------------------------------------------------------- writing */
+
+tsr_status tsr_vk_slab_fill(tsr_vk *vk, tsr_vk_slab *s, size_t at, size_t bytes, uint32_t word) {
+    tsr_status status;
+    size_t end;
+    vk_batch *batch;
+    if (at % 4 || bytes % 4 || !bytes || !tsr_add(at, bytes, &end) || end > s->bytes)
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: %zu bytes at %zu of a slab of %zu", bytes, at, s->bytes);
+    TSR_TRY(tsr_vk_batch_room(vk, 0, 0, NULL, 0, &batch));
+    if (s->external)
+        tsr_vk_change_owner(vk, batch, s, at, bytes, true);
+    vk->d.vkCmdFillBuffer(batch->commands, s->b.buffer, at, bytes, word);
+    if (s->external)
+        tsr_vk_change_owner(vk, batch, s, at, bytes, false);
+    return TSR_OK;
+error:
     return status;
 }

@@ -18,15 +18,6 @@
 typedef struct tsr_vk tsr_vk;
 typedef struct tsr_vk_timeline tsr_vk_timeline;
 
-/* What another API shares memory and semaphores by. */
-#ifdef _WIN32
-typedef void *tsr_vk_handle; /* NT handle */
-#define TSR_VK_NO_HANDLE NULL
-#else
-typedef int tsr_vk_handle; /* file descriptor */
-#define TSR_VK_NO_HANDLE (-1)
-#endif
-
 typedef struct tsr_vk_params {
     int index;           /* -1: by uuid, else the first real GPU, else software */
     const uint8_t *uuid; /* [16] of the CUDA device, or NULL */
@@ -63,13 +54,18 @@ tsr_status tsr_vk_slab_host(
 /* Device memory another API exported as an opaque fd (Windows: opaque NT handle) of `bytes`, the
  * full export size. An fd is taken in any case: Vulkan's after success, closed on failure. An NT
  * handle stays the caller's to close. */
-tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_vk_handle handle, size_t bytes, tsr_vk_slab **out);
+tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_handle handle, size_t bytes, tsr_vk_slab **out);
 /* The other way: Vulkan allocates at least `bytes` and exports. *handle is the caller's (importing
  * it elsewhere may take it over), *export_bytes the size the importer must give.
  * TSR_ERR_UNSUPPORTED where the driver cannot. */
 tsr_status tsr_vk_slab_export(
-    tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_vk_handle *handle, size_t *export_bytes);
+    tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_handle *handle, size_t *export_bytes);
 void tsr_vk_slab_destroy(tsr_vk *vk, tsr_vk_slab **s);
+/* Whether what tsr_vk_slab_export makes is allocated for its one buffer: importers have to say so. */
+bool tsr_vk_exports_dedicated(const tsr_vk *vk);
+/* Recorded: the slab's bytes from `at` on become copies of `word`; both multiples of 4. For probing memory that another
+ * API reads too. */
+tsr_status tsr_vk_slab_fill(tsr_vk *vk, tsr_vk_slab *s, size_t at, size_t bytes, uint32_t word);
 
 /* ---------------------------------------------------------------- timelines */
 
@@ -78,10 +74,10 @@ void tsr_vk_slab_destroy(tsr_vk *vk, tsr_vk_slab **s);
  * by the host. Starts at 0. */
 tsr_status tsr_vk_timeline_create(tsr_vk *vk, bool exportable, tsr_vk_timeline **out);
 /* A new handle, the caller's; CUDA's import takes over an fd, not an NT handle. */
-tsr_status tsr_vk_timeline_export(tsr_vk *vk, tsr_vk_timeline *t, tsr_vk_handle *out);
+tsr_status tsr_vk_timeline_export(tsr_vk *vk, tsr_vk_timeline *t, tsr_handle *out);
 tsr_status tsr_vk_timeline_signal(tsr_vk *vk, tsr_vk_timeline *t, uint64_t value);
 tsr_status tsr_vk_timeline_value(tsr_vk *vk, tsr_vk_timeline *t, uint64_t *value);
-/* Started blends that wait for it and that nobody signals for two seconds more are let go. */
+/* Started blends that wait for it are let go where their producer failed: tsr_vk_watch. */
 void tsr_vk_timeline_destroy(tsr_vk *vk, tsr_vk_timeline **t);
 /* The device's own: reaches a ticket (tsr_vk_start) when that submission is done, so that a
  * producer may wait on it before it writes a slot again. Exportable where timelines are. Not to be
@@ -146,6 +142,10 @@ tsr_status tsr_vk_submit(tsr_vk *vk);
 tsr_status tsr_vk_start(tsr_vk *vk, uint64_t *ticket);
 /* Waits until the ticket is done, at most `seconds` (0: only asks; negative: for ever). */
 tsr_status tsr_vk_wait(tsr_vk *vk, uint64_t ticket, double seconds, bool *done);
+
+/* Asked every tenth of a second while anything waits for submissions: whether the producer that signals timelines has
+ * failed. Then what waits for them is let go. NULL: nobody asks; destroying then lets go after two seconds. */
+void tsr_vk_watch(tsr_vk *vk, bool (*failed)(void *user), void *user);
 
 /* Bytes of Vulkan memory allocated now: frames, weights, read-back, copies of slots. Imported
  * memory is not counted. */

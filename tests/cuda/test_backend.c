@@ -1,59 +1,13 @@
 /* The CUDA backend from end to end on a driver without a GPU (fake/): decodes against the reference in PyTorch, graphs
  * against plain launches, memory that another API maps, and every call of the driver failing once. */
-#include "fake/fake.h"
+#include "fake_help.h"
 
 #include "../direct.h"
-#include "../synthetic.h"
-#include "../temp.h"
 #include "backend/cuda/device.h"
-#include "session/session.h"
 
-#include <criterion/criterion.h>
-#include <dlfcn.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
-#define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
-
-static struct {
-    fake_cuda_setup_fn setup;
-    fake_cuda_fail_at_fn fail_at;
-    fake_cuda_settled_fn settled;
-    fake_cuda_count_fn count;
-    fake_cuda_wrong_fn wrong;
-} fake;
-
-static const fake_cuda_config ADA = {13000, 1, 8, 9, 1, (size_t)1 << 32};
-
-static void open_fake(void) {
-    void *so = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    cr_assert(so, "%s", dlerror());
-    *(void **)&fake.setup = dlsym(so, "fake_cuda_setup");
-    *(void **)&fake.fail_at = dlsym(so, "fake_cuda_fail_at");
-    *(void **)&fake.settled = dlsym(so, "fake_cuda_settled");
-    *(void **)&fake.count = dlsym(so, "fake_cuda_count");
-    *(void **)&fake.wrong = dlsym(so, "fake_cuda_wrong");
-    cr_assert(fake.setup && fake.fail_at && fake.settled && fake.count && fake.wrong,
-        "libcuda.so.1 is not the fake one: set LD_LIBRARY_PATH");
-    fake.setup(&ADA);
-}
 TestSuite(cuda_backend, .init = open_fake);
-
-static fake_cuda_counts counted(void) {
-    fake_cuda_counts c;
-    fake.count(&c);
-    return c;
-}
-
-static void nothing_is_left(void) {
-    fake_cuda_counts c = counted();
-    cr_assert_str_empty(fake.wrong());
-    cr_assert_eq(c.live, 0, "%d objects are left", c.live);
-    cr_assert_eq(c.memory, 0u, "%zu bytes are left", c.memory);
-}
 
 /* ---------------------------------------------------------------- what there is to run on */
 
@@ -107,47 +61,6 @@ Test(cuda_backend, automatic_precision_follows_the_hardware) {
 
 /* ---------------------------------------------------------------- decoding */
 
-typedef struct clip {
-    tsr_vae *vae;
-    int steps, h, w;
-    float *input, *want; /* want: NULL where there is no reference */
-    size_t n;
-} clip;
-
-static void model(clip *c, const synth_config *config) {
-    tsr_tensor_file *file;
-    const char *path = temp_path("model.safetensors");
-    ok(synth_model_write(path, config));
-    ok(tsr_tensor_file_open(&file, path));
-    ok(tsr_vae_create(&c->vae, file));
-}
-
-static void open_golden(clip *c, const char *name) {
-    char path[1024];
-    tsr_tensor_file *file;
-    snprintf(path, sizeof path, "%s/goldens/%s.safetensors", getenv("TSR_TEST_DATA"), name);
-    ok(tsr_tensor_file_open(&file, path));
-    synth_config config = {.decoder = true};
-    sscanf(tsr_tensor_file_meta(file, "channels"), "%d,%d,%d,%d", &config.channels[0], &config.channels[1],
-        &config.channels[2], &config.channels[3]);
-    *c = (clip){.steps = atoi(tsr_tensor_file_meta(file, "t")),
-        .h = atoi(tsr_tensor_file_meta(file, "h")),
-        .w = atoi(tsr_tensor_file_meta(file, "w"))};
-    model(c, &config);
-    c->input = synth_latent(16, c->steps, c->h, c->w, 0);
-    const tsr_tensor *video = tsr_tensor_file_find(file, "video");
-    c->n = video->count;
-    c->want = malloc(c->n * sizeof *c->want);
-    tsr_tensor_read(video, 0, c->n, c->want);
-    tsr_tensor_file_close(&file);
-}
-
-static void close_clip(clip *c) {
-    free(c->want);
-    free(c->input);
-    tsr_vae_destroy(&c->vae);
-}
-
 /* malloc'd: the clip, through a device of these properties. */
 static float *decode(const clip *c, const fake_cuda_config *config, direct_params params, bool plain) {
     tsr_backend *b;
@@ -172,13 +85,6 @@ static float *decode(const clip *c, const fake_cuda_config *config, direct_param
     return out;
 }
 
-static double psnr(const clip *c, const float *have) {
-    double squares = 0;
-    for (size_t i = 0; i < c->n; i++)
-        squares += ((double)have[i] - (double)c->want[i]) * ((double)have[i] - (double)c->want[i]);
-    return 10 * log10(4 * (double)c->n / squares);
-}
-
 static void check(const char *name, tsr_precision precision, double wanted, int slice_level, int exports) {
     clip c;
     fake_cuda_config config = ADA;
@@ -192,14 +98,7 @@ static void check(const char *name, tsr_precision precision, double wanted, int 
     close_clip(&c);
 }
 
-/* ---------------------------------------------------------------- a tiny model, for what does not look at quality */
-
-static void open_tiny(clip *c, int steps) {
-    *c = (clip){.steps = steps, .h = 1, .w = 2};
-    model(c, &(synth_config){.decoder = true, .channels = {32, 32}, .layers = 1});
-    c->input = synth_latent(16, steps, 1, 2, 0);
-    c->n = 3 * (size_t)(1 + 2 * (steps - 1)) * 2 * 4;
-}
+/* ---------------------------------------------------------------- failing calls */
 
 /* All that a program does with the backend; false where something failed. */
 static bool whole_life(const clip *c, float *out, char *parked) {
@@ -260,20 +159,6 @@ Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
     close_clip(&c);
 }
 
-typedef struct shown {
-    float *video; /* [3][frames][pixels] */
-    size_t plane;
-    int64_t frames;
-} shown;
-
-static tsr_status keep_frame(void *user, const tsr_frame *f) {
-    const shown *s = user;
-    for (int64_t c = 0; c < 3; c++)
-        memcpy(s->video + (size_t)(c * s->frames + f->index) * s->plane, (const float *)f->data + (size_t)c * s->plane,
-            s->plane * sizeof(float));
-    return TSR_OK;
-}
-
 static void keep_slots(void *user, const char *key, const char *value) {
     if (strcmp(key, "slots") == 0)
         snprintf(user, 384, "%s", value);
@@ -314,13 +199,13 @@ Test(cuda_backend, decode_blended_by_another_device) {
 /* Exported memory as the importer, a copy and the host's view of the device see it. */
 Test(cuda_backend, slots_are_read_back) {
     tsr_backend *b;
-    tsr_slab slab = {.fd = -1};
+    tsr_slab slab = {.handle = TSR_NO_HANDLE};
     char back[64];
     ok(tsr_cuda_create(&b, -1));
     ok(b->v->slab_alloc(b, 5000, &slab));
-    cr_assert_eq(slab.kind, TSR_SLAB_FD);
+    cr_assert_eq(slab.kind, TSR_SLAB_EXPORTED);
     cr_assert_eq(slab.export_bytes, (size_t)2 << 20);
-    char *importer = mmap(NULL, slab.export_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slab.fd, 0);
+    char *importer = mmap(NULL, slab.export_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slab.handle, 0);
     cr_assert_neq(importer, MAP_FAILED);
     for (int i = 0; i < 64; i++)
         importer[4000 + i] = (char)(i * 3);

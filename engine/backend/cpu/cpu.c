@@ -93,7 +93,7 @@ static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
 
 static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
     (void)b;
-    *out = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = bytes, .fd = -1};
+    *out = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = bytes, .handle = TSR_NO_HANDLE};
     out->host = tsr_mem_alloc(bytes);
     char text[32];
     return out->host ? TSR_OK
@@ -104,7 +104,7 @@ static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
 static void slab_free(tsr_backend *b, tsr_slab *s) {
     (void)b;
     tsr_mem_free(s->host);
-    *s = (tsr_slab){.fd = -1};
+    *s = (tsr_slab){.handle = TSR_NO_HANDLE};
 }
 
 /* ---------------------------------------------------------------- running */

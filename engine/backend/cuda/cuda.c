@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 extern const unsigned char tsr_fatbin[]; /* embed.S */
 
@@ -125,79 +124,6 @@ static void target(tsr_backend *b, tsr_target *out) {
     };
 }
 
-/* ---------------------------------------------------------------- slabs */
-
-static tsr_status slab_on_host(size_t bytes, tsr_slab *s) {
-    CUdeviceptr at = 0;
-    void *host = NULL;
-    tsr_status status;
-    size_t pages = tsr_align(bytes, 4096);
-    TSR_TRY(tsr_cu_check(
-        tsr_cu.p_cuMemHostAlloc(&host, pages, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
-        "pinning host memory for slots"));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, host, 0), "pinning host memory for slots"));
-    *s = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = pages, .host = host, .device = at, .fd = -1};
-    return TSR_OK;
-error:
-    if (host)
-        tsr_cu.p_cuMemFreeHost(host);
-    return status;
-}
-
-/* The mapping keeps the memory once the handle is released. */
-static tsr_status slab_on_device(tsr_cuda *c, size_t bytes, tsr_slab *s) {
-    int fd = -1;
-    tsr_status status;
-    tsr_cuda_block *b = calloc(1, sizeof *b);
-    if (!b)
-        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
-    TSR_TRY(tsr_cuda_block_create(c, bytes, true, "slots", b));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemExportToShareableHandle(
-                             &fd, b->handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
-        "exporting memory"));
-    tsr_cu.p_cuMemRelease(b->handle);
-    b->handle = 0;
-    *s = (tsr_slab){.kind = TSR_SLAB_FD, .bytes = bytes, .export_bytes = b->bytes, .device = b->at, .fd = fd, .backend = b};
-    return TSR_OK;
-error:
-    tsr_cuda_block_destroy(b);
-    free(b);
-    return status;
-}
-
-static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
-    tsr_cuda *c = (tsr_cuda *)b;
-    tsr_status status = tsr_cuda_enter(c);
-    if (status != TSR_OK)
-        return status;
-    return c->exports && !b->slabs_on_host ? slab_on_device(c, bytes, out) : slab_on_host(bytes, out);
-}
-
-static void slab_free(tsr_backend *b, tsr_slab *s) {
-    if (!s->bytes)
-        return;
-    tsr_cu.p_cuCtxSetCurrent(((tsr_cuda *)b)->context);
-    tsr_cu.p_cuStreamSynchronize(((tsr_cuda *)b)->stream); /* a step may still write it */
-    if (s->kind == TSR_SLAB_HOST && s->host)
-        tsr_cu.p_cuMemFreeHost(s->host);
-    if (s->backend)
-        tsr_cuda_block_destroy(s->backend);
-    if (s->fd >= 0)
-        close(s->fd);
-    free(s->backend);
-    *s = (tsr_slab){.fd = -1};
-}
-
-static tsr_status slab_read(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host) {
-    const tsr_cuda *c = (tsr_cuda *)b;
-    tsr_status status;
-    TSR_TRY(tsr_cuda_enter(c));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyDtoHAsync(host, s->device + at, bytes, c->stream), "reading a slot"));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "reading a slot"));
-error:
-    return status;
-}
-
 /* ---------------------------------------------------------------- running */
 
 static tsr_status prepare(tsr_backend *b, const tsr_plan *plan, tsr_exec **out) {
@@ -241,6 +167,35 @@ error:
     return status;
 }
 
+/* ---------------------------------------------------------------- shared timelines */
+
+static tsr_status share_timelines(tsr_backend *b, tsr_handle lane, tsr_handle progress) {
+    return tsr_cuda_share((tsr_cuda *)b, lane, progress);
+}
+
+static void unshare_timelines(tsr_backend *b) {
+    tsr_cuda_unshare((tsr_cuda *)b);
+}
+
+static tsr_status meet(tsr_backend *b, uint64_t progress, uint64_t lane) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status;
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cuda_await_progress(c, progress));
+    TSR_TRY(tsr_cuda_signal_lane(c, lane));
+error:
+    return status;
+}
+
+static tsr_status check(tsr_backend *b) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status = tsr_cuda_enter(c);
+    if (status != TSR_OK)
+        return status;
+    CUresult r = tsr_cu.p_cuStreamQuery(c->stream);
+    return r == CUDA_ERROR_NOT_READY ? TSR_OK : tsr_cu_check(r, "running a step");
+}
+
 /* ---------------------------------------------------------------- life */
 
 static void report(tsr_backend *b, tsr_line_fn line, void *user) {
@@ -264,6 +219,7 @@ static void destroy(tsr_backend *b) {
     tsr_cuda *c = (tsr_cuda *)b;
     if (c->context)
         tsr_cu.p_cuCtxSetCurrent(c->context);
+    tsr_cuda_unshare(c);
     if (c->stream)
         tsr_cu.p_cuStreamDestroy(c->stream);
     if (c->library)
@@ -330,7 +286,7 @@ static tsr_status choose_device(tsr_cuda *c, int index) {
     c->major = attribute(c, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
     c->minor = attribute(c, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
     c->sms = attribute(c, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
-    c->exports = attribute(c, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED);
+    c->exports = attribute(c, tsr_cuda_exports);
     snprintf(c->name, sizeof c->name, "%s, sm_%d%d", name, c->major, c->minor);
     memcpy(c->base.uuid, uuid.bytes, sizeof c->base.uuid);
     c->base.has_uuid = true;
@@ -351,9 +307,15 @@ static const tsr_backend_vtable vtable = {
     .report = report,
     .target = target,
     .best = best,
-    .slab_alloc = slab_alloc,
-    .slab_free = slab_free,
-    .slab_read = slab_read,
+    .slab_alloc = tsr_cuda_slab_alloc,
+    .slab_free = tsr_cuda_slab_free,
+    .slab_read = tsr_cuda_slab_read,
+    .slab_import = tsr_cuda_slab_import,
+    .slab_write = tsr_cuda_slab_write,
+    .share = share_timelines,
+    .unshare = unshare_timelines,
+    .meet = meet,
+    .check = check,
     .prepare = prepare,
     .exec_destroy = exec_destroy,
     .step = step,

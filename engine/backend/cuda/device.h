@@ -39,7 +39,8 @@ typedef struct tsr_cuda {
     CUkernel pass[TSR_CUDA_PASS_COUNT];
     char name[96];
     int major, minor, sms; /* compute capability; multiprocessors */
-    bool exports;          /* memory can be exported as a file descriptor */
+    bool exports;          /* memory can be exported */
+    CUexternalSemaphore lane, progress; /* shared timelines (backend.h); NULL: none */
     uint8_t *eight;        /* [eight_layers], of the half that numerics() was last asked about */
     int eight_layers;
 } tsr_cuda;
@@ -52,6 +53,31 @@ tsr_status tsr_cuda_enter(const tsr_cuda *c);
 tsr_status tsr_cuda_block_create(
     const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out);
 void tsr_cuda_block_destroy(tsr_cuda_block *b);
+
+/* slab.c */
+tsr_status tsr_cuda_slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out);
+void tsr_cuda_slab_free(tsr_backend *b, tsr_slab *s);
+tsr_status tsr_cuda_slab_import(
+    tsr_backend *b, tsr_handle handle, size_t bytes, size_t export_bytes, bool dedicated, tsr_slab *out);
+tsr_status tsr_cuda_slab_read(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host);
+tsr_status tsr_cuda_slab_write(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, const void *host);
+
+/* share.c: the only file that knows fds from NT handles. */
+extern const CUmemAllocationHandleType tsr_cuda_handle_type;
+extern const CUdevice_attribute tsr_cuda_exports; /* whether the device exports such handles */
+void tsr_cuda_prop_exported(CUmemAllocationProp *prop);
+void tsr_cuda_handle_close(tsr_handle handle);
+typedef struct tsr_cuda_foreign { /* memory of the other API */
+    CUexternalMemory memory;
+    CUdeviceptr at;
+} tsr_cuda_foreign;
+tsr_status tsr_cuda_foreign_import(const tsr_cuda *c, tsr_handle handle, size_t bytes, bool dedicated, tsr_cuda_foreign *out);
+void tsr_cuda_foreign_release(tsr_cuda_foreign *f);
+tsr_status tsr_cuda_share(tsr_cuda *c, tsr_handle lane, tsr_handle progress);
+void tsr_cuda_unshare(tsr_cuda *c);
+/* On the stream. Nothing where nothing is shared, or for 0. */
+tsr_status tsr_cuda_signal_lane(const tsr_cuda *c, uint64_t value);
+tsr_status tsr_cuda_await_progress(const tsr_cuda *c, uint64_t value);
 
 /* ---------------------------------------------------------------- a plan made ready */
 

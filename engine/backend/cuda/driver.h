@@ -17,8 +17,11 @@
     X(cuMemGetAllocationGranularity) X(cuMemCreate) X(cuMemRelease)                                \
     X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess)         \
     X(cuMemExportToShareableHandle)                                                                \
+    X(cuMemFree) X(cuImportExternalMemory) X(cuExternalMemoryGetMappedBuffer) X(cuDestroyExternalMemory)       \
+    X(cuImportExternalSemaphore) X(cuDestroyExternalSemaphore)                                     \
+    X(cuSignalExternalSemaphoresAsync) X(cuWaitExternalSemaphoresAsync)                            \
     X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                                 \
-    X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize)                                    \
+    X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamQuery)                                    \
     X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventSynchronize)                      \
     X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphAddKernelNode) X(cuGraphAddMemcpyNode)             \
     X(cuGraphInstantiate) X(cuGraphExecDestroy) X(cuGraphLaunch)                                   \

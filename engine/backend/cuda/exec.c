@@ -289,10 +289,12 @@ static tsr_status submit(tsr_exec *x, const tsr_step_args *args) {
         .slot = args->slab->device + args->slot_at,
         .input = x->host_at + at,
     };
+    TSR_TRY(tsr_cuda_await_progress(x->cuda, args->free_at));
     if (x->plain || x->cuda->base.on_op)
         TSR_TRY(run_launches(x, args->step, &places));
     else
         TSR_TRY(run_graph(x, args->step, &places));
+    TSR_TRY(tsr_cuda_signal_lane(x->cuda, args->ready_value));
     pthread_mutex_lock(&x->lock);
     status = tsr_cu_check(tsr_cu.p_cuEventRecord(x->ring[x->turn].event, x->cuda->stream), "recording an event");
     x->ring[x->turn].value = args->ready_value;

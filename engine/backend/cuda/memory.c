@@ -1,7 +1,6 @@
 /* Device memory through the virtual memory interface: an address range, memory behind it, and who may touch it. */
 #include "backend/cuda/device.h"
 
-
 static tsr_status create(const CUmemAllocationProp *prop, size_t bytes, tsr_cuda_block *b) {
     tsr_status status;
     size_t granularity = 0;
@@ -24,9 +23,9 @@ tsr_status tsr_cuda_block_create(
     const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out) {
     char text[32];
     CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-        .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = c->device},
-        .requestedHandleTypes =
-            exported ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : CU_MEM_HANDLE_TYPE_NONE};
+        .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = c->device}};
+    if (exported)
+        tsr_cuda_prop_exported(&prop);
     *out = (tsr_cuda_block){0};
     tsr_status status = create(&prop, bytes, out);
     if (status == TSR_OK)

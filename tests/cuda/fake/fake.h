@@ -11,7 +11,23 @@ typedef struct fake_cuda_config {
     int major, minor;       /* compute capability */
     int exports;            /* memory can be exported as file descriptors */
     size_t memory;          /* bytes of the device */
+    const uint8_t *uuid;    /* [16], NULL: one of its own */
+    /* Of the file behind memory that the Vulkan driver exports (Mesa's software driver): its own mark [16], which makes it
+     * take the fake's exports as well, and makes the fake take its. NULL: files are bare memory. */
+    const uint8_t *mark;
+    int other_memory;       /* what is exported is not the memory, as where an import is not real */
+    int no_imports;         /* importing memory fails */
+    int drop_signals;       /* signals of timelines get lost */
+    int fault_launch;       /* the n-th kernel from now faults; 0: none */
 } fake_cuda_config;
+
+/* Timelines of another API behind file descriptors, which the fake signals and waits for. Signals and waits make the fake's
+ * streams run by themselves, as a device's do. */
+typedef struct fake_cuda_timelines {
+    void *(*open)(int fd); /* NULL: not one. The fd stays the caller's */
+    void (*signal)(void *timeline, uint64_t value);
+    uint64_t (*value)(void *timeline);
+} fake_cuda_timelines;
 
 typedef struct fake_cuda_counts {
     int calls;    /* of driver functions that can fail */
@@ -22,10 +38,15 @@ typedef struct fake_cuda_counts {
     int built;    /* graphs made ready */
     int updates;  /* of a graph's nodes */
     size_t memory; /* bytes of the device that are taken */
+    int waits;     /* of the host for the device */
+    int signals, awaited; /* of timelines, done */
 } fake_cuda_counts;
 
 /* Sets what the device is; nothing may be alive. */
 typedef void (*fake_cuda_setup_fn)(const fake_cuda_config *config);
+typedef void (*fake_cuda_timelines_fn)(const fake_cuda_timelines *t);
+/* The same device, which now does this; things may be alive. */
+typedef void (*fake_cuda_reconfigure_fn)(const fake_cuda_config *config);
 /* The n-th call from now fails (0: the next; -1: none). Calls that free do free. */
 typedef void (*fake_cuda_fail_at_fn)(int n);
 /* From now on taking memory or making objects is wrong. */

@@ -13,12 +13,16 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
 #include <set>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <thread>
 #include <unistd.h>
 
 struct CUlib_st {
@@ -34,6 +38,16 @@ struct CUctx_st {
 struct CUstream_st {
     std::deque<std::function<bool()>> work; /* false: it failed */
     uint64_t done = 0, queued = 0;
+};
+struct CUextMemory_st {
+    char *map;
+    size_t bytes; /* of the map */
+    CUdeviceptr at;
+    size_t usable;
+};
+struct CUextSemaphore_st {
+    void *timeline;
+    uint64_t signalled; /* as queued */
 };
 struct CUevent_st {
     CUstream stream = nullptr;
@@ -71,9 +85,16 @@ namespace {
 const size_t GRANULARITY = 2 << 20;
 const int MOST_SHARED = 99 << 10, FREE_SHARED = 48 << 10;
 
+/* What Mesa's software driver puts in front of memory that it exports, and looks for in what it imports. */
+struct mesa_header {
+    size_t file, data; /* bytes of the file; where the data begin */
+    uint8_t mark[16];
+};
+const size_t HEADER = 4096;
+
 struct memory { /* behind a cuMemCreate handle */
     int fd;
-    size_t bytes;
+    size_t bytes, front;
     bool exportable, released, fresh;
     int mappings;
 };
@@ -84,7 +105,8 @@ struct mapping {
 };
 
 std::recursive_mutex lock;
-fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32};
+fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0};
+fake_cuda_timelines timelines;
 fake_cuda_counts counts;
 int fail_in = -1;
 bool settled, sticky;
@@ -101,6 +123,8 @@ std::set<CUevent> events;
 std::set<CUgraph> graphs;
 std::set<CUgraphExec> execs;
 std::set<CUlibrary> libraries;
+std::set<CUexternalMemory> foreign;
+std::set<CUexternalSemaphore> semaphores;
 std::map<std::string, CUkern_st> kernels;
 CUmemGenericAllocationHandle next_handle = 100;
 uint64_t seed;
@@ -162,6 +186,9 @@ bool accessible(const char *p, size_t bytes) {
     for (auto &m : pinned)
         if (p >= m.first && p + bytes <= m.first + m.second)
             return true;
+    for (CUexternalMemory f : foreign)
+        if (f->at && p >= at(f->at) && p + bytes <= at(f->at) + f->usable)
+            return true;
     return false;
 }
 
@@ -173,8 +200,13 @@ bool run_launch(const launch &l) {
             how.regions.push_back({m.first, m.second.bytes, true});
     for (auto &m : pinned)
         how.regions.push_back({m.first, m.second, true});
+    for (CUexternalMemory f : foreign)
+        if (f->at)
+            how.regions.push_back({at(f->at), f->usable, true});
     std::string fault = shim::launch(l.kernel->fn, l.args.data(), l.grid, {256, 1, 1}, l.shared, how, nullptr);
     counts.launches++;
+    if (config.fault_launch && --config.fault_launch == 0)
+        fault = "made to fault";
     if (!fault.empty())
         wrong("%s: %s", l.kernel->name, fault.c_str());
     return fault.empty();
@@ -211,6 +243,56 @@ CUresult run_until(CUstream s, uint64_t until) {
 
 bool known(CUstream s) {
     return streams.count(s) != 0;
+}
+
+/* The device by itself: a thread that runs what other APIs wait for. */
+std::condition_variable_any stirred;
+bool stir, stopping;
+std::thread device;
+
+void run_by_itself() {
+    std::unique_lock<std::recursive_mutex> guard(lock);
+    while (!stopping) {
+        if (!stir) {
+            stirred.wait(guard);
+            continue;
+        }
+        stir = false;
+        for (CUstream s : streams)
+            run_until(s, s->queued);
+    }
+}
+
+void wake_device() {
+    if (!device.joinable()) {
+        stopping = false;
+        device = std::thread(run_by_itself);
+    }
+    stir = true;
+    stirred.notify_all();
+}
+
+/* With the last timeline goes the thread. Called without the lock. */
+void end_device() {
+    {
+        std::lock_guard<std::recursive_mutex> guard(lock);
+        stopping = true;
+        stirred.notify_all();
+    }
+    if (device.joinable())
+        device.join();
+}
+
+bool wait_timeline(void *t, uint64_t value) {
+    for (int ms = 0; ms < 60000; ms++) {
+        if (timelines.value(t) >= value) {
+            counts.awaited++;
+            return true;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    wrong("a wait for %llu of a timeline that nobody signals", static_cast<unsigned long long>(value));
+    return false;
 }
 
 template <class T> CUresult make(T **out, std::set<T *> &all) {
@@ -290,6 +372,13 @@ SEEN void fake_cuda_setup(const fake_cuda_config *c) {
     first_wrong.clear();
     counts = {};
 }
+SEEN void fake_cuda_reconfigure(const fake_cuda_config *c) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    config = *c;
+}
+SEEN void fake_cuda_set_timelines(const fake_cuda_timelines *t) {
+    timelines = *t;
+}
 SEEN void fake_cuda_fail_at(int n) {
     fail_in = n;
 }
@@ -340,6 +429,8 @@ CUresult CUDAAPI cuDeviceGetName(char *name, int n, CUdevice) {
 CUresult CUDAAPI cuDeviceGetUuid(CUuuid *u, CUdevice d) {
     BEGIN_ANYWHERE
     std::memset(u->bytes, 'f' + d, sizeof u->bytes);
+    if (config.uuid)
+        std::memcpy(u->bytes, config.uuid, sizeof u->bytes);
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuDeviceTotalMem(size_t *n, CUdevice) {
@@ -457,6 +548,19 @@ CUresult CUDAAPI cuMemGetAllocationGranularity(size_t *out, const CUmemAllocatio
     *out = GRANULARITY;
     return CUDA_SUCCESS;
 }
+static int new_file(size_t bytes, size_t front) {
+    int fd = memfd_create("fake device memory", MFD_CLOEXEC);
+    bool good = fd >= 0 && ftruncate(fd, static_cast<off_t>(front + bytes)) == 0;
+    if (good && front) {
+        mesa_header h = {front + bytes, front, {}};
+        std::memcpy(h.mark, config.mark, sizeof h.mark);
+        good = pwrite(fd, &h, sizeof h, 0) == sizeof h;
+    }
+    if (!good && fd >= 0)
+        close(fd);
+    return good ? fd : -1;
+}
+
 CUresult CUDAAPI cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop, unsigned long long) {
     BEGIN_MAKING
     NEED(bytes && bytes % GRANULARITY == 0, "%zu bytes are no multiple of the granularity", bytes);
@@ -464,11 +568,12 @@ CUresult CUDAAPI cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, co
     NEED(!exportable || config.exports, "this device exports nothing");
     if (counts.memory + bytes > config.memory)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    int fd = memfd_create("fake device memory", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes)) != 0)
+    size_t front = exportable && config.mark ? HEADER : 0;
+    int fd = new_file(bytes, front);
+    if (fd < 0)
         return CUDA_ERROR_OUT_OF_MEMORY;
     *out = next_handle++;
-    memories[*out] = {fd, bytes, exportable, false, true, 0};
+    memories[*out] = {fd, bytes, front, exportable, false, true, 0};
     counts.live++;
     counts.memory += bytes;
     return CUDA_SUCCESS;
@@ -495,7 +600,8 @@ CUresult CUDAAPI cuMemExportToShareableHandle(void *out, CUmemGenericAllocationH
     BEGIN_MAKING
     NEED(memories.count(h) && !memories[h].released && memories[h].exportable && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
         "exporting memory that was not made for it");
-    *static_cast<int *>(out) = dup(memories[h].fd);
+    const memory &m = memories[h];
+    *static_cast<int *>(out) = config.other_memory ? new_file(m.bytes, m.front) : dup(m.fd);
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemAddressReserve(CUdeviceptr *out, size_t bytes, size_t, CUdeviceptr, unsigned long long) {
@@ -523,7 +629,7 @@ CUresult CUDAAPI cuMemMap(CUdeviceptr p, size_t bytes, size_t offset, CUmemGener
     auto r = reserved.find(at(p));
     NEED(r != reserved.end() && r->second == bytes && !mapped.count(at(p)), "mapping where nothing is reserved");
     NEED(memories.count(h) && !memories[h].released && memories[h].bytes == bytes && offset == 0, "mapping no memory of this size");
-    if (mmap(at(p), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, memories[h].fd, 0) == MAP_FAILED)
+    if (mmap(at(p), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, memories[h].fd, static_cast<off_t>(memories[h].front)) == MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;
     memories[h].mappings++;
     mapped[at(p)] = {bytes, h, false};
@@ -577,7 +683,7 @@ CUresult CUDAAPI cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t byte
     return CUDA_SUCCESS;
 }
 
-/* ---------------------------------------------------------------- streams, events, graphs */
+/* ---------------------------------------------------------------- streams, events */
 
 CUresult CUDAAPI cuStreamCreate(CUstream *out, unsigned) {
     BEGIN_MAKING
@@ -590,6 +696,7 @@ CUresult CUDAAPI cuStreamDestroy(CUstream s) {
 CUresult CUDAAPI cuStreamSynchronize(CUstream s) {
     BEGIN_FREEING /* work ends, whether well or not */
     NEED(known(s), "waiting for no stream");
+    counts.waits++;
     CUresult ran = run_until(s, s->queued);
     return ran == CUDA_SUCCESS ? end : ran;
 }
@@ -611,8 +718,112 @@ CUresult CUDAAPI cuEventRecord(CUevent e, CUstream s) {
 CUresult CUDAAPI cuEventSynchronize(CUevent e) {
     BEGIN
     NEED(events.count(e) && e->stream && known(e->stream), "waiting for an event that nothing will signal");
+    counts.waits += e->stream->done < e->at;
     return run_until(e->stream, e->at);
 }
+CUresult CUDAAPI cuStreamQuery(CUstream s) {
+    BEGIN
+    NEED(known(s), "asking about no stream");
+    return s->work.empty() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+
+/* ---------------------------------------------------------------- memory and timelines of another API */
+
+CUresult CUDAAPI cuImportExternalMemory(CUexternalMemory *out, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC *d) {
+    BEGIN_MAKING
+    mesa_header h = {};
+    struct stat st;
+    NEED(d->type == CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD && fstat(d->handle.fd, &st) == 0, "importing no memory");
+    if (config.no_imports)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    bool marked = config.mark && pread(d->handle.fd, &h, sizeof h, 0) == sizeof h && memcmp(h.mark, config.mark, sizeof h.mark) == 0;
+    size_t file = static_cast<size_t>(st.st_size), data = marked ? h.data : 0;
+    NEED(data < file && d->size <= file - data, "importing %llu bytes of a file of %zu", d->size, file);
+    void *map = mmap(nullptr, file, PROT_READ | PROT_WRITE, MAP_SHARED, d->handle.fd, 0);
+    NEED(map != MAP_FAILED, "importing memory that cannot be mapped");
+    make(out, foreign);
+    **out = {static_cast<char *>(map), file, 0, static_cast<size_t>(d->size)};
+    (*out)->at = 0;
+    (*out)->usable = static_cast<size_t>(d->size);
+    close(d->handle.fd);
+    return CUDA_SUCCESS;
+}
+CUresult CUDAAPI cuExternalMemoryGetMappedBuffer(CUdeviceptr *out, CUexternalMemory m, const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *d) {
+    BEGIN_MAKING
+    NEED(foreign.count(m) && !m->at && d->offset == 0 && d->size == m->usable, "mapping memory that is not imported whole");
+    size_t data = config.mark ? reinterpret_cast<mesa_header *>(m->map)->data : 0;
+    *out = m->at = reinterpret_cast<CUdeviceptr>(m->map + data);
+    counts.live++;
+    return CUDA_SUCCESS;
+}
+CUresult CUDAAPI cuMemFree(CUdeviceptr p) {
+    BEGIN_FREEING
+    for (CUexternalMemory m : foreign)
+        if (m->at == p) {
+            m->at = 0;
+            counts.live--;
+            return end;
+        }
+    return wrong("freeing what is not a mapped buffer");
+}
+CUresult CUDAAPI cuDestroyExternalMemory(CUexternalMemory m) {
+    BEGIN_FREEING
+    NEED(foreign.count(m) && !m->at, "releasing imported memory that is mapped");
+    for (CUstream s : streams)
+        NEED(s->work.empty(), "releasing imported memory while work waits that may touch it");
+    munmap(m->map, m->bytes);
+    return drop("releasing", m, foreign, end);
+}
+CUresult CUDAAPI cuImportExternalSemaphore(CUexternalSemaphore *out, const CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC *d) {
+    BEGIN_MAKING
+    void *t = timelines.open && d->type == CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_FD ? timelines.open(d->handle.fd) : nullptr;
+    NEED(t, "importing no timeline");
+    make(out, semaphores);
+    (*out)->timeline = t;
+    (*out)->signalled = 0;
+    close(d->handle.fd);
+    return CUDA_SUCCESS;
+}
+CUresult CUDAAPI cuDestroyExternalSemaphore(CUexternalSemaphore t) {
+    CUresult r;
+    bool last;
+    {
+        BEGIN_FREEING
+        r = drop("releasing", t, semaphores, end);
+        last = semaphores.empty();
+    }
+    if (last)
+        end_device();
+    return r;
+}
+CUresult CUDAAPI cuSignalExternalSemaphoresAsync(const CUexternalSemaphore *t, const CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS *p, unsigned n, CUstream s) {
+    BEGIN
+    NEED(n == 1 && semaphores.count(*t) && known(s), "signalling no timeline");
+    uint64_t value = p->params.fence.value;
+    NEED(value > (*t)->signalled, "a timeline that goes from %llu to %llu", static_cast<unsigned long long>((*t)->signalled),
+        static_cast<unsigned long long>(value));
+    (*t)->signalled = value;
+    void *timeline = (*t)->timeline;
+    if (!config.drop_signals)
+        queue(s, [=] {
+            timelines.signal(timeline, value);
+            counts.signals++;
+            return true;
+        });
+    wake_device();
+    return CUDA_SUCCESS;
+}
+CUresult CUDAAPI cuWaitExternalSemaphoresAsync(const CUexternalSemaphore *t, const CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS *p, unsigned n, CUstream s) {
+    BEGIN
+    NEED(n == 1 && semaphores.count(*t) && known(s), "waiting for no timeline");
+    void *timeline = (*t)->timeline;
+    uint64_t value = p->params.fence.value;
+    queue(s, [=] { return wait_timeline(timeline, value); });
+    return CUDA_SUCCESS;
+}
+
+/* ---------------------------------------------------------------- graphs */
+
 CUresult CUDAAPI cuGraphCreate(CUgraph *out, unsigned) {
     BEGIN
     return make(out, graphs);

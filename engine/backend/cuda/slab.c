@@ -1,0 +1,109 @@
+/* Slabs: device memory exported for another API, that API's memory imported, or pinned host memory. */
+#include "backend/cuda/device.h"
+
+#include <stdlib.h>
+
+typedef struct record { /* of a slab on the device: one of the two */
+    tsr_cuda_block block;
+    tsr_cuda_foreign foreign;
+} record;
+
+static tsr_status on_host(size_t bytes, tsr_slab *s) {
+    CUdeviceptr at = 0;
+    void *host = NULL;
+    tsr_status status;
+    size_t pages = tsr_align(bytes, 4096);
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemHostAlloc(&host, pages, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
+        "pinning host memory for slots"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, host, 0), "pinning host memory for slots"));
+    *s = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = pages, .host = host, .device = at,
+        .handle = TSR_NO_HANDLE};
+    return TSR_OK;
+error:
+    if (host)
+        tsr_cu.p_cuMemFreeHost(host);
+    return status;
+}
+
+/* The mapping keeps the memory once the handle is released. */
+static tsr_status on_device(tsr_cuda *c, size_t bytes, tsr_slab *s) {
+    tsr_handle handle = TSR_NO_HANDLE;
+    tsr_status status;
+    record *r = calloc(1, sizeof *r);
+    if (!r)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    TSR_TRY(tsr_cuda_block_create(c, bytes, true, "slots", &r->block));
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemExportToShareableHandle(&handle, r->block.handle, tsr_cuda_handle_type, 0), "exporting memory"));
+    tsr_cu.p_cuMemRelease(r->block.handle);
+    r->block.handle = 0;
+    *s = (tsr_slab){.kind = TSR_SLAB_EXPORTED, .bytes = bytes, .export_bytes = r->block.bytes, .device = r->block.at,
+        .handle = handle, .backend = r};
+    return TSR_OK;
+error:
+    tsr_cuda_block_destroy(&r->block);
+    free(r);
+    return status;
+}
+
+tsr_status tsr_cuda_slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
+    tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status = tsr_cuda_enter(c);
+    if (status != TSR_OK)
+        return status;
+    return c->exports && !b->slabs_on_host ? on_device(c, bytes, out) : on_host(bytes, out);
+}
+
+tsr_status tsr_cuda_slab_import(
+    tsr_backend *b, tsr_handle handle, size_t bytes, size_t export_bytes, bool dedicated, tsr_slab *out) {
+    tsr_cuda_foreign foreign;
+    tsr_status status = tsr_cuda_foreign_import((tsr_cuda *)b, handle, export_bytes, dedicated, &foreign);
+    if (status != TSR_OK)
+        return status;
+    record *r = calloc(1, sizeof *r);
+    if (!r) {
+        tsr_cuda_foreign_release(&foreign);
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    }
+    r->foreign = foreign;
+    *out = (tsr_slab){.kind = TSR_SLAB_IMPORTED, .bytes = bytes, .export_bytes = export_bytes, .device = r->foreign.at,
+        .handle = TSR_NO_HANDLE, .backend = r};
+    return TSR_OK;
+}
+
+void tsr_cuda_slab_free(tsr_backend *b, tsr_slab *s) {
+    if (!s->bytes)
+        return;
+    tsr_cu.p_cuCtxSetCurrent(((tsr_cuda *)b)->context);
+    tsr_cu.p_cuStreamSynchronize(((tsr_cuda *)b)->stream); /* a step may still write it */
+    if (s->kind == TSR_SLAB_HOST && s->host)
+        tsr_cu.p_cuMemFreeHost(s->host);
+    record *r = s->backend;
+    if (r) {
+        tsr_cuda_block_destroy(&r->block);
+        tsr_cuda_foreign_release(&r->foreign);
+    }
+    tsr_cuda_handle_close(s->handle);
+    free(r);
+    *s = (tsr_slab){.handle = TSR_NO_HANDLE};
+}
+
+tsr_status tsr_cuda_slab_read(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, void *host) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status;
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyDtoHAsync(host, s->device + at, bytes, c->stream), "reading a slot"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "reading a slot"));
+error:
+    return status;
+}
+
+tsr_status tsr_cuda_slab_write(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, const void *host) {
+    const tsr_cuda *c = (tsr_cuda *)b;
+    tsr_status status;
+    TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(s->device + at, host, bytes, c->stream), "writing a slot"));
+error:
+    return status;
+}

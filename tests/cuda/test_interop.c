@@ -1,0 +1,276 @@
+/* Slots on their way from CUDA to Vulkan: CUDA is the driver without a GPU, Vulkan Mesa's in software, and the memory they
+ * share is the same. Every way gives the bits that the copy gives; what fails falls to the next way and says so. */
+#include "lend.h"
+
+#ifdef LONG
+#include <malloc.h>
+#endif
+
+static fake_cuda_config shared; /* a device that Vulkan knows too */
+
+static void begin(void) {
+    open_fake();
+    learn_vulkan();
+    shared = ADA;
+    shared.uuid = lent.uuid;
+    shared.mark = lent.mark;
+}
+TestSuite(cuda_interop, .init = begin);
+
+typedef struct told {
+    char slots[640], timelines[640];
+} told;
+
+static void keep_told(void *user, const char *key, const char *value) {
+    told *t = user;
+    if (strcmp(key, "slots") == 0)
+        snprintf(t->slots, sizeof t->slots, "%s", value);
+    if (strcmp(key, "slot timelines") == 0)
+        snprintf(t->timelines, sizeof t->timelines, "%s", value);
+}
+
+typedef struct life {
+    tsr_engine *e;
+    tsr_plan *plan;
+    tsr_latent *latent;
+    struct tsr_model model;
+} life;
+
+static tsr_status open_life(life *l, const clip *c, const fake_cuda_config *config, bool lend) {
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    tsr_status status;
+    params.device = TSR_DEVICE_CUDA;
+    *l = (life){.model = {c->vae}};
+    if (config)
+        fake.setup(config);
+    TSR_TRY(tsr_latent_from_memory(&l->latent, c->input, c->steps, c->h, c->w, 16));
+    TSR_TRY(tsr_engine_create(&l->e, &params));
+    if (lend)
+        lend_timelines(l->e);
+    TSR_TRY(tsr_plan_create(&l->plan, l->e, &l->model, &(tsr_extent){c->steps, c->h, c->w},
+        &(tsr_plan_params){.precision = TSR_PRECISION_FP16, .overlap_width = -1, .overlap_height = -1, .untiled = true}));
+error:
+    return status;
+}
+
+static void close_life(life *l) {
+    tsr_plan_destroy(&l->plan);
+    tsr_engine_destroy(&l->e);
+    tsr_latent_close(&l->latent);
+}
+
+static tsr_status decode(life *l, const clip *c, float *out) {
+    shown s = {out, (size_t)(c->h * c->w) * 4, 1 + 2 * (c->steps - 1)};
+    tsr_result result;
+    return tsr_decode(l->e, &l->model, l->latent, l->plan,
+        &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = &s}, &result);
+}
+
+/* What the engine of such a device says of the way it found. */
+static inline void way_of(fake_cuda_config config, bool lend, told *t, tsr_way way) {
+    clip c;
+    life l;
+    open_tiny(&c, 1);
+    ok(open_life(&l, &c, &config, lend));
+    ok(tsr_engine_report(l.e, keep_told, t));
+    cr_assert_eq(l.e->way, way, "%s", t->slots);
+    close_life(&l);
+    nothing_is_left();
+    close_clip(&c);
+}
+
+/* A decode on such a device, equal to the bit to one through host memory: what the driver saw of it. */
+static fake_cuda_counts same_bits(fake_cuda_config config, bool lend) {
+    clip c;
+    life l;
+    tsr_exec *exec;
+    fake_cuda_config elsewhere = config;
+    open_tiny(&c, 3);
+    float *want = calloc(c.n, sizeof *want), *have = calloc(c.n, sizeof *have);
+    elsewhere.uuid = NULL;
+    ok(open_life(&l, &c, &elsewhere, false));
+    ok(decode(&l, &c, want));
+    close_life(&l);
+    nothing_is_left();
+
+    ok(open_life(&l, &c, &config, lend));
+    ok(tsr_engine_probe_slots(l.e));
+    ok(tsr_engine_prepare(l.e, l.plan, &exec));
+    fake_cuda_counts before = counted();
+    ok(decode(&l, &c, have));
+    fake_cuda_counts after = counted();
+    cr_assert_arr_eq(have, want, c.n * sizeof *have);
+    close_life(&l);
+    nothing_is_left();
+    free(have);
+    free(want);
+    close_clip(&c);
+    after.waits -= before.waits;
+    after.signals -= before.signals;
+    after.awaited -= before.awaited;
+    return after;
+}
+
+static inline void has(const char *text, const char *part) {
+    cr_assert(strstr(text, part), "'%s' does not say '%s'", text, part);
+}
+
+#ifndef LONG
+/* The way it is meant: the host waits for no step, and a slot that is read goes back by the other timeline. What is left
+ * are the ends: of the run, and of the slab. */
+Test(cuda_interop, the_host_waits_for_no_step) {
+    fake_cuda_counts seen = same_bits(shared, true);
+    cr_assert_eq(seen.signals, 3);
+    cr_assert_eq(seen.awaited, 1, "%d waits of the third step for its slot of two", seen.awaited);
+    cr_assert_leq(seen.waits, 2, "%d waits of the host", seen.waits);
+}
+
+Test(cuda_interop, ways_and_what_is_said_of_them) {
+    told t = {0};
+    way_of(shared, true, &t, TSR_WAY_EXPORTED);
+    has(t.slots, "the GPU's backend exports and Vulkan imports: a pattern went there and back");
+    has(t.timelines, "the host waits for neither");
+
+    way_of(shared, false, &t, TSR_WAY_EXPORTED);
+    has(t.slots, "the GPU's backend exports");
+    has(t.timelines, "the host waits for a step before it is blended: vulkan: ");
+
+    fake_cuda_config config = shared;
+    config.exports = 0;
+    way_of(config, true, &t, TSR_WAY_IMPORTED);
+    has(t.slots, "Vulkan exports and the GPU's backend imports: a pattern went there and back");
+    has(t.slots, "exports no memory");
+    has(t.timelines, "the host waits for neither");
+
+    config.no_imports = 1;
+    way_of(config, true, &t, TSR_WAY_HOST);
+    has(t.slots, "host pages");
+    has(t.slots, "exported by the backend: ");
+    has(t.slots, "exported by Vulkan: cuda: importing Vulkan's memory");
+
+    config = shared;
+    config.other_memory = 1; /* an import that succeeds and shows other memory is caught by the pattern */
+    way_of(config, true, &t, TSR_WAY_IMPORTED);
+    has(t.slots, "Vulkan does not see what the GPU's backend wrote");
+
+    config = shared;
+    config.drop_signals = 1;
+    way_of(config, true, &t, TSR_WAY_EXPORTED);
+    has(t.timelines, "did not reach Vulkan");
+}
+
+/* A kernel faults while Vulkan waits for its step. */
+Test(cuda_interop, a_step_that_fails_on_the_device_lets_vulkan_go) {
+    clip c;
+    life l;
+    open_tiny(&c, 4);
+    float *out = calloc(c.n, sizeof *out);
+    ok(open_life(&l, &c, &shared, true));
+    ok(tsr_engine_probe_slots(l.e));
+    cr_assert(l.e->lane);
+    fake_cuda_config faulty = shared;
+    faulty.fault_launch = 60; /* in the second step */
+    fake.reconfigure(&faulty);
+    cr_assert_eq(decode(&l, &c, out), TSR_ERR_DEVICE);
+    has(tsr_last_error(), "cuda: ");
+    cr_assert(!strchr(tsr_last_error(), '\n'));
+    close_life(&l);
+    cr_assert_eq(counted().live, 0);
+    free(out);
+    close_clip(&c);
+}
+
+/* Calls of the driver fail while the ways are tried: another way is found or one error said, and nothing is left. */
+Test(cuda_interop, any_call_of_the_probe_may_fail) {
+    clip c;
+    life l;
+    told t;
+    int found[3] = {0};
+    open_tiny(&c, 1);
+    ok(open_life(&l, &c, &shared, true));
+    int first = counted().calls;
+    ok(tsr_engine_probe_slots(l.e));
+    int last = counted().calls;
+    close_life(&l);
+    for (int at = first; at < last; at += 2) {
+        ok(open_life(&l, &c, &shared, true));
+        fake.fail_at(at - counted().calls);
+        ok(tsr_engine_report(l.e, keep_told, &t));
+        fake.fail_at(-1);
+        cr_assert(t.slots[0] && !strchr(t.slots, '\n'), "call %d: %s", at, t.slots);
+        found[l.e->way]++;
+        close_life(&l);
+        nothing_is_left();
+    }
+    printf("# %d calls: %d ways stay the best, %d fall to the second, %d to the host\n", last - first,
+        found[TSR_WAY_EXPORTED], found[TSR_WAY_IMPORTED], found[TSR_WAY_HOST]);
+    cr_assert_gt(found[TSR_WAY_EXPORTED], 0);
+    close_clip(&c);
+}
+
+#else
+Test(cuda_interop, exported_while_the_host_waits) {
+    fake_cuda_counts seen = same_bits(shared, false);
+    cr_assert_eq(seen.signals, 0);
+    cr_assert_geq(seen.waits, 3);
+}
+
+Test(cuda_interop, imported_where_cuda_exports_nothing) {
+    shared.exports = 0;
+    fake_cuda_counts seen = same_bits(shared, true);
+    cr_assert_leq(seen.waits, 2, "%d waits of the host", seen.waits);
+}
+
+/* Every so-manyth call fails: the right bits by another way, or one error; and nothing is left. */
+Test(cuda_interop, every_call_may_fail) {
+    clip c;
+    life l;
+    open_tiny(&c, 3);
+    float *want = calloc(c.n, sizeof *want), *have = calloc(c.n, sizeof *have);
+    ok(open_life(&l, &c, &shared, true));
+    ok(decode(&l, &c, want));
+    close_life(&l);
+    int calls = counted().calls, errors = 0, n = 0;
+    for (int at = 0; at < calls; at += 7, n++) {
+        memset(have, 0, c.n * sizeof *have);
+        fake.setup(&shared);
+        fake.fail_at(at);
+        bool good = open_life(&l, &c, NULL, false) == TSR_OK;
+        if (good)
+            lend_timelines(l.e);
+        good = good && decode(&l, &c, have) == TSR_OK;
+        const char *error = tsr_last_error();
+        cr_assert(good || (strstr(error, "cuda: ") && !strchr(error, '\n')), "call %d: %s", at, error);
+        cr_assert(!good || memcmp(have, want, c.n * sizeof *have) == 0, "call %d failed and the frames are others", at);
+        errors += !good;
+        fake.fail_at(-1);
+        close_life(&l);
+        nothing_is_left();
+    }
+    printf("# %d of %d calls failed, %d of them ended the run\n", n, calls, errors);
+    cr_assert_gt(errors, 0);
+    free(have);
+    free(want);
+    close_clip(&c);
+}
+
+/* Hundreds of steps leave no more behind than tens. */
+Test(cuda_interop, nothing_grows) {
+    clip c;
+    life l;
+    size_t before = 0;
+    open_tiny(&c, 4);
+    float *out = calloc(c.n, sizeof *out);
+    ok(open_life(&l, &c, &shared, true));
+    for (int run = 0; run < 250; run++) {
+        ok(decode(&l, &c, out));
+        size_t held = mallinfo2().uordblks;
+        before = run == 10 ? held : before;
+        cr_assert(run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held, before);
+    }
+    close_life(&l);
+    nothing_is_left();
+    free(out);
+    close_clip(&c);
+}
+#endif

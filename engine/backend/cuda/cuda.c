@@ -167,6 +167,12 @@ error:
     return status;
 }
 
+static int64_t memory_free(tsr_backend *b) {
+    size_t left = 0, total = 0;
+    bool known = tsr_cuda_enter((tsr_cuda *)b) == TSR_OK && tsr_cu.p_cuMemGetInfo(&left, &total) == CUDA_SUCCESS;
+    return known ? (int64_t)left : INT64_MAX;
+}
+
 /* ---------------------------------------------------------------- shared timelines */
 
 static tsr_status share_timelines(tsr_backend *b, tsr_handle lane, tsr_handle progress) {
@@ -316,6 +322,7 @@ static const tsr_backend_vtable vtable = {
     .unshare = unshare_timelines,
     .meet = meet,
     .check = check,
+    .memory_free = memory_free,
     .prepare = prepare,
     .exec_destroy = exec_destroy,
     .step = step,

@@ -25,8 +25,8 @@ DEMO = os.path.join(ASSETS, 'demo-vae.safetensors')
 SHARED = tempfile.TemporaryDirectory(prefix='tessera-cli-')
 MODEL = os.path.join(SHARED.name, 'small.safetensors')
 SPHERES = os.path.join(ASSETS, 'spheres.latent')
-COMMANDS = ['render', 'encode', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
-LATER = ['view', 'tune']
+COMMANDS = ['render', 'encode', 'tune', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
+LATER = ['view']
 
 
 def write_latent(path, frames, height, width, batch=1, seed=1, loud=0.5, **meta):
@@ -199,6 +199,27 @@ class CommandLine(Case):
                      ['--frames', ':1', 'nofile', '--output', 'x.png'], ['-q', '-ox.png', 'nofile']):
             self.fails(1, 'render', *args, word='nofile')
         self.fails(1, 'render', '-o', 'x.png', '--', '-nofile', word='-nofile')
+
+    def test_tune(self):
+        self.env['XDG_CACHE_HOME'] = self.path('cache')
+        events = [json.loads(line) for line in self.ok('tune', '160x96x5', '--json', '-o', 'chart.png').stdout.decode().splitlines()]
+        points = [e for e in events if e['event'] == 'candidate']
+        self.assertEqual(points[0]['mode'], 'untiled')
+        self.assertGreater(len(points), 3)
+        self.assertTrue(any(p['runs'] and p['seconds'] > 0 and p['peak_bytes'] > 0 for p in points))
+        kept = events[-1]['kept']
+        self.assertIn(kept, [p['tile'] for p in points if p['runs'] and p['mode'] == 'tiled'])
+        with open(self.path('chart.png'), 'rb') as f:
+            self.assertEqual(f.read(8), b'\x89PNG\r\n\x1a\n')
+        budget = str(points[0]['planned_bytes'] * 9 // 10)
+        plan = json.loads(self.ok('plan', '160x96x5', '--vram', budget, '--caches', 'device', '--json').stdout.decode().splitlines()[-1])
+        if plan['tile'] == kept:  # it fits
+            self.assertIn('tune', plan['why'])
+        self.assertIn(b'best: ', self.ok('tune', '64x64x1', '-q').stdout)
+        self.fails(2, 'tune', '64x64x1', '-o', 'chart.mp4', word='.png')
+        self.fails(1, 'tune', '64x64x1', '-o', 'nowhere/chart.png', word='nowhere')
+        self.fails(1, 'tune', '64x64x1', '-o', 'chart.png', word='chart.png')
+        self.fails(1, 'tune', '640x480x1', '--vram', '100K', word='budget')
 
     def test_not_there_yet(self):
         for name in LATER:

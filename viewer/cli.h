@@ -8,6 +8,7 @@
 
 int cmd_render(const options *o);
 int cmd_plan(const options *o);
+int cmd_tune(const options *o);
 int cmd_bench(const options *o);
 int cmd_info(const options *o);
 int cmd_inspect(const options *o);
@@ -25,6 +26,8 @@ int create_engine(tsr_engine **out, const options *o);
 /* "WxHxF" in output pixels and frames to latents, rounded up; says so where that is more than was
  * asked for. */
 int parse_extent(tsr_extent *out, const char *text, const tsr_model *m);
+/* Of the first argument: a latent's, or a size where it looks like one and no file has that name. */
+int find_extent(tsr_extent *out, const options *o, const tsr_model *m);
 /* --frames of a video of `total` frames: [*first, *end). */
 int clip_frames(const options *o, int64_t total, int64_t *first, int64_t *end);
 /* For output frames [first, end). */
@@ -32,6 +35,7 @@ int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_ext
     const options *o, int64_t first, int64_t end);
 /* Frames of the video that a latent of so many frames decodes to. */
 int64_t output_frames(const tsr_model *m, int latent_frames);
+const char *mode_name(tsr_mode mode); /* "untiled", ... */
 /* The plan as a line, or as the plan event; and where it is not what the options asked for. */
 void say_plan(const tsr_plan_info *p, const options *o);
 

@@ -21,7 +21,11 @@ const command commands[COMMANDS] = {
         "(latent_tensor [1, 16, T, h, w]) or .npy ([16, T, h, w]). Sizes that 8 does not divide "
         "and frames other than 4k + 1 are filled up with copies of the edge; render undoes that.",
         "tessera encode clip.mp4 -o clip.latent", cmd_encode},
-    {"tune", "LATENT", 1, 1, "measures tile sizes under a budget", NULL, NULL, NULL},
+    {"tune", "LATENT|WxHxF", 1, 1, "measures tile sizes under a budget",
+        "Sizes are planned first, those that may win are run on one tile of noise, those near the best again. The best "
+        "tile is kept for this device, model and precision; from then on plans that have to be tiled, with no --tile "
+        "given, use it. -o draws a chart. WxHxF is a video that need not exist, as for plan.",
+        "tessera tune clip.latent --vram 13G -o tune.png", cmd_tune},
     {"plan", "LATENT|WxHxF", 1, 1, "shows what would be done and what it would take; runs nothing",
         "WxHxF is a video that need not exist: width and height in pixels, and frames.",
         "tessera plan 1920x1080x81 --vram 13G", cmd_plan},

@@ -177,6 +177,22 @@ int parse_extent(tsr_extent *out, const char *text, const tsr_model *m) {
     return EXIT_OK;
 }
 
+int find_extent(tsr_extent *out, const options *o, const tsr_model *m) {
+    const char *what = o->args[0];
+    if (what[strspn(what, "0123456789x")] == 0 && access(what, F_OK) != 0)
+        return parse_extent(out, what, m);
+    tsr_latent *z = NULL;
+    int status = open_latent(&z, what, o, m);
+    if (status == EXIT_OK) {
+        const tsr_latent_info *i = tsr_latent_get_info(z);
+        *out = (tsr_extent){i->frames, i->height, i->width};
+        if (i->videos > 1)
+            say(TSR_LOG_INFO, "batch: %d videos, decoded one after the other", i->videos);
+    }
+    tsr_latent_close(&z);
+    return status;
+}
+
 int64_t output_frames(const tsr_model *m, int latent_frames) {
     return (int64_t)(latent_frames - 1) * tsr_model_get_info(m)->time_factor + 1;
 }
@@ -215,7 +231,7 @@ int may_write(const char *path, bool *overwrite) {
     return may_overwrite(stat(path, &st) == 0 && S_ISREG(st.st_mode) ? path : NULL, overwrite);
 }
 
-static const char *mode_name(tsr_mode mode) {
+const char *mode_name(tsr_mode mode) {
     static const char *const name[] = {"auto", "untiled", "offloaded", "tiled"};
     return (unsigned)mode < sizeof name / sizeof *name ? name[mode] : "?";
 }

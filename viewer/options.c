@@ -233,9 +233,9 @@ static bool parse_format(options *o, const option *row, const char *value) {
 #define AT(member) offsetof(options, member)
 #define ON(name) (1u << CMD_##name)
 enum {
-    DECODING = ON(RENDER) | ON(PLAN) | ON(BENCH),
+    DECODING = ON(RENDER) | ON(PLAN) | ON(BENCH) | ON(TUNE),
     PLANNED = DECODING | ON(ENCODE),
-    WRITING = ON(RENDER) | ON(ENCODE) | ON(COMPARE) | ON(CONVERT),
+    WRITING = ON(RENDER) | ON(ENCODE) | ON(COMPARE) | ON(CONVERT) | ON(TUNE),
     EVERY = PLANNED | WRITING | ON(INFO) | ON(INSPECT),
 };
 
@@ -246,7 +246,7 @@ const option option_table[] = {
     {0, "format", "png|mp4|mkv|webm|y4m|rgb24|rgb48|npy|safetensors|null", "by the suffix",
         "of the output; null decodes and writes nothing", ON(RENDER), parse_format, 0, 0, 0},
     {0, "frames", "A:B|A:|:B", "all", "frames of the video, from 0, B not included",
-        (PLANNED | ON(COMPARE)) & ~ON(BENCH), parse_frames, 0, 0, 0},
+        (PLANNED | ON(COMPARE)) & ~ON(BENCH) & ~ON(TUNE), parse_frames, 0, 0, 0},
     {0, "fps", "N|N/D", "24", "frames a second of a video; 23.976 and 30000/1001 are exact",
         ON(RENDER), parse_fps, 0, 0, 0},
     {0, "like", "CLIP", NULL, "takes frame rate and sound from this clip", ON(RENDER), parse_text, AT(like), 0, 0},
@@ -269,10 +269,10 @@ const option option_table[] = {
         "the VAE: safetensors or GGUF, or a folder that holds just one", PLANNED, parse_text,
         AT(model), 0, 0},
     {0, "latent-scale", "model|none|NUMBER", "model", "what a latent file's values are multiplied by",
-        ON(RENDER) | ON(PLAN) | ON(ENCODE), parse_latent_scale, 0, 0, 0},
+        ON(RENDER) | ON(PLAN) | ON(ENCODE) | ON(TUNE), parse_latent_scale, 0, 0, 0},
     {0, "layout", "auto|bcfhw|bfhwc", "auto",
         "order of a latent's dimensions; auto takes channels first where both fit",
-        ON(RENDER) | ON(PLAN), parse_choice, AT(latent.layout), 0, 0},
+        ON(RENDER) | ON(PLAN) | ON(TUNE), parse_choice, AT(latent.layout), 0, 0},
     {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", PLANNED | ON(INFO) | ON(CONVERT), parse_device,
         0, 0, 0},
     {0, "vulkan", "auto|N", "auto",
@@ -284,8 +284,8 @@ const option option_table[] = {
         AT(plan.precision), 0, 0},
     {0, "vram", "auto|SIZE|N%", "auto: free memory less 10%",
         "device memory for everything: 13G, 800M, 80%", PLANNED, parse_vram, 0, 0, 0},
-    {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles", PLANNED,
-        parse_tile, 0, 0, 0},
+    {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles",
+        PLANNED & ~ON(TUNE), parse_tile, 0, 0, 0},
     {0, "overlap", "auto|WxH|N", "auto", "of tiles, in output pixels", PLANNED, parse_overlap, 0,
         0, 0},
     {0, "caches", "auto|device|host", "auto", "where temporal caches live", PLANNED, parse_choice,

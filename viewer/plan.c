@@ -2,25 +2,6 @@
 #include "cli.h"
 
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-/* A size where it looks like one and no file has that name. */
-static int find_extent(tsr_extent *out, const options *o, const tsr_model *m) {
-    const char *what = o->args[0];
-    if (what[strspn(what, "0123456789x")] == 0 && access(what, F_OK) != 0)
-        return parse_extent(out, what, m);
-    tsr_latent *z = NULL;
-    int status = open_latent(&z, what, o, m);
-    if (status == EXIT_OK) {
-        const tsr_latent_info *i = tsr_latent_get_info(z);
-        *out = (tsr_extent){i->frames, i->height, i->width};
-        if (i->videos > 1)
-            say(TSR_LOG_INFO, "batch: %d videos, decoded one after the other", i->videos);
-    }
-    tsr_latent_close(&z);
-    return status;
-}
 
 static int print_plan(const tsr_plan *p, const options *o) {
     if (json_wanted()) {

@@ -1,6 +1,6 @@
 #include <tessera/bench.h>
 
-#include "session/session.h"
+#include "session/steps.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,27 +18,6 @@ static tsr_status check_params(const tsr_bench_params *p) {
     return TSR_OK;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n) {
-    qsort(v, (size_t)n, sizeof *v, by_value);
-    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
-
-/* n values in [-1.7, 1.7): unit variance, as latents have. NULL: no memory. */
-static float *noise(size_t n) {
-    float *z = malloc(n * sizeof *z);
-    uint64_t seed = 1;
-    for (size_t i = 0; z && i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        z[i] = ((float)(seed >> 40) / (float)(1 << 23) - 1) * 1.7320508f;
-    }
-    return z;
-}
-
 /* ---------------------------------------------------------------- ops */
 
 typedef struct timing {              /* seconds of every op of every step, in every repetition */
@@ -54,33 +33,16 @@ static void op_done(void *user, const tsr_program *p, int op, double begin, doub
 }
 
 static tsr_status run_steps(tsr_engine *e, const tsr_plan *p, timing *t) {
-    tsr_backend *b = e->backend;
-    tsr_status status = TSR_OK;
-    tsr_exec *exec = NULL;
-    tsr_slab slab = {0};
-    float *z = noise((size_t)p->tile_h * (size_t)p->tile_w * (size_t)p->half->in_channels);
-    if (!z)
-        return tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
+    tsr_steps steps;
     atomic_store(&e->cancel, false);
-    tsr_engine_memory_before(e, p);
-    TSR_TRY(b->v->slab_alloc(b, p->slot_bytes, &slab));
-    TSR_TRY(tsr_engine_prepare(e, p, &exec));
-    b->on_op = op_done;
-    b->on_op_user = t;
-    for (t->repetition = -1; t->repetition < t->repetitions; t->repetition++)
-        for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++) {
-            TSR_TRY(b->v->step(b, exec,
-                &(tsr_step_args){
-                    .step = s, .input = z, .slab = &slab, .ready_value = e->ready_value + 1}));
-            e->ready_value++;
-        }
-error:
-    b->on_op = NULL;
-    if (b->v->asynchronous && exec)
-        b->v->wait(b, exec, e->ready_value);
-    if (slab.bytes)
-        b->v->slab_free(b, &slab);
-    free(z);
+    tsr_status status = tsr_steps_open(&steps, e, p);
+    e->backend->on_op = op_done;
+    e->backend->on_op_user = t;
+    for (t->repetition = -1; status == TSR_OK && t->repetition < t->repetitions; t->repetition++)
+        for (tsr_step s = 0; status == TSR_OK && s < TSR_STEP_COUNT && p->program[s]; s++)
+            status = tsr_steps_run(&steps, s);
+    e->backend->on_op = NULL;
+    tsr_steps_close(&steps);
     return status;
 }
 
@@ -138,7 +100,7 @@ static tsr_status report_step(tsr_engine *e, const tsr_plan *p, const tsr_progra
     double all = 0;
     for (int i = 0; i < program->ops; i++) {
         double seconds =
-            median(&t->seconds[program->params.step][i * t->repetitions], t->repetitions);
+            tsr_median(&t->seconds[program->params.step][i * t->repetitions], t->repetitions);
         add_op(groups, &count, program, &program->op[i], seconds);
         all += seconds;
     }
@@ -182,7 +144,8 @@ error:
 /* ---------------------------------------------------------------- whole decodes */
 
 static int by_seconds(const void *a, const void *b) {
-    return by_value(&((const tsr_result *)a)->seconds, &((const tsr_result *)b)->seconds);
+    double x = ((const tsr_result *)a)->seconds, y = ((const tsr_result *)b)->seconds;
+    return (x > y) - (x < y);
 }
 
 tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
@@ -196,7 +159,7 @@ tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_bench_params
     tsr_status status = TSR_OK;
     TSR_TRY(check_params(params));
     TSR_TRY(tsr_plan_create(&p, e, m, x, &params->plan)); /* and with it, the extent is checked */
-    values = noise((size_t)x->frames * (size_t)x->height * (size_t)x->width * (size_t)channels);
+    values = tsr_noise((size_t)x->frames * (size_t)x->height * (size_t)x->width * (size_t)channels);
     results = calloc((size_t)n, sizeof *results);
     if (!values || !results) {
         status = tsr_fail(TSR_ERR_MEMORY, "bench: no memory");

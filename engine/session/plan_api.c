@@ -3,7 +3,9 @@
 
 #include <tessera/encode.h>
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static tsr_status make(tsr_plan **out, tsr_engine *e, const tsr_half *half, const tsr_target *target,
     const tsr_extent *extent, const tsr_plan_params *params) {
@@ -38,13 +40,33 @@ static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
     return make(out, e, half, &target, extent, &p);
 }
 
+/* A plan that has to be tiled, with the tile size left open, takes the one that tune found best, if it fits. */
+static void use_tuned(tsr_plan **plan, tsr_engine *e, const tsr_model *m, const tsr_plan_params *params) {
+    const tsr_plan *p = *plan;
+    tsr_plan_params tuned = *params;
+    tsr_plan *better = NULL;
+    if (p->info.mode != TSR_MODE_TILED || params->tile_width || params->tile_height ||
+        !tsr_tuned_tile(e, m, p->info.precision, &tuned.tile_width, &tuned.tile_height))
+        return;
+    if (create(&better, e, p->half, &p->info.extent, &tuned) != TSR_OK)
+        return tsr_log(TSR_LOG_DEBUG, "plan: not the tile that tune found: %s", tsr_last_error());
+    const char *because = strrchr(p->why, ';');
+    snprintf(better->why, sizeof better->why, "%.*s; tiles of the size that tune found fastest here",
+        (int)(because ? because - p->why : 0), p->why);
+    tsr_plan_destroy(plan);
+    *plan = better;
+}
+
 tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
     const tsr_extent *extent, const tsr_plan_params *params) {
     *out = NULL;
     if (!m->vae->decoder.present)
         return tsr_fail(TSR_ERR_UNSUPPORTED,
             "plan: %s: the file holds no decoder; use one that does", m->vae->info.path);
-    return create(out, e, &m->vae->decoder, extent, params);
+    tsr_status status = create(out, e, &m->vae->decoder, extent, params);
+    if (status == TSR_OK)
+        use_tuned(out, e, m, params);
+    return status;
 }
 
 tsr_status tsr_encode_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m,

@@ -70,4 +70,9 @@ tsr_status tsr_plan_rest(tsr_plan **out, const tsr_plan *p, int64_t first, const
  * next smaller one takes. TSR_ERR_BUDGET where p is the smallest. */
 tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first);
 
+/* The tile that tsr_tune found best for this device, model and precision, as it was asked for, in output pixels; false: it
+ * was never tuned. */
+void tsr_tuned_keep(tsr_engine *e, const tsr_model *m, tsr_precision precision, int width, int height);
+bool tsr_tuned_tile(tsr_engine *e, const tsr_model *m, tsr_precision precision, int *width, int *height);
+
 #endif

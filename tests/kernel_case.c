@@ -265,6 +265,7 @@ tsr_status bound_new(bound *b, const tsr_tier *t, world *v) {
         .out = to->at + frame_bytes(out) * (size_t)out->head,
         .stats_in = (double *)v->stats.at,
         .cache = v->cached.at,
+        .cache_range = tsr_cache_range(&v->cache, v->cached.at),
         .gamma = (float *)v->affine.at,
         .beta = (float *)v->affine.at + v->s->cin,
         .slot = v->slot.at,

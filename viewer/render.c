@@ -295,6 +295,9 @@ static void add_result(tsr_result *sum, const tsr_result *part) {
     sum->peak_bytes = part->peak_bytes > sum->peak_bytes ? part->peak_bytes : sum->peak_bytes;
     sum->planned_bytes =
         part->planned_bytes > sum->planned_bytes ? part->planned_bytes : sum->planned_bytes;
+    sum->host_peak_bytes = part->host_peak_bytes > sum->host_peak_bytes ? part->host_peak_bytes : sum->host_peak_bytes;
+    sum->host_planned_bytes =
+        part->host_planned_bytes > sum->host_planned_bytes ? part->host_planned_bytes : sum->host_planned_bytes;
 }
 
 static int decode_parts(struct render *r) {
@@ -363,16 +366,18 @@ static void say_done(const struct render *r) {
         json_phases(&j, s);
         json_integer(&j, "peak_bytes", s->peak_bytes);
         json_integer(&j, "planned_bytes", s->planned_bytes);
+        json_integer(&j, "host_peak_bytes", s->host_peak_bytes);
+        json_integer(&j, "host_planned_bytes", s->host_planned_bytes);
         json_text(&j, "output", output);
         json_end(&j);
         return;
     }
-    char peak[32], planned[32];
+    char peak[32], planned[32], host[32];
     say(TSR_LOG_INFO,
-        "%s: %lld frames of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned",
+        "%s: %lld frames of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned; host %s",
         *output ? output : "decoded", (long long)r->done, r->width, r->height, s->seconds,
         (double)r->done / s->seconds, bytes_text(peak, s->peak_bytes),
-        bytes_text(planned, s->planned_bytes));
+        bytes_text(planned, s->planned_bytes), bytes_text(host, s->host_peak_bytes));
     say(TSR_LOG_DEBUG,
         "busy: load %.2f, prepare %.2f, decode %.2f, blend %.2f, write %.2f s; they overlap",
         s->load, s->prepare, s->decode, s->blend, s->write);

@@ -32,6 +32,7 @@ typedef struct tsr_op_io {
                                CACHE_LOAD) */
     const float *gain;      /* NORM to u8: [c] */
     void *cache;            /* CACHE_*, CONV with op->cache >= 0 */
+    tsr_code_range *cache_range; /* of its u8 codes */
     const tsr_packed *kernel;  /* CONV: packed by the same tier */
     const float *gamma, *beta; /* NORM: [c] */
     void *slot;                /* STORE: [out_frames][out_c][out_h][out_w] */

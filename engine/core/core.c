@@ -108,10 +108,18 @@ bool tsr_add(size_t a, size_t b, size_t *out) {
 
 /* A counted block is preceded by one page that remembers its size: whole pages, because Vulkan imports them. */
 enum { PAGE = 4096 };
-static atomic_size_t mem_used, mem_peak;
+typedef struct count {
+    atomic_size_t used, peak;
+} count;
+static count on_device, on_host;
 static _Atomic int64_t mem_fail = -1;
 
-void *tsr_mem_alloc(size_t bytes) {
+typedef struct block {
+    size_t bytes;
+    count *of;
+} block;
+
+static void *alloc(count *of, size_t bytes) {
     int64_t left = atomic_load(&mem_fail);
     if (left >= 0 && atomic_fetch_sub(&mem_fail, 1) == 0)
         return NULL;
@@ -120,32 +128,49 @@ void *tsr_mem_alloc(size_t bytes) {
     char *p = aligned_alloc(PAGE, PAGE + tsr_align(bytes, PAGE));
     if (!p)
         return NULL;
-    memcpy(p, &bytes, sizeof bytes);
-    size_t used = atomic_fetch_add(&mem_used, bytes) + bytes, peak = atomic_load(&mem_peak);
-    while (used > peak && !atomic_compare_exchange_weak(&mem_peak, &peak, used))
+    memcpy(p, &(block){bytes, of}, sizeof(block));
+    size_t used = atomic_fetch_add(&of->used, bytes) + bytes, peak = atomic_load(&of->peak);
+    while (used > peak && !atomic_compare_exchange_weak(&of->peak, &peak, used))
         ;
     return p + PAGE;
+}
+
+void *tsr_mem_alloc(size_t bytes) {
+    return alloc(&on_device, bytes);
+}
+
+void *tsr_mem_alloc_host(size_t bytes) {
+    return alloc(&on_host, bytes);
 }
 
 void tsr_mem_free(void *p) {
     if (!p)
         return;
-    size_t bytes;
-    memcpy(&bytes, (char *)p - PAGE, sizeof bytes);
-    atomic_fetch_sub(&mem_used, bytes);
+    block b;
+    memcpy(&b, (char *)p - PAGE, sizeof b);
+    atomic_fetch_sub(&b.of->used, b.bytes);
     free((char *)p - PAGE);
 }
 
 size_t tsr_mem_used(void) {
-    return atomic_load(&mem_used);
+    return atomic_load(&on_device.used);
 }
 
 size_t tsr_mem_peak(void) {
-    return atomic_load(&mem_peak);
+    return atomic_load(&on_device.peak);
+}
+
+size_t tsr_mem_host_used(void) {
+    return atomic_load(&on_host.used);
+}
+
+size_t tsr_mem_host_peak(void) {
+    return atomic_load(&on_host.peak);
 }
 
 void tsr_mem_reset_peak(void) {
-    atomic_store(&mem_peak, atomic_load(&mem_used));
+    atomic_store(&on_device.peak, atomic_load(&on_device.used));
+    atomic_store(&on_host.peak, atomic_load(&on_host.used));
 }
 
 void tsr_mem_fail_at(int64_t n) {

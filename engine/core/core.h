@@ -39,15 +39,18 @@ static inline size_t tsr_align(size_t n, size_t to) { /* `to` a power of two; n 
     return (n + to - 1) & ~(to - 1);
 }
 
-/* Memory that a plan accounts for. Zeroed? No. Aligned to 4096, so that Vulkan can import it. NULL where it
- * fails. Counted: tsr_mem_used() and tsr_mem_peak() are bytes asked for, over the process. Tests make the
- * n-th allocation from now fail with tsr_mem_fail_at (0: the next; -1: never). Bookkeeping structs use plain
- * malloc and are not counted. */
+/* Memory that a plan accounts for: what a device holds (on a CPU, it stands for the device's), and what lies on the host
+ * beside it. Zeroed? No. Aligned to 4096, so that Vulkan can import it. NULL where it fails. Counted: tsr_mem_used() and
+ * tsr_mem_peak() are bytes asked for, over the process; those of the host apart. Tests make the n-th allocation from now
+ * fail with tsr_mem_fail_at (0: the next; -1: never). Bookkeeping structs use plain malloc and are not counted. */
 void *tsr_mem_alloc(size_t bytes);
+void *tsr_mem_alloc_host(size_t bytes);
 void tsr_mem_free(void *p);
 size_t tsr_mem_used(void);
 size_t tsr_mem_peak(void);
-void tsr_mem_reset_peak(void);
+size_t tsr_mem_host_used(void);
+size_t tsr_mem_host_peak(void);
+void tsr_mem_reset_peak(void); /* both */
 void tsr_mem_fail_at(int64_t n);
 
 char *tsr_format_text(const char *format, ...) __attribute__((format(printf, 1, 2))); /* malloc'd, or NULL */

@@ -87,7 +87,7 @@ static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candid
     c->frames = frames_of_segment(t, c->segment);
     c->bytes.caches = tsr_sat_mul(cost->cache, c->cache_sets);
     int64_t parks = tsr_sat_mul(cost->cache, c->parked_sets);
-    c->bytes.host = tsr_sat_add(parks, tsr_task_input(t, c->segment));
+    c->bytes.host = tsr_sat_add(parks, tsr_task_host(t, c->tile_h, c->tile_w, c->segment));
     c->bytes.frames = tsr_sat_mul(t->frame_bytes, c->frames);
     c->transfer = tsr_link_seconds(t->target, 2.0 * (double)parks * (segments - 1));
     c->seconds = tiles * cost->seconds + c->transfer;
@@ -98,8 +98,9 @@ static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candid
 static int parked_segment(const tsr_task *t, const tsr_tile_cost *cost, const tsr_candidate *c) {
     int64_t others = tsr_sat_add(tsr_sat_add(c->bytes.weights, c->bytes.arena), tsr_sat_add(c->bytes.slots, cost->cache));
     int64_t left = t->budget - t->slack - others, a_latent = tsr_sat_mul(t->frame_bytes, t->outputs);
-    int64_t most = left > 0 ? left / a_latent : 0, input = tsr_task_input(t, 1);
-    int64_t host = t->host_budget - tsr_sat_mul(cost->cache, (int64_t)c->rows * c->columns);
+    int64_t most = left > 0 ? left / a_latent : 0, fixed = tsr_task_host(t, c->tile_h, c->tile_w, 0);
+    int64_t input = tsr_task_host(t, c->tile_h, c->tile_w, 1) - fixed;
+    int64_t host = t->host_budget - fixed - tsr_sat_mul(cost->cache, (int64_t)c->rows * c->columns);
     if (input && t->host_budget < INT64_MAX && host / input < most)
         most = host / input;
     double enough = ceil(t->latents * tsr_link_seconds(t->target, 2.0 * (double)cost->cache) / (PARKING_SHARE * cost->seconds));
@@ -184,7 +185,7 @@ static tsr_status weigh_offloaded(const tsr_task *t, const tsr_candidate *reside
             return status;
         b->arena = cost.arena;
         b->caches = cost.cache;
-        b->host = tsr_sat_add(cost.host, tsr_task_input(t, c.segment));
+        b->host = tsr_sat_add(cost.host, tsr_task_host(t, c.tile_h, c.tile_w, c.segment));
         c.seconds = cost.seconds;
         c.transfer = 0;
         add_up(t, &c);

@@ -111,15 +111,17 @@ static void memory(FILE *f, const tsr_plan *p) {
     else
         snprintf(note, sizeof note, "of %s", tsr_bytes_text(text, p->info.budget));
     line(f, "total", b->total, b->total, note);
-    const char *frames = p->half->encodes ? "frames of the clip" : "";
+    const char *input = p->half->encodes ? "frames of the clip" : "latents";
     if (p->parked_sets)
-        snprintf(note, sizeof note, "parked caches of %d tiles%s%s", p->parked_sets, *frames ? ", " : "", frames);
+        snprintf(note, sizeof note, "parked caches of %d tiles, %s", p->parked_sets, input);
     else if (p->host_bytes)
-        snprintf(note, sizeof note, "%d of %d caches%s%s", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches, *frames ? ", " : "", frames);
+        snprintf(note, sizeof note, "%d of %d caches, %s", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches, input);
     else
-        snprintf(note, sizeof note, "%s", frames);
-    if (b->host)
-        fprintf(f, "  %-10s %10s          %s\n", "host", tsr_bytes_text(text, b->host), note);
+        snprintf(note, sizeof note, "%s", input);
+    fprintf(f, "  %-10s %10s          %s", "host", tsr_bytes_text(text, b->host), note);
+    if (p->target.host_free > 0)
+        fprintf(f, "; of %s", tsr_bytes_text(text, p->target.host_free));
+    fprintf(f, "\n");
 }
 
 static void work(FILE *f, const tsr_plan *p) {

@@ -160,7 +160,7 @@ static void settle(const tsr_task *t, tsr_plan *p, tsr_candidate *c) {
     b->weights = (int64_t)p->weight_bytes;
     b->arena = (int64_t)p->arena_bytes;
     b->caches = (int64_t)p->cache_bytes * c->cache_sets;
-    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes + tsr_task_input(t, c->segment);
+    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes + tsr_task_host(t, c->tile_h, c->tile_w, c->segment);
     b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
 }
 

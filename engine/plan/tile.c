@@ -34,14 +34,16 @@ int tsr_task_steps(const tsr_task *t, tsr_step step) {
     return t->latents > before;
 }
 
-int64_t tsr_task_input(const tsr_task *t, int segment) {
-    int factor = t->half->space_factor, frames = segment * t->half->time_factor;
-    if (!t->half->encodes)
-        return 0;
-    if (segment == t->latents)
-        frames = tsr_frames_of_latents(t->half->time_factor, segment);
-    int64_t pixels = tsr_sat_mul((int64_t)t->extent.width * factor, (int64_t)t->extent.height * factor);
-    return tsr_sat_mul(pixels, (int64_t)frames * t->half->in_channels * (int64_t)sizeof(float));
+int64_t tsr_task_host(const tsr_task *t, int h, int w, int segment) {
+    const tsr_half *half = t->half;
+    int64_t whole = tsr_sat_mul(t->extent.height, t->extent.width), tile = (int64_t)h * w, latent = half->in_channels * (int64_t)sizeof(float);
+    if (!half->encodes)
+        return tsr_sat_mul(tsr_sat_add(whole, tile), latent);
+    int64_t pixel = latent * half->space_factor * half->space_factor; /* a latent's of a frame */
+    int frames = segment == t->latents ? tsr_frames_of_latents(half->time_factor, segment) : segment * half->time_factor;
+    int64_t input = tsr_sat_mul(tile, pixel * (t->latents > 1 ? half->time_factor : 1));
+    int64_t slot = t->target->host_is_device ? 0 : (int64_t)tsr_align((size_t)tsr_sat_mul(tile, half->out_channels * (int64_t)sizeof(float)), SLOT_PAGE);
+    return tsr_sat_add(tsr_sat_mul(tsr_sat_mul(whole, pixel), frames + 1), tsr_sat_add(input, slot));
 }
 
 static tsr_step main_step(const tsr_task *t) { /* the one that takes most memory and is run most */

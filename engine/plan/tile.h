@@ -41,8 +41,9 @@ int tsr_task_steps(const tsr_task *t, tsr_step step);
 static inline int tsr_task_slots(const tsr_task *t) {
     return t->half->encodes ? 1 : 2;
 }
-/* Bytes of host memory that a segment's input takes: the frames that an encoder reads. */
-int64_t tsr_task_input(const tsr_task *t, int segment);
+/* Bytes of host memory beside caches, with tiles of h x w latents: a latent and a tile of it; of an encoder the frames of a
+ * segment, one as it comes, what a step reads of a tile, and its slot where that is no host memory. */
+int64_t tsr_task_host(const tsr_task *t, int h, int w, int segment);
 /* The weight block's bytes, which no shape changes. */
 tsr_status tsr_task_weights(const tsr_task *t, int64_t *bytes);
 /* Fills *out from the step that takes most; sizes that overflow are INT64_MAX, which fits nothing. */

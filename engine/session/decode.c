@@ -48,11 +48,11 @@ static tsr_status allocate(tsr_run *r) {
     if (status != TSR_OK)
         return status;
     r->slot = calloc((size_t)p->slots, sizeof *r->slot);
-    r->frame = malloc((size_t)p->info.extent.height * (size_t)p->info.extent.width * c);
-    r->tile = malloc((size_t)p->tile_h * (size_t)p->tile_w * c);
+    r->frame = tsr_mem_alloc_host((size_t)p->info.extent.height * (size_t)p->info.extent.width * c);
+    r->tile = tsr_mem_alloc_host((size_t)p->tile_h * (size_t)p->tile_w * c);
     bool all = r->slot && r->frame && r->tile;
     if (p->parked_sets > 0 && p->cache_bytes > 0)
-        all &= (r->parked = tsr_mem_alloc((size_t)p->parked_sets * p->cache_bytes)) != NULL;
+        all &= (r->parked = tsr_mem_alloc_host((size_t)p->parked_sets * p->cache_bytes)) != NULL;
     return all ? TSR_OK
                : tsr_fail(TSR_ERR_MEMORY,
                      "decode: no memory for frames and caches of this size; use smaller tiles");
@@ -61,8 +61,8 @@ static tsr_status allocate(tsr_run *r) {
 static void release(tsr_run *r) {
     tsr_finite_release(&r->finite);
     tsr_mem_free(r->parked);
-    free(r->tile);
-    free(r->frame);
+    tsr_mem_free(r->tile);
+    tsr_mem_free(r->frame);
     free(r->slot);
     tsr_engine_slab_free(r->e, &r->slab);
 }
@@ -113,16 +113,17 @@ static int64_t most(int64_t a, int64_t b) {
 }
 
 /* Of a stretch, to those of the ones before. */
-static void add_result(const tsr_run *r, int64_t others, tsr_result *sum) {
-    int64_t parked = r->parked ? (int64_t)((size_t)r->plan->parked_sets * r->plan->cache_bytes) : 0;
+static void add_result(const tsr_run *r, tsr_memory others, tsr_result *sum) {
     sum->frames += r->written;
     sum->load += r->load;
     sum->prepare += r->prepare;
     sum->decode += r->decode;
     sum->blend += r->blend;
     sum->write += r->write;
-    sum->peak_bytes = most(sum->peak_bytes, (int64_t)tsr_mem_peak() - others - parked + r->frame_bytes);
+    sum->peak_bytes = most(sum->peak_bytes, (int64_t)tsr_mem_peak() - others.device + r->frame_bytes);
     sum->planned_bytes = most(sum->planned_bytes, r->plan->info.bytes.total);
+    sum->host_peak_bytes = most(sum->host_peak_bytes, (int64_t)tsr_mem_host_peak() - others.host);
+    sum->host_planned_bytes = most(sum->host_planned_bytes, r->plan->info.bytes.host);
     sum->vulkan_bytes = most(sum->vulkan_bytes, r->vk_peak - r->frame_bytes);
 }
 
@@ -175,7 +176,7 @@ static tsr_status run_stretch(place *d) {
         return status;
     r.slots.flow = r.pictures.flow = &r.flow;
 
-    int64_t others = tsr_engine_memory_before(d->e, d->plan);
+    tsr_memory others = tsr_engine_memory_before(d->e, d->plan);
     TSR_TRY(tsr_engine_probe_slots(d->e));
     TSR_TRY(allocate(&r));
     log_plan(d->plan);

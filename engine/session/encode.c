@@ -233,24 +233,24 @@ static tsr_status allocate(encode_run *r) {
     tsr_status status = r->e->backend->v->slab_alloc(r->e->backend, p->slot_bytes, &r->slab);
     if (status != TSR_OK)
         return status;
-    r->source = malloc((size_t)r->params->width * (size_t)r->params->height * 3 * sizeof(float));
-    r->frames = malloc(segment * padded_frame(r) * sizeof(float));
-    r->input = malloc(step_frames * tile * sizeof(float));
-    r->slot = r->slab.host ? NULL : malloc(p->slot_bytes);
+    r->source = tsr_mem_alloc_host(padded_frame(r) * sizeof(float));
+    r->frames = tsr_mem_alloc_host(segment * padded_frame(r) * sizeof(float));
+    r->input = tsr_mem_alloc_host(step_frames * tile * sizeof(float));
+    r->slot = r->slab.host ? NULL : tsr_mem_alloc_host(p->slot_bytes);
     r->latents = tsr_mem_alloc((size_t)p->segment * latent_frame(p) * sizeof(float));
     bool all = r->source && r->frames && r->input && r->latents && (r->slot || r->slab.host);
     if (p->parked_sets > 0 && p->cache_bytes > 0)
-        all &= (r->parked = tsr_mem_alloc((size_t)p->parked_sets * p->cache_bytes)) != NULL;
+        all &= (r->parked = tsr_mem_alloc_host((size_t)p->parked_sets * p->cache_bytes)) != NULL;
     return all ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "encode: no memory for frames and caches of this size; use smaller tiles");
 }
 
 static void release(encode_run *r) {
     tsr_mem_free(r->parked);
     tsr_mem_free(r->latents);
-    free(r->slot);
-    free(r->input);
-    free(r->frames);
-    free(r->source);
+    tsr_mem_free(r->slot);
+    tsr_mem_free(r->input);
+    tsr_mem_free(r->frames);
+    tsr_mem_free(r->source);
     if (r->slab.bytes)
         r->e->backend->v->slab_free(r->e->backend, &r->slab);
 }
@@ -275,8 +275,7 @@ error:
     return status;
 }
 
-static void fill_result(const encode_run *r, int64_t others, tsr_result *result) {
-    int64_t parked = r->parked ? (int64_t)((size_t)r->plan->parked_sets * r->plan->cache_bytes) : 0;
+static void fill_result(const encode_run *r, tsr_memory others, tsr_result *result) {
     *result = (tsr_result){
         .frames = r->seen,
         .seconds = tsr_now() - r->begin,
@@ -285,8 +284,10 @@ static void fill_result(const encode_run *r, int64_t others, tsr_result *result)
         .decode = r->encode,
         .blend = r->blend,
         .write = r->write,
-        .peak_bytes = (int64_t)tsr_mem_peak() - others - parked,
+        .peak_bytes = (int64_t)tsr_mem_peak() - others.device,
         .planned_bytes = r->plan->info.bytes.total,
+        .host_peak_bytes = (int64_t)tsr_mem_host_peak() - others.host,
+        .host_planned_bytes = r->plan->info.bytes.host,
     };
 }
 
@@ -314,7 +315,7 @@ tsr_status tsr_encode(tsr_engine *e, tsr_model *m, const tsr_plan *plan, const t
     for (int t = 0; t < plan->end_latent; t++)
         r.work_all += plan->y.tiles * plan->x.tiles * r.step_work[tsr_plan_step(plan, t)];
     atomic_store(&e->cancel, false);
-    int64_t others = tsr_engine_memory_before(e, plan);
+    tsr_memory others = tsr_engine_memory_before(e, plan);
     TSR_TRY(allocate(&r));
     tell(&r);
     e->backend->on_op = op_done;

@@ -107,18 +107,26 @@ void tsr_engine_forget(tsr_engine *e, const tsr_plan *plan) {
     if (e->exec && (!plan || plan == e->exec_plan)) {
         e->backend->v->exec_destroy(e->backend, &e->exec);
         e->exec_plan = NULL;
-        e->exec_bytes = 0;
+        e->exec_bytes = (tsr_memory){0};
     }
     pthread_mutex_unlock(&e->lock);
 }
 
-int64_t tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan) {
+static tsr_memory used(void) {
+    return (tsr_memory){(int64_t)tsr_mem_used(), (int64_t)tsr_mem_host_used()};
+}
+
+static tsr_memory less(tsr_memory a, tsr_memory b) {
+    return (tsr_memory){a.device - b.device, a.host - b.host};
+}
+
+tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan) {
     pthread_mutex_lock(&e->lock);
     bool ready = e->exec_plan == plan;
     pthread_mutex_unlock(&e->lock);
     if (!ready)
         tsr_engine_forget(e, NULL);
-    int64_t others = (int64_t)tsr_mem_used() - e->exec_bytes;
+    tsr_memory others = less(used(), e->exec_bytes);
     tsr_mem_reset_peak();
     return others;
 }
@@ -129,14 +137,14 @@ tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **ou
     pthread_mutex_unlock(&e->lock);
     if (*out)
         return TSR_OK;
-    int64_t before = (int64_t)tsr_mem_used();
+    tsr_memory before = used();
     tsr_status status = e->backend->v->prepare(e->backend, plan, out);
     if (status != TSR_OK)
         return status;
     pthread_mutex_lock(&e->lock);
     e->exec = *out;
     e->exec_plan = plan;
-    e->exec_bytes = (int64_t)tsr_mem_used() - before;
+    e->exec_bytes = less(used(), before);
     pthread_mutex_unlock(&e->lock);
     return TSR_OK;
 }

@@ -30,13 +30,13 @@ static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
     }
     tsr_target target = {0};
     e->backend->v->target(e->backend, &target);
-    if (target.memory_free > 0) { /* what is ready to run goes before another plan is made ready */
-        pthread_mutex_lock(&e->lock);
-        target.memory_free += e->exec_bytes;
-        if (target.host_is_device)
-            target.host_free += e->exec_bytes;
-        pthread_mutex_unlock(&e->lock);
-    }
+    pthread_mutex_lock(&e->lock); /* what is ready to run goes before another plan is made ready */
+    tsr_memory ready = e->exec_bytes;
+    pthread_mutex_unlock(&e->lock);
+    if (target.memory_free > 0)
+        target.memory_free += ready.device;
+    if (target.host_free > 0)
+        target.host_free += ready.host + (target.host_is_device ? ready.device : 0);
     return make(out, e, half, &target, extent, &p);
 }
 

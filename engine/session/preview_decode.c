@@ -254,10 +254,10 @@ static tsr_status prepare(job *b) {
         return tsr_fail(TSR_ERR_UNSUPPORTED, "preview: a plan of %d slots; at most %d", p->slots, TSR_WATCH_SLOTS);
     tsr_engine_memory_before(w->e, p);
     TSR_TRY(need_slab(w, (size_t)p->slots * p->slot_bytes));
-    b->frame = malloc((size_t)p->info.extent.height * (size_t)p->info.extent.width * c);
-    b->tile = malloc((size_t)p->tile_h * (size_t)p->tile_w * c);
+    b->frame = tsr_mem_alloc_host((size_t)p->info.extent.height * (size_t)p->info.extent.width * c);
+    b->tile = tsr_mem_alloc_host((size_t)p->tile_h * (size_t)p->tile_w * c);
     bool parks = p->parked_sets > 0 && p->cache_bytes > 0;
-    b->parked = parks ? tsr_mem_alloc((size_t)p->parked_sets * p->cache_bytes) : NULL;
+    b->parked = parks ? tsr_mem_alloc_host((size_t)p->parked_sets * p->cache_bytes) : NULL;
     if (!b->frame || !b->tile || (parks && !b->parked))
         return tsr_fail(TSR_ERR_MEMORY, "preview: no memory for caches of this size; use smaller tiles");
     tsr_exec *exec = NULL;
@@ -301,8 +301,8 @@ static void run_job(tsr_watch_worker *w, tsr_watch_job j) {
     pthread_mutex_unlock(&w->lock);
     tsr_finite_release(&b.finite);
     tsr_mem_free(b.parked);
-    free(b.tile);
-    free(b.frame);
+    tsr_mem_free(b.tile);
+    tsr_mem_free(b.frame);
 }
 
 /* ---------------------------------------------------------------- rough pictures */

@@ -12,6 +12,10 @@
 /* How slots get to Vulkan: interop.c. */
 typedef enum tsr_way { TSR_WAY_HOST, TSR_WAY_EXPORTED, TSR_WAY_IMPORTED } tsr_way;
 
+typedef struct tsr_memory { /* bytes */
+    int64_t device, host;
+} tsr_memory;
+
 struct tsr_engine {
     tsr_engine_params params;
     tsr_backend *backend;
@@ -33,7 +37,7 @@ struct tsr_engine {
         lock; /* of the three below: a plan may be destroyed while another one is decoded */
     tsr_exec *exec;
     const tsr_plan *exec_plan; /* NULL: none */
-    int64_t exec_bytes;        /* counted memory that exec takes */
+    tsr_memory exec_bytes;     /* counted memory that exec takes */
 };
 
 /* Takes over backend, also on failure. For tsr_engine_create, and for tests that bring their own.
@@ -58,7 +62,7 @@ void tsr_engine_let_go(tsr_engine *e, const tsr_slab *slab, tsr_vk_slab **import
 void tsr_engine_end_sharing(tsr_engine *e);
 /* Frees what is ready to run of another plan, begins to watch the peak of counted memory, and
  * returns how much of it belongs to neither. */
-int64_t tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);
+tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);
 /* The plan made ready to run, after tsr_engine_memory_before; e keeps it. */
 tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out);
 /* Frees what is ready to run, if it is of this plan; NULL: whichever. */

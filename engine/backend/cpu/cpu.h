@@ -16,6 +16,8 @@ typedef struct tsr_bound_op {
     tsr_op_io io; /* all but slot, input and, of caches, the set */
 } tsr_bound_op;
 
+typedef struct tsr_cpu_stream tsr_cpu_stream; /* stream.h */
+
 struct tsr_exec {
     const tsr_plan *plan;
     char *weights, *arena, *caches; /* the plan's blocks */
@@ -24,6 +26,7 @@ struct tsr_exec {
         *range[TSR_STEP_COUNT];       /* [buffers of the program]: of the u8 codes that lie there */
     const tsr_tier **packed_by;       /* [plan->weights] */
     tsr_bound_op *op[TSR_STEP_COUNT]; /* [ops of the program] */
+    tsr_cpu_stream *stream;           /* NULL: no cache lives on the host */
     atomic_llong not_finite;          /* of the step in hand: NaN and infinite numbers stored */
 };
 

@@ -1,6 +1,6 @@
 /* A plan made ready to run: its blocks allocated, kernels packed, ops bound; and the running of a
  * step. */
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -218,6 +218,7 @@ tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     TSR_TRY(allocate(&x->weights, plan->weight_bytes, "weights"));
     TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
     TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
+    TSR_TRY(tsr_cpu_stream_create(&x->stream, plan, x->arena));
     TSR_TRY(pack_kernels(x, cpu->tiers));
     read_norms(x);
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
@@ -249,6 +250,7 @@ void tsr_exec_destroy(tsr_exec **out) {
     for (int i = 0; x->packed && x->packed_by && i < x->plan->weights; i++)
         if (x->packed[i].layout)
             x->packed_by[i]->unpack(&x->packed[i]);
+    tsr_cpu_stream_destroy(&x->stream);
     tsr_mem_free(x->caches);
     tsr_mem_free(x->arena);
     tsr_mem_free(x->weights);
@@ -260,6 +262,18 @@ void tsr_exec_destroy(tsr_exec **out) {
 
 /* ---------------------------------------------------------------- running */
 
+/* Where the op's cache lies on the device, if it does; and the range of its codes. */
+static void set_cache(const tsr_exec *x, int set, tsr_op_io *io) {
+    int cache = io->op->cache;
+    size_t at = x->plan->cache_at[cache];
+    if (at == SIZE_MAX) {
+        io->cache_range = tsr_cpu_stream_range(x->stream, cache);
+        return;
+    }
+    io->cache = x->caches + (size_t)set * x->plan->cache_bytes + at;
+    io->cache_range = tsr_cache_range(&io->program->cache[cache], io->cache);
+}
+
 static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
     const tsr_plan *plan = x->plan;
     const tsr_bound_op *b = &x->op[args->step][i];
@@ -268,11 +282,14 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
     if (op->cache >= 0 && !plan->cache_at) /* a video of one latent keeps nothing */
         return TSR_OK;
     if (op->cache >= 0)
-        io.cache =
-            x->caches + (size_t)args->cache_set * plan->cache_bytes + plan->cache_at[op->cache];
+        set_cache(x, args->cache_set, &io);
     io.input = args->input;
     io.not_finite = &x->not_finite;
     io.slot = (char *)args->slab->host + args->slot_at;
+    if (!io.cache && (op->kind == TSR_OP_CACHE_LOAD || op->kind == TSR_OP_CACHE_SAVE)) {
+        tsr_cpu_stream_op(x->stream, &io);
+        return TSR_OK;
+    }
     tsr_status status = b->tier->op[op->kind].run(&io);
     if (status == TSR_OK)
         tsr_cpu_round(io.program, op, io.out);
@@ -282,10 +299,14 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args) {
     const tsr_program *p = x->plan->program[args->step];
     atomic_store(&x->not_finite, 0);
+    if (x->stream)
+        tsr_cpu_stream_begin(x->stream, args->step);
     for (int i = 0; i < p->ops; i++) {
         if (cpu->base.cancel && atomic_load(cpu->base.cancel))
             return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
         double begin = cpu->base.on_op ? tsr_now() : 0;
+        if (x->stream)
+            tsr_cpu_stream_before(x->stream, i);
         tsr_status status = run_op(x, args, i);
         if (status != TSR_OK) {
             char text[160];

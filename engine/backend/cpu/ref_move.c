@@ -32,14 +32,19 @@ static size_t frame_bytes(const tsr_cache *c) {
 }
 
 typedef struct recode {
-    const uint8_t *from;
-    uint8_t *to;
+    uint8_t *codes;
     tsr_code_range old, now;
 } recode;
 
 static void recode_range(void *ctx, size_t begin, size_t end) {
     const recode *r = ctx;
-    tsr_requantise(r->from + begin, r->old, r->to + begin, r->now, end - begin);
+    tsr_requantise(r->codes + begin, r->old, r->codes + begin, r->now, end - begin);
+}
+
+void tsr_ref_recode(const tsr_op_io *io, void *codes, tsr_code_range old) {
+    const tsr_cache *c = &io->program->cache[io->op->cache];
+    recode r = {codes, old, *io->range};
+    tsr_parallel_for((size_t)io->op->out.nt * frame_bytes(c), 1 << 16, recode_range, &r);
 }
 
 tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
@@ -49,13 +54,9 @@ tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
         (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
     size_t bytes = (size_t)op->out.nt * frame_bytes(c);
     void *to = tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0);
-    if (tsr_ref_is_u8(io->program, op->out.buf)) { /* the range may have grown */
-        recode r = {
-            (const uint8_t *)io->cache + skip, to, *tsr_cache_range(c, io->cache), *io->range};
-        tsr_parallel_for(bytes, 1 << 16, recode_range, &r);
-    } else {
-        memcpy(to, (char *)io->cache + skip, bytes);
-    }
+    memcpy(to, (char *)io->cache + skip, bytes);
+    if (tsr_ref_is_u8(io->program, op->out.buf))
+        tsr_ref_recode(io, to, *io->cache_range);
     return TSR_OK;
 }
 
@@ -73,7 +74,7 @@ tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
         memmove((char *)io->cache + (size_t)i * size, from, size);
     }
     if (tsr_ref_is_u8(io->program, op->in.buf))
-        *tsr_cache_range(c, io->cache) = *io->range;
+        *io->cache_range = *io->range;
     return TSR_OK;
 }
 

@@ -10,7 +10,6 @@ static const tsr_tier *const all[] = {
 #ifdef __x86_64__
     &tsr_tier_avx2,
     &tsr_tier_avx512,
-    &tsr_tier_avx2_u8,
 #endif
 #ifdef TSR_ONEDNN
     &tsr_tier_onednn,
@@ -23,7 +22,7 @@ void tsr_io_choose_range(const tsr_op_io *io) {
     double count = (double)in->c / TSR_GROUPS * in->h * in->w;
     tsr_code_range before = {0};
     if (io->op->cache >= 0)
-        before = *tsr_cache_range(&io->program->cache[io->op->cache], io->cache);
+        before = *io->cache_range;
     *io->range = tsr_range_choose(io->stats_in, io->op->in.nt, count, in->c, io->gamma, io->beta, io->gain, before);
 }
 

@@ -160,7 +160,8 @@ typedef struct tsr_plan_params {
 } tsr_plan_params;
 #define TSR_PLAN_PARAMS_DEFAULT {.overlap_width = -1, .overlap_height = -1}
 
-/* Bytes by part. total is what the device holds at the worst moment; host is beside it. */
+/* Bytes by part. total is what the device holds at the worst moment; host is beside it: caches that do not live on the
+ * device, and what is read. */
 typedef struct tsr_plan_bytes {
     int64_t weights, arena, caches, slots, frames, total, host;
 } tsr_plan_bytes;
@@ -247,6 +248,7 @@ typedef struct tsr_result {
     double seconds;
     double load, prepare, decode, blend, write; /* seconds each stage was busy; they overlap */
     int64_t peak_bytes, planned_bytes; /* device memory: really allocated at the worst moment, and as planned */
+    int64_t host_peak_bytes, host_planned_bytes; /* host memory beside the device's, likewise; on a CPU, too */
     int64_t vulkan_bytes;              /* beside these: pictures read back, tables, copies of slots that cannot be
                                           imported */
 } tsr_result;

@@ -1,0 +1,165 @@
+/* Every mode, really run: budgets from roomy to hopeless, every precision, small sizes. What was planned is what was
+ * taken, to the byte; where caches live and how a video is cut into segments changes no bit. */
+#include "session/session.h"
+#include "synthetic.h"
+#include "temp.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct video { /* decoded by a slice level */
+    float *at;
+    size_t n;
+} video;
+
+typedef struct sweep {
+    tsr_model *model;
+    tsr_latent *latent;
+    tsr_engine *engine;
+    tsr_precision precision;
+    const tsr_plan *plan; /* in hand */
+    video now;
+    video level[TSR_MAX_LEVELS + 1]; /* with caches on the device; [slice level] */
+    int modes[4], streamed, parked, sliced, plans;
+} sweep;
+
+static void open_sweep(sweep *s, tsr_extent e, tsr_precision precision) {
+    const char *path = temp_path("modes.safetensors");
+    cr_assert_eq(synth_model_write(path, &(synth_config){.channels = {32, 32, 64}, .layers = 1, .decoder = true}), TSR_OK);
+    cr_assert_eq(tsr_model_open(&s->model, path), TSR_OK, "%s", tsr_last_error());
+    float *z = synth_latent(16, e.frames, e.height, e.width, 0);
+    cr_assert_eq(tsr_latent_from_memory(&s->latent, z, e.frames, e.height, e.width, 16), TSR_OK);
+    free(z);
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    params.device = TSR_DEVICE_CPU;
+    params.threads = 1; /* small sizes: others would wait more than work */
+    cr_assert_eq(tsr_engine_create(&s->engine, &params), TSR_OK, "%s", tsr_last_error());
+    s->precision = precision;
+}
+
+static void forget_videos(sweep *s) {
+    for (int i = 0; i <= TSR_MAX_LEVELS; i++) {
+        free(s->level[i].at);
+        s->level[i] = (video){0};
+    }
+}
+
+static void close_sweep(sweep *s) {
+    forget_videos(s);
+    tsr_engine_destroy(&s->engine);
+    tsr_latent_close(&s->latent);
+    tsr_model_close(&s->model);
+    cr_assert(tsr_mem_used() == 0 && tsr_mem_host_used() == 0);
+}
+
+static tsr_status keep(void *user, const tsr_frame *f) {
+    sweep *s = user;
+    memcpy((char *)s->now.at + (size_t)f->index * f->bytes, f->data, f->bytes);
+    return TSR_OK;
+}
+
+/* Decodes by the plan and checks what it took. The caller's to free. */
+static video run(sweep *s, const tsr_plan *plan) {
+    const tsr_plan_info *i = tsr_plan_get_info(plan);
+    s->plan = plan;
+    s->now.n = 3 * (size_t)i->frames * (size_t)i->width * (size_t)i->height;
+    s->now.at = malloc(s->now.n * sizeof(float));
+    tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = s};
+    tsr_result r;
+    cr_assert_eq(tsr_decode(s->engine, s->model, s->latent, plan, &d, &r), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(r.frames, i->frames);
+    cr_assert_leq(i->bytes.total, i->budget);
+    cr_assert_eq(r.peak_bytes, i->bytes.total, "%lld bytes where %lld were planned", (long long)r.peak_bytes, (long long)i->bytes.total);
+    cr_assert_eq(r.planned_bytes, i->bytes.total);
+    cr_assert_eq(r.host_peak_bytes, i->bytes.host, "host: %lld bytes where %lld were planned", (long long)r.host_peak_bytes,
+        (long long)i->bytes.host);
+    cr_assert_eq(r.host_planned_bytes, i->bytes.host);
+    s->plans++;
+    s->modes[i->mode]++;
+    s->streamed += plan->host_bytes > 0;
+    s->parked += plan->parked_sets > 0;
+    s->sliced += plan->slice_level < plan->half->levels;
+    return s->now;
+}
+
+static double psnr(const video *a, const video *b) {
+    double sum = 0;
+    for (size_t i = 0; i < a->n; i++)
+        sum += ((double)a->at[i] - (double)b->at[i]) * ((double)a->at[i] - (double)b->at[i]);
+    return sum > 0 ? 10 * log10(4 * (double)a->n / sum) : INFINITY;
+}
+
+/* The first of its slice level is what others have to be like; it is like unsliced. */
+static void compare(sweep *s, const tsr_plan *plan, video v) {
+    int levels = plan->half->levels;
+    video *same = &s->level[plan->slice_level];
+    if (same->at) {
+        cr_assert(memcmp(same->at, v.at, v.n * sizeof(float)) == 0, "slice level %d, %s: %.1f dB", plan->slice_level,
+            plan->info.why, psnr(same, &v));
+        free(v.at);
+        return;
+    }
+    *same = v;
+    if (s->level[levels].at && s->precision == TSR_PRECISION_F32)
+        cr_assert_geq(psnr(&s->level[levels], &v), 120);
+}
+
+/* From a budget that holds everything to one that is refused, each so much smaller than what the one before took. */
+static void fall(sweep *s, tsr_plan_params params, double step) {
+    const tsr_latent_info *i = tsr_latent_get_info(s->latent);
+    tsr_extent extent = {i->frames, i->height, i->width};
+    tsr_plan *plan = NULL;
+    params.precision = s->precision;
+    params.budget = 1ll << 32;
+    while (tsr_plan_create(&plan, s->engine, s->model, &extent, &params) == TSR_OK) {
+        compare(s, plan, run(s, plan));
+        params.budget = (int64_t)((1 - step) * (double)plan->info.bytes.total);
+        tsr_plan_destroy(&plan);
+    }
+    cr_assert(strstr(tsr_last_error(), "bytes)"), "%s", tsr_last_error());
+}
+
+static tsr_plan_params untiled(tsr_cache_home caches) {
+    return (tsr_plan_params){.untiled = true, .caches = caches, .overlap_width = -1, .overlap_height = -1};
+}
+
+static tsr_plan_params tiled(tsr_cache_home caches, int tile) {
+    return (tsr_plan_params){.tile_width = tile, .tile_height = tile, .caches = caches, .overlap_width = 8, .overlap_height = 8};
+}
+
+static void sweep_all(tsr_extent e, tsr_precision precision, double step) {
+    sweep s = {0};
+    open_sweep(&s, e, precision);
+    fall(&s, untiled(TSR_CACHES_DEVICE), step);
+    cr_assert_eq(s.streamed, 0);
+    fall(&s, untiled(TSR_CACHES_AUTO), step);
+    fall(&s, untiled(TSR_CACHES_HOST), step);
+    cr_assert(e.frames == 1 || (s.streamed >= 2 && s.sliced >= 1), "%d streamed, %d sliced", s.streamed, s.sliced);
+    forget_videos(&s);
+    fall(&s, tiled(TSR_CACHES_DEVICE, 32), step);
+    fall(&s, tiled(TSR_CACHES_AUTO, 32), step);
+    fall(&s, tiled(TSR_CACHES_HOST, 32), step);
+    cr_assert(e.frames == 1 || s.parked >= 1, "%d parked", s.parked);
+    printf("%dx%dx%d %s: %d plans, %d untiled, %d offloaded, %d tiled; %d sliced, %d parked\n", e.width, e.height, e.frames,
+        tsr_precision_name(precision), s.plans, s.modes[TSR_MODE_UNTILED], s.modes[TSR_MODE_OFFLOADED], s.modes[TSR_MODE_TILED],
+        s.sliced, s.parked);
+    close_sweep(&s);
+}
+
+Test(modes, f32) {
+    sweep_all((tsr_extent){4, 9, 10}, TSR_PRECISION_F32, 0.07);
+}
+
+Test(modes, int8) {
+    sweep_all((tsr_extent){4, 9, 10}, TSR_PRECISION_INT8, 0.1);
+}
+
+Test(long_modes, every_precision_and_size) {
+    static const tsr_extent extents[] = {{1, 5, 9}, {2, 7, 5}, {3, 9, 12}, {6, 6, 6}, {9, 5, 7}};
+    for (size_t i = 0; i < sizeof extents / sizeof *extents; i++)
+        for (tsr_precision p = TSR_PRECISION_F32; p <= TSR_PRECISION_INT8; p++)
+            sweep_all(extents[i], p, 0.02);
+}

@@ -282,6 +282,7 @@ Test(encode, a_small_budget_makes_tiles) {
     tsr_plan *whole = plan_for(e, m, &c, NULL);
     tsr_plan_params p = TSR_PLAN_PARAMS_DEFAULT;
     p.budget = tsr_plan_get_info(whole)->bytes.total * 6 / 10;
+    p.caches = TSR_CACHES_DEVICE;
     char *text = tsr_plan_text(whole);
     cr_expect(text && strstr(text, "128x128, 9 frames, to 3 latents of 16x16"), "%s", text);
     free(text);

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Pieces to decode: few and small, because somebody waits; together some twenty samples for every unknown. */
-enum { PIECES = 4, SIDE = 8, FRAMES = 2 };
+/* Pieces of the video, ROWS x COLUMNS of them beside each other in one tiny decode: few and small, because somebody
+ * waits; some thirty samples for every unknown. */
+enum { ROWS = 2, COLUMNS = 2, PIECES = ROWS * COLUMNS, SIDE = 8, FRAMES = 2 };
 #define RIDGE 1e-4 /* of the mean square of the inputs */
 
 /* ---------------------------------------------------------------- least squares */
@@ -98,68 +99,66 @@ void tsr_rough_paint(const tsr_rough_map *map, const float *z, size_t n, uint32_
 /* ---------------------------------------------------------------- samples: tiny decodes */
 
 typedef struct samples {
-    int channels, side_h, side_w; /* of a piece, latents */
-    int factor, time_factor;      /* pixels, frames a latent */
-    float *x, *rgb;               /* [n][channels], [n][3] */
-    size_t n;
-    const float *piece;           /* f32 [frames][side_h][side_w][channels] */
-    int frames;
+    int channels, frames, height, width; /* of the latents decoded */
+    int factor, time_factor;             /* pixels, frames a latent */
+    float *x, *rgb;                      /* [n][channels], [n][3]; n = frames * height * width */
 } samples;
 
-/* Mean colours of the blocks that latents stand for; the four frames of a later latent follow one another. */
+/* Mean colours of the blocks that latents stand for; the frames of a later latent follow one another. */
 static tsr_status take_frame(void *user, const tsr_frame *f) {
     samples *s = user;
     const float *px = f->data;
-    int latent = (int)((f->index + s->time_factor - 1) / s->time_factor), of = latent ? s->time_factor : 1;
-    size_t plane = (size_t)f->width * (size_t)f->height, at = s->n, count = (size_t)(s->side_h * s->side_w);
-    if (latent >= s->frames)
-        return TSR_OK;
-    at += (size_t)latent * count;
+    size_t latent = (size_t)(f->index + s->time_factor - 1) / (size_t)s->time_factor, w = (size_t)s->width, side = (size_t)s->factor;
+    size_t plane = (size_t)f->width * (size_t)f->height, count = (size_t)s->height * w;
+    double weight = 1.0 / (double)(side * side * (latent ? (size_t)s->time_factor : 1));
     for (size_t k = 0; k < count; k++) {
-        size_t y0 = k / (size_t)s->side_w * (size_t)s->factor, x0 = k % (size_t)s->side_w * (size_t)s->factor;
+        size_t y0 = k / w * side, x0 = k % w * side;
         for (size_t c = 0; c < 3; c++) {
             double sum = 0;
-            for (size_t y = y0; y < y0 + (size_t)s->factor; y++)
-                for (size_t x = x0; x < x0 + (size_t)s->factor; x++)
+            for (size_t y = y0; y < y0 + side; y++)
+                for (size_t x = x0; x < x0 + side; x++)
                     sum += (double)px[c * plane + y * (size_t)f->width + x];
-            s->rgb[3 * (at + k) + c] += (float)(sum / (s->factor * s->factor * of));
+            s->rgb[3 * (latent * count + k) + c] += (float)(sum * weight);
         }
     }
     return TSR_OK;
 }
 
-static tsr_status decode_piece(tsr_engine *e, tsr_model *m, samples *s) {
+static tsr_status decode_samples(tsr_engine *e, tsr_model *m, samples *s) {
     tsr_latent *z = NULL;
     tsr_plan *plan = NULL;
     tsr_status status;
-    tsr_extent extent = {s->frames, s->side_h, s->side_w};
-    TSR_TRY(tsr_latent_from_memory(&z, s->piece, s->frames, s->side_h, s->side_w, s->channels));
+    tsr_extent extent = {s->frames, s->height, s->width};
+    TSR_TRY(tsr_latent_from_memory(&z, s->x, s->frames, s->height, s->width, s->channels));
     TSR_TRY(tsr_plan_create(&plan, e, m, &extent, &(tsr_plan_params){.untiled = true, .overlap_width = -1, .overlap_height = -1}));
     TSR_TRY(tsr_decode(e, m, z, plan, &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = take_frame, .user = s}, NULL));
-    size_t count = (size_t)(s->frames * s->side_h * s->side_w);
-    memcpy(s->x + s->n * (size_t)s->channels, s->piece, count * (size_t)s->channels * sizeof(float));
-    s->n += count;
 error:
     tsr_plan_destroy(&plan);
     tsr_latent_close(&z);
     return status;
 }
 
-/* Piece i: spread over the video and the picture. */
-static tsr_status cut_piece(const tsr_latent *z, int video, int i, samples *s, float *frame, float *piece) {
+/* Piece i, spread over the video and the picture, into its place of s->x. */
+static tsr_status cut_piece(const tsr_latent *z, int video, int i, const samples *s, float *frame) {
     const tsr_latent_info *li = tsr_latent_get_info(z);
-    int t0 = li->frames > s->frames ? (int)((int64_t)(li->frames - s->frames) * i / (PIECES - 1)) : 0;
-    int y0 = (li->height - s->side_h) * (i & 1 ? 2 : 1) / 3, x0 = (li->width - s->side_w) * (i + 1) / (PIECES + 1);
-    size_t row = (size_t)(s->side_w * s->channels);
+    int h = s->height / ROWS, w = s->width / COLUMNS;
+    int t0 = (int)((int64_t)(li->frames - s->frames) * i / (PIECES - 1));
+    int y0 = (li->height - h) * (i & 1 ? 2 : 1) / 3, x0 = (li->width - w) * (i + 1) / (PIECES + 1);
+    size_t c = (size_t)s->channels;
     for (int t = 0; t < s->frames; t++) {
         tsr_status status = tsr_latent_read(z, video, t0 + t, frame);
         if (status != TSR_OK)
             return status;
-        for (int y = 0; y < s->side_h; y++)
-            memcpy(piece + (size_t)(t * s->side_h + y) * row,
-                frame + ((size_t)(y0 + y) * (size_t)li->width + (size_t)x0) * (size_t)s->channels, row * sizeof *piece);
+        for (int y = 0; y < h; y++) {
+            size_t to = ((size_t)t * (size_t)s->height + (size_t)(i / COLUMNS * h + y)) * (size_t)s->width + (size_t)(i % COLUMNS * w);
+            memcpy(s->x + to * c, frame + ((size_t)(y0 + y) * (size_t)li->width + (size_t)x0) * c, (size_t)w * c * sizeof *frame);
+        }
     }
     return TSR_OK;
+}
+
+static int least(int a, int b) {
+    return a < b ? a : b;
 }
 
 static tsr_status fit(tsr_model *m, const tsr_latent *z, int video, const tsr_engine_params *params, const atomic_bool *stop, tsr_rough_map *out) {
@@ -168,37 +167,30 @@ static tsr_status fit(tsr_model *m, const tsr_latent *z, int video, const tsr_en
     tsr_engine *e = NULL;
     samples s = {
         .channels = tsr_latent_channels(z),
-        .side_h = li->height < SIDE ? li->height : SIDE,
-        .side_w = li->width < SIDE ? li->width : SIDE,
-        .frames = li->frames < FRAMES ? li->frames : FRAMES,
+        .height = ROWS * least(li->height, SIDE),
+        .width = COLUMNS * least(li->width, SIDE),
+        .frames = least(li->frames, FRAMES),
         .factor = tsr_model_get_info(m)->space_factor,
         .time_factor = tsr_model_get_info(m)->time_factor,
     };
-    size_t piece_n = (size_t)(s.frames * s.side_h * s.side_w), c = (size_t)s.channels;
-    float *frame = malloc((size_t)li->height * (size_t)li->width * c * sizeof *frame), *piece = malloc(piece_n * c * sizeof *piece);
-    s.x = calloc(PIECES * piece_n * c, sizeof *s.x);
-    s.rgb = calloc(PIECES * piece_n * 3, sizeof *s.rgb);
-    if (!frame || !piece || !s.x || !s.rgb) {
+    size_t n = (size_t)(s.frames * s.height * s.width), c = (size_t)s.channels;
+    float *frame = malloc((size_t)li->height * (size_t)li->width * c * sizeof *frame);
+    s.x = calloc(n * c, sizeof *s.x);
+    s.rgb = calloc(n * 3, sizeof *s.rgb);
+    if (!frame || !s.x || !s.rgb) {
         status = tsr_fail(TSR_ERR_MEMORY, "rough picture: no memory");
         goto error;
     }
-    s.piece = piece;
+    for (int i = 0; i < PIECES; i++)
+        TSR_TRY(cut_piece(z, video, i, &s, frame));
     TSR_TRY(tsr_engine_create(&e, params));
-    for (int i = 0; i < PIECES; i++) {
-        if (atomic_load(stop)) {
-            status = tsr_fail(TSR_ERR_CANCELLED, "rough picture: cancelled");
-            goto error;
-        }
-        TSR_TRY(cut_piece(z, video, i, &s, frame, piece));
-        TSR_TRY(decode_piece(e, m, &s));
-    }
-    if (!tsr_rough_fit(s.x, s.rgb, s.n, s.channels, out))
+    status = atomic_load(stop) ? tsr_fail(TSR_ERR_CANCELLED, "rough picture: cancelled") : decode_samples(e, m, &s);
+    if (status == TSR_OK && !tsr_rough_fit(s.x, s.rgb, n, s.channels, out))
         status = tsr_fail(TSR_ERR_UNSUPPORTED, "rough picture: the latents say nothing about colour");
 error:
     tsr_engine_destroy(&e);
     free(s.rgb);
     free(s.x);
-    free(piece);
     free(frame);
     return status;
 }

@@ -238,6 +238,7 @@ tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on) {
     pthread_mutex_unlock(&w->lock);
     p->plan = next;
     p->info.plan = &next->info;
+    p->info.state = TSR_PREVIEW_PREPARING;
     p->info.first_seconds = 0;
     p->started = tsr_now();
     return TSR_OK;

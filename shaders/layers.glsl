@@ -7,15 +7,17 @@ layout(std430, binding = 3) readonly buffer Tables { float table[]; };      // s
 layout(std430, binding = 4) readonly buffer Rough { uint rough_px[]; };     // RGBA8 [rough_h][rough_w] from rough_at
 layout(push_constant) uniform Push {
     ivec2 size;       // of the frame
-    int layers;       // bits below
     int columns;      // of tiles
-    ivec2 rough_size;
     int rough_at;
-    int rest;         // of the shader in hand, from here on
+    ivec2 rough_size;
+    ivec2 unused;
     ivec4 area;       // show: canvas width, height, dither x, y. error: x, y, width, 0
     vec4 map;         // show: frame position of the canvas' corner, frame pixels a canvas pixel, wipe (canvas pixels)
     vec4 look;        // show: gain of the difference, taps, 0, 0
 };
+// What there is and how it is shown is constant, a pipeline for each: lavapipe computes both sides of every branch.
+layout(constant_id = 0) const int KIND = 0;
+const int layers = KIND & 255, rest = KIND >> 8; // bits below; of the shader in hand
 const int FRESH = 1, FRESH_F16 = 2, FRESH_WHOLE = 4, OLD = 8, OLD_F16 = 16, REFERENCE = 32, REFERENCE_F16 = 64, ROUGH = 128;
 
 bool has(int bit) {

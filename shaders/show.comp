@@ -10,7 +10,7 @@ layout(binding = 6, rgba16f) uniform writeonly image2D canvas;
 #else
 layout(binding = 6, rgba8) uniform writeonly image2D canvas;
 #endif
-const int SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16, DITHER_NONE = 32;
+const int SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16, DITHER_NONE = 32, SHRUNK = 64;
 
 vec3 pixel(ivec2 p, bool reference) {
     p = clamp(p, ivec2(0), size - 1);
@@ -64,7 +64,7 @@ void main() {
         return;
     }
     bool reference = (rest & WIPE) != 0 && float(c.x) < map.w;
-    vec3 v = look.y > 1.0 ? mean(f, reference) : (rest & SMOOTH) != 0 ? bilinear(f, reference) : pixel(p, reference);
+    vec3 v = (rest & SHRUNK) != 0 ? mean(f, reference) : (rest & SMOOTH) != 0 ? bilinear(f, reference) : pixel(p, reference);
     if ((rest & WEIGHTS) != 0)
         v = show_weights(v, p);
 #ifdef DEEP

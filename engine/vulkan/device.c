@@ -243,6 +243,7 @@ void tsr_vk_destroy(tsr_vk **p) {
         tsr_vk_buffer_destroy(vk, &vk->dither);
         for (int i = 0; i < VK_PIPES; i++)
             vk->d.vkDestroyPipeline(vk->device, vk->pipe[i], NULL);
+        tsr_vk_drop_show_pipes(vk);
         vk->d.vkDestroyPipelineLayout(vk->device, vk->show_layout, NULL);
         vk->d.vkDestroyDescriptorSetLayout(vk->device, vk->show_set_layout, NULL);
         vk->d.vkDestroyPipelineLayout(vk->device, vk->layout, NULL);

@@ -94,7 +94,8 @@ typedef struct vk_readback {
     uint64_t ticket; /* that fills it; 0: none yet */
 } vk_readback;
 
-/* Pipelines, made at first use. */
+/* Pipelines, made at first use. Of those from VK_PIPE_SHOW on there are as many as there are kinds of
+ * pictures to show. */
 enum {
     VK_PIPE_BLEND, /* + 4 * (plane by plane) + 2 * (slot is F16) + (frame is F16) */
     VK_PIPE_RESOLVE = VK_PIPE_BLEND + 8, /* + 4 * (frame is F16) + the mode of resolve.comp */
@@ -102,7 +103,13 @@ enum {
     VK_PIPE_FLATTEN = VK_PIPE_SHOW + 2,  /* + (frame is F16) */
     VK_PIPE_ERROR = VK_PIPE_FLATTEN + 2,
     VK_PIPES = VK_PIPE_ERROR + 1,
+    VK_SHOW_PIPES = 64, /* kept at a time */
 };
+
+typedef struct vk_show_pipe {
+    int which, kind;
+    VkPipeline pipe;
+} vk_show_pipe;
 
 struct tsr_vk {
     VkInstance instance;
@@ -135,6 +142,8 @@ struct tsr_vk {
         show_set_layout; /* show_: of the pipelines from VK_PIPE_SHOW on; made with */
     VkPipelineLayout layout, show_layout; /* the first of them */
     VkPipeline pipe[VK_PIPES];
+    vk_show_pipe show_pipe[VK_SHOW_PIPES];
+    int show_pipes;
     vk_buffer dither; /* float [64][64], made at first use */
 
     tsr_vk_timeline *progress;
@@ -224,6 +233,9 @@ static inline void tsr_vk_dither_walk(int64_t index, int32_t *x, int32_t *y) {
 
 /* pipelines.c */
 tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out);
+/* Of the pipelines from VK_PIPE_SHOW on; kind is KIND of layers.glsl. */
+tsr_status tsr_vk_show_pipe(tsr_vk *vk, int which, int kind, VkPipeline *out);
+void tsr_vk_drop_show_pipes(tsr_vk *vk);
 
 /* dither.c: thresholds (k + 0.5) / 4096, each once, [VK_DITHER][VK_DITHER]. */
 void tsr_vk_dither_pattern(float *out);

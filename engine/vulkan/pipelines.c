@@ -53,18 +53,14 @@ static const shader shaders[VK_PIPES] = {
     [VK_PIPE_ERROR] = SHADER(error_f32, 0),
 };
 
-tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
+static tsr_status make(tsr_vk *vk, int which, int constant, VkPipeline *out) {
     tsr_status status = TSR_OK;
     const shader *s = &shaders[which];
     VkShaderModule module = VK_NULL_HANDLE;
-    if (vk->pipe[which]) {
-        *out = vk->pipe[which];
-        return TSR_OK;
-    }
     VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = s->bytes, .pCode = s->words};
     VK(vk->d.vkCreateShaderModule(vk->device, &code, NULL, &module));
-    VkSpecializationMapEntry entry = {.constantID = 0, .offset = 0, .size = sizeof s->constant};
-    VkSpecializationInfo special = {.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof s->constant, .pData = &s->constant};
+    VkSpecializationMapEntry entry = {.constantID = 0, .offset = 0, .size = sizeof constant};
+    VkSpecializationInfo special = {.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof constant, .pData = &constant};
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {
@@ -76,10 +72,41 @@ tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
         },
         .layout = which < VK_PIPE_SHOW ? vk->layout : vk->show_layout,
     };
-    VK(vk->d.vkCreateComputePipelines(vk->device, VK_NULL_HANDLE, 1, &info, NULL, &vk->pipe[which]));
-    tsr_vk_name(vk, VK_OBJECT_TYPE_PIPELINE, (uint64_t)vk->pipe[which], s->name);
-    *out = vk->pipe[which];
+    VK(vk->d.vkCreateComputePipelines(vk->device, VK_NULL_HANDLE, 1, &info, NULL, out));
+    tsr_vk_name(vk, VK_OBJECT_TYPE_PIPELINE, (uint64_t)*out, s->name);
 error:
     vk->d.vkDestroyShaderModule(vk->device, module, NULL);
+    return status;
+}
+
+tsr_status tsr_vk_pipe(tsr_vk *vk, int which, VkPipeline *out) {
+    tsr_status status = TSR_OK;
+    if (!vk->pipe[which])
+        status = make(vk, which, shaders[which].constant, &vk->pipe[which]);
+    *out = vk->pipe[which];
+    return status;
+}
+
+void tsr_vk_drop_show_pipes(tsr_vk *vk) {
+    for (int i = 0; i < vk->show_pipes; i++)
+        vk->d.vkDestroyPipeline(vk->device, vk->show_pipe[i].pipe, NULL);
+    vk->show_pipes = 0;
+}
+
+tsr_status tsr_vk_show_pipe(tsr_vk *vk, int which, int kind, VkPipeline *out) {
+    tsr_status status;
+    for (int i = 0; i < vk->show_pipes; i++)
+        if (vk->show_pipe[i].which == which && vk->show_pipe[i].kind == kind) {
+            *out = vk->show_pipe[i].pipe;
+            return TSR_OK;
+        }
+    if (vk->show_pipes == VK_SHOW_PIPES) { /* rare: somebody has tried everything */
+        tsr_vk_drain(vk);
+        tsr_vk_drop_show_pipes(vk);
+    }
+    *out = VK_NULL_HANDLE;
+    TSR_TRY(make(vk, which, kind, out));
+    vk->show_pipe[vk->show_pipes++] = (vk_show_pipe){which, kind, *out};
+error:
     return status;
 }

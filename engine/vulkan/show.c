@@ -9,7 +9,7 @@
 
 enum { MOST_TAPS = 8, GROUP_X = 16, GROUP_Y = 4, GROUP = 64 }; /* groups as the shaders say */
 enum { FRESH = 1, FRESH_F16 = 2, FRESH_WHOLE = 4, OLD = 8, OLD_F16 = 16, REFERENCE = 32, REFERENCE_F16 = 64, ROUGH = 128 };
-enum { SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16, DITHER_NONE = 32 };
+enum { SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16, DITHER_NONE = 32, SHRUNK = 64 };
 enum { BIND_TABLES = 3, BIND_ROUGH, BIND_DITHER, BIND_CANVAS, BIND_OUT }; /* before them the three layers */
 
 struct tsr_vk_rough {
@@ -27,7 +27,7 @@ struct tsr_vk_canvas {
 };
 
 typedef struct show_push { /* as in layers.glsl */
-    int32_t size[2], layers, columns, rough_size[2], rough_at, rest, area[4];
+    int32_t size[2], columns, rough_at, rough_size[2], unused[2], area[4];
     float map[4], look[4];
 } show_push;
 _Static_assert(sizeof(show_push) == VK_SHOW_PUSH_BYTES, "push constants");
@@ -227,17 +227,18 @@ static tsr_status add_layer(const tsr_vk *vk, const tsr_vk_stack *s, const tsr_v
     return TSR_OK;
 }
 
-/* What of the push constants all shaders share. */
-static tsr_status check_stack(const tsr_vk *vk, const tsr_vk_stack *s, show_push *push) {
-    *push = (show_push){.size = {s->width, s->height}, .columns = s->columns, .layers = s->columns ? 0 : FRESH_WHOLE};
+/* What of the push constants all shaders share; which layers there are. */
+static tsr_status check_stack(const tsr_vk *vk, const tsr_vk_stack *s, show_push *push, int *layers) {
+    *push = (show_push){.size = {s->width, s->height}, .columns = s->columns};
+    *layers = s->columns ? 0 : FRESH_WHOLE;
     if (s->width < 8 || s->height < 8 || s->width % 8 || s->height % 8)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: a frame of %dx%d; sides are multiples of 8", s->width, s->height);
     tsr_status status;
-    TSR_TRY(add_layer(vk, s, &s->fresh, FRESH, FRESH_F16, &push->layers));
-    TSR_TRY(add_layer(vk, s, &s->old, OLD, OLD_F16, &push->layers));
-    TSR_TRY(add_layer(vk, s, &s->reference, REFERENCE, REFERENCE_F16, &push->layers));
+    TSR_TRY(add_layer(vk, s, &s->fresh, FRESH, FRESH_F16, layers));
+    TSR_TRY(add_layer(vk, s, &s->old, OLD, OLD_F16, layers));
+    TSR_TRY(add_layer(vk, s, &s->reference, REFERENCE, REFERENCE_F16, layers));
     if (s->rough && s->rough_frame >= 0 && s->rough_frame < s->rough->frames) {
-        push->layers |= ROUGH;
+        *layers |= ROUGH;
         push->rough_size[0] = s->rough->width;
         push->rough_size[1] = s->rough->height;
         push->rough_at = s->rough_frame * s->rough->height * s->rough->width;
@@ -313,12 +314,11 @@ static void dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const show_push *
 
 /* ---------------------------------------------------------------- what is done with it */
 
-static void fill_show(const tsr_vk_stack *s, const tsr_vk_show *o, show_push *push) {
+/* Returns how the shader is to show it. */
+static int fill_show(const tsr_vk_stack *s, const tsr_vk_show *o, show_push *push) {
     bool whole_pixels = !o->smooth && o->zoom >= 1;
     int taps = o->zoom < 1 ? (int)ceil(1 / o->zoom) : 1;
     bool compares = s->reference.frames != NULL;
-    push->rest = (o->smooth ? SMOOTH : 0) | (o->weights && s->columns ? WEIGHTS : 0) | (o->wipe && compares ? WIPE : 0) |
-                 (o->difference && compares ? DIFFERENCE : 0) | (o->dither ? 0 : DITHER_NONE) | (whole_pixels ? 0 : DITHER_SCREEN);
     push->area[0] = o->width;
     push->area[1] = o->height;
     tsr_vk_dither_walk(o->index, &push->area[2], &push->area[3]);
@@ -328,6 +328,9 @@ static void fill_show(const tsr_vk_stack *s, const tsr_vk_show *o, show_push *pu
     push->map[3] = (float)o->wipe_at;
     push->look[0] = (float)o->gain;
     push->look[1] = (float)(taps < MOST_TAPS ? taps : MOST_TAPS);
+    return (o->smooth ? SMOOTH : 0) | (o->weights && s->columns ? WEIGHTS : 0) | (o->wipe && compares ? WIPE : 0) |
+           (o->difference && compares ? DIFFERENCE : 0) | (o->dither ? 0 : DITHER_NONE) | (whole_pixels ? 0 : DITHER_SCREEN) |
+           (taps > 1 ? SHRUNK : 0);
 }
 
 tsr_status tsr_vk_show_frame(tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_show *o, tsr_vk_canvas *canvas) {
@@ -335,13 +338,14 @@ tsr_status tsr_vk_show_frame(tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_sho
     show_push push;
     vk_batch *b;
     VkPipeline pipe;
-    TSR_TRY(check_stack(vk, s, &push));
+    int layers;
+    TSR_TRY(check_stack(vk, s, &push, &layers));
     TSR_TRY(need_layouts(vk));
     TSR_TRY(tsr_vk_need_dither(vk));
     TSR_TRY(grow_canvas(vk, canvas, o->width, o->height));
-    TSR_TRY(tsr_vk_pipe(vk, VK_PIPE_SHOW + canvas->deep, &pipe));
+    int how = fill_show(s, o, &push);
+    TSR_TRY(tsr_vk_show_pipe(vk, VK_PIPE_SHOW + canvas->deep, layers | how << 8, &pipe));
     TSR_TRY(tsr_vk_batch_room(vk, 1, table_floats(s) * sizeof(float), NULL, 0, &b));
-    fill_show(s, o, &push);
     TSR_TRY(bind_stack(vk, b, s, canvas, NULL));
     canvas_barrier(vk, b, canvas, true);
     dispatch(vk, b, pipe, &push, (o->width + GROUP_X - 1) / GROUP_X, (o->height + GROUP_Y - 1) / GROUP_Y);
@@ -356,9 +360,10 @@ tsr_status tsr_vk_flatten(tsr_vk *vk, const tsr_vk_stack *s, tsr_vk_layer into) 
     show_push push;
     vk_batch *b;
     VkPipeline pipe;
-    TSR_TRY(check_stack(vk, s, &push));
+    int layers;
+    TSR_TRY(check_stack(vk, s, &push, &layers));
     TSR_TRY(need_layouts(vk));
-    TSR_TRY(tsr_vk_pipe(vk, VK_PIPE_FLATTEN + (into.frames->dtype == TSR_F16), &pipe));
+    TSR_TRY(tsr_vk_show_pipe(vk, VK_PIPE_FLATTEN + (into.frames->dtype == TSR_F16), layers, &pipe));
     TSR_TRY(tsr_vk_batch_room(vk, 1, table_floats(s) * sizeof(float), NULL, 0, &b));
     tsr_vk_touch(vk, b, into.frames, into.frame);
     VkDescriptorBufferInfo out = {into.frames->frame[into.frame].buffer, 0, VK_WHOLE_SIZE};
@@ -374,7 +379,8 @@ tsr_status tsr_vk_error_begin(tsr_vk *vk, const tsr_vk_stack *s, int x, int y, i
     show_push push;
     vk_batch *b;
     VkPipeline pipe;
-    TSR_TRY(check_stack(vk, s, &push));
+    int layers;
+    TSR_TRY(check_stack(vk, s, &push, &layers));
     if (!s->reference.frames || x < 0 || y < 0 || width < 1 || height < 1 || width > s->width - x || height > s->height - y)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing to compare in %dx%d at %d,%d", width, height, x, y);
     TSR_TRY(need_layouts(vk));
@@ -386,7 +392,7 @@ tsr_status tsr_vk_error_begin(tsr_vk *vk, const tsr_vk_stack *s, int x, int y, i
         tsr_vk_buffer_destroy(vk, &vk->error);
         TSR_TRY(tsr_vk_buffer_create(vk, &vk->error, tsr_align(bytes, 16384), VK_HOME_READBACK, "errors"));
     }
-    TSR_TRY(tsr_vk_pipe(vk, VK_PIPE_ERROR, &pipe));
+    TSR_TRY(tsr_vk_show_pipe(vk, VK_PIPE_ERROR, layers, &pipe));
     TSR_TRY(tsr_vk_batch_room(vk, 1, table_floats(s) * sizeof(float), NULL, 0, &b));
     push.area[0] = x;
     push.area[1] = y;

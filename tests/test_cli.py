@@ -25,8 +25,7 @@ DEMO = os.path.join(ASSETS, 'demo-vae.safetensors')
 SHARED = tempfile.TemporaryDirectory(prefix='tessera-cli-')
 MODEL = os.path.join(SHARED.name, 'small.safetensors')
 SPHERES = os.path.join(ASSETS, 'spheres.latent')
-COMMANDS = ['render', 'encode', 'tune', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
-LATER = ['view']
+COMMANDS = ['render', 'view', 'encode', 'tune', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
 
 
 def write_latent(path, frames, height, width, batch=1, seed=1, loud=0.5, **meta):
@@ -128,7 +127,7 @@ class CommandLine(Case):
     def test_help(self):
         r = self.ok('--help')
         self.assertEqual(r.stderr, b'')
-        for name in COMMANDS + LATER:
+        for name in COMMANDS:
             self.assertRegex(r.stdout.decode(), r'(?m)^  %s ' % name)
             text = self.ok(name, '--help')
             self.assertEqual(text.stderr, b'')
@@ -220,10 +219,6 @@ class CommandLine(Case):
         self.fails(1, 'tune', '64x64x1', '-o', 'nowhere/chart.png', word='nowhere')
         self.fails(1, 'tune', '64x64x1', '-o', 'chart.png', word='chart.png')
         self.fails(1, 'tune', '640x480x1', '--vram', '100K', word='budget')
-
-    def test_not_there_yet(self):
-        for name in LATER:
-            self.fails(1, name, 'x', word='not there yet')
 
     def test_missing_and_bad_files(self):
         for name in ('nowhere/a.latent', 'nofile'):

@@ -7,6 +7,7 @@
 #include "say.h"
 
 int cmd_render(const options *o);
+int cmd_view(const options *o);
 int cmd_plan(const options *o);
 int cmd_tune(const options *o);
 int cmd_bench(const options *o);

@@ -37,9 +37,7 @@ static void man_command(const command *c) {
     }
     putchar('\n');
     roff_sentence(c->meaning);
-    if (!c->run)
-        fputs("Not there yet.\n", stdout);
-    else if (c->more) {
+    if (c->more) {
         roff(c->more);
         putchar('\n');
     }

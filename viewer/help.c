@@ -78,10 +78,6 @@ void help_overview(void) {
 void help_command(const command *c) {
     printf("Usage: tessera %s%s%s [OPTION...]\n\n", c->name, *c->args ? " " : "", c->args);
     print_sentence(c->meaning);
-    if (!c->run) {
-        printf("\nNot there yet.\n");
-        return;
-    }
     if (c->more) {
         putchar('\n');
         print_wrapped(c->more, 0);

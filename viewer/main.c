@@ -14,7 +14,11 @@ const command commands[COMMANDS] = {
         "decoder's own numbers). Video is BT.709, limited range. A file appears under its name "
         "when it is whole.",
         "tessera render clip.latent -o clip.mp4 --fps 24", cmd_render},
-    {"view", "[LATENT]", 0, 1, "the preview window", NULL, NULL, NULL},
+    {"view", "[LATENT|FOLDER]", 0, 1, "the preview window",
+        "A video appears tile by tile while it is decoded; sliders for tile size, overlap and memory "
+        "plan anew at once. ? shows the keys. Of a folder the newest latent is shown, and new ones "
+        "as they are written. What a script says is told in docs/view.md.",
+        "tessera view clip.latent --vram 8G", cmd_view},
     {"encode", "MEDIA -o OUT", 1, 1, "a picture or video to a latent",
         "MEDIA is a picture, numbered pictures (%05d), any video that libav decodes, or an .npy or "
         ".safetensors of float32 [3, F, H, W] in -1..1. OUT is .latent or .safetensors "
@@ -108,9 +112,6 @@ static int run(int argc, char **argv) {
         return EXIT_USAGE;
     if (o.help)
         return help_command(o.command), EXIT_OK;
-    if (!o.command->run)
-        return failure(TSR_ERR_UNSUPPORTED,
-            "not there yet: this version has no such command; see tessera --help");
     say_setup(&o);
     return o.command->run(&o);
 }

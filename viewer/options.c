@@ -223,6 +223,11 @@ static bool parse_sample(options *o, const option *row, const char *value) {
     return !value || (whole_number(value, &o->seed) && o->seed >= 0);
 }
 
+static bool parse_scale(options *o, const option *row, const char *value) {
+    (void)row;
+    return plain_number(value, &o->scale) && o->scale >= 0.5 && o->scale <= 4;
+}
+
 static bool parse_format(options *o, const option *row, const char *value) {
     (void)row;
     return tsr_format_from_name(value, &o->writer.format);
@@ -233,7 +238,7 @@ static bool parse_format(options *o, const option *row, const char *value) {
 #define AT(member) offsetof(options, member)
 #define ON(name) (1u << CMD_##name)
 enum {
-    DECODING = ON(RENDER) | ON(PLAN) | ON(BENCH) | ON(TUNE),
+    DECODING = ON(RENDER) | ON(PLAN) | ON(BENCH) | ON(TUNE) | ON(VIEW),
     PLANNED = DECODING | ON(ENCODE),
     WRITING = ON(RENDER) | ON(ENCODE) | ON(COMPARE) | ON(CONVERT) | ON(TUNE),
     EVERY = PLANNED | WRITING | ON(INFO) | ON(INSPECT),
@@ -246,9 +251,9 @@ const option option_table[] = {
     {0, "format", "png|mp4|mkv|webm|y4m|rgb24|rgb48|npy|safetensors|null", "by the suffix",
         "of the output; null decodes and writes nothing", ON(RENDER), parse_format, 0, 0, 0},
     {0, "frames", "A:B|A:|:B", "all", "frames of the video, from 0, B not included",
-        (PLANNED | ON(COMPARE)) & ~ON(BENCH) & ~ON(TUNE), parse_frames, 0, 0, 0},
+        (PLANNED | ON(COMPARE)) & ~ON(BENCH) & ~ON(TUNE) & ~ON(VIEW), parse_frames, 0, 0, 0},
     {0, "fps", "N|N/D", "24", "frames a second of a video; 23.976 and 30000/1001 are exact",
-        ON(RENDER), parse_fps, 0, 0, 0},
+        ON(RENDER) | ON(VIEW), parse_fps, 0, 0, 0},
     {0, "like", "CLIP", NULL, "takes frame rate and sound from this clip", ON(RENDER), parse_text, AT(like), 0, 0},
     {0, "batch-overlap", "M", "0", "several latents: as many frames of one fade into the next", ON(RENDER), parse_int,
         AT(batch_overlap), 0, 100000},
@@ -269,10 +274,11 @@ const option option_table[] = {
         "the VAE: safetensors or GGUF, or a folder that holds just one", PLANNED, parse_text,
         AT(model), 0, 0},
     {0, "latent-scale", "model|none|NUMBER", "model", "what a latent file's values are multiplied by",
-        ON(RENDER) | ON(PLAN) | ON(ENCODE) | ON(TUNE), parse_latent_scale, 0, 0, 0},
+        ON(RENDER) | ON(PLAN) | ON(ENCODE) | ON(TUNE) | ON(VIEW),
+        parse_latent_scale, 0, 0, 0},
     {0, "layout", "auto|bcfhw|bfhwc", "auto",
         "order of a latent's dimensions; auto takes channels first where both fit",
-        ON(RENDER) | ON(PLAN) | ON(TUNE), parse_choice, AT(latent.layout), 0, 0},
+        ON(RENDER) | ON(PLAN) | ON(TUNE) | ON(VIEW), parse_choice, AT(latent.layout), 0, 0},
     {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", PLANNED | ON(INFO) | ON(CONVERT), parse_device,
         0, 0, 0},
     {0, "vulkan", "auto|N", "auto",
@@ -290,6 +296,17 @@ const option option_table[] = {
         0, 0},
     {0, "caches", "auto|device|host", "auto", "where temporal caches live", PLANNED, parse_choice,
         AT(plan.caches), 0, 0},
+    {0, "fullscreen", NULL, NULL, "begins on the whole screen", ON(VIEW), parse_switch,
+        AT(fullscreen), 0, 0},
+    {0, "geometry", "WxH|WxH+X+Y", "1280x800", "size and place of the window", ON(VIEW), parse_text,
+        AT(geometry), 0, 0},
+    {0, "scale", "N", "the display's", "size of text and controls; 2 is twice as large", ON(VIEW),
+        parse_scale, 0, 0, 0},
+    {0, "offscreen", "FILE", NULL,
+        "draws the window to this PNG instead, without a window system, when all is decoded",
+        ON(VIEW), parse_text, AT(offscreen), 0, 0},
+    {0, "script", "FILE|-", NULL, "plays input from this file, without a window system", ON(VIEW),
+        parse_text, AT(script), 0, 0},
     {0, "repeat", "N", "3", "times everything is measured", ON(BENCH), parse_int, AT(repeat), 1,
         1000},
     {0, "sample", "SEED", "the mean",
@@ -408,7 +425,7 @@ bool options_parse(options *o, int argc, char **argv) {
         else if (!(a[1] == '-' ? parse_long(o, argc, argv, &i) : parse_letters(o, argc, argv, &i)))
             return false;
     }
-    if (o->help || !c->run)
+    if (o->help)
         return true;
     if (o->count < c->least)
         return usage_error(

@@ -47,6 +47,9 @@ typedef struct options {
     int batch_overlap;
     const char *type; /* convert */
     int block;        /* compare */
+    bool fullscreen;
+    const char *geometry, *offscreen, *script;
+    double scale; /* of the window's text and controls; 0: the display's */
 } options;
 
 typedef struct command {
@@ -56,7 +59,7 @@ typedef struct command {
     const char *meaning;          /* one sentence */
     const char *more;             /* what else its help says; may be NULL */
     const char *example;          /* may be NULL */
-    int (*run)(const options *o); /* NULL: not there yet. Returns the exit status */
+    int (*run)(const options *o); /* returns the exit status */
 } command;
 extern const command commands[COMMANDS];
 

@@ -71,6 +71,10 @@ void say_setup(const options *o) {
     tsr_log_set(talk.most, on_log, NULL);
 }
 
+void say_library(tsr_log_level most) {
+    tsr_log_set(most < talk.most ? most : talk.most, on_log, NULL);
+}
+
 int failure(tsr_status status, const char *format, ...) {
     char text[2048];
     va_list args;

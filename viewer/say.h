@@ -14,6 +14,9 @@ struct options;
  * here. */
 void say_setup(const struct options *o);
 
+/* The library's own lines from now on: at most this much of them. */
+void say_library(tsr_log_level most);
+
 /* A line on standard error at this level. Any thread. */
 void say(tsr_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "tessera: ..." on standard error, and the error event where JSON is wanted; all return the exit

@@ -1,0 +1,185 @@
+/* Work beside the preview, on a thread and with an engine of its own: rendering to a file. */
+#include "app.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct job {
+    pthread_t thread;
+    app *a;
+    char model[PATH_MOST], latent[PATH_MOST], path[PATH_MOST];
+    const char *what; /* of path: without folders */
+    tsr_latent_params latent_params;
+    tsr_engine_params engine_params;
+    tsr_plan_params plan_params;
+    double fps;
+    pthread_mutex_t lock; /* of all below */
+    tsr_engine *engine;
+    double share;
+    bool stop, done;
+    tsr_status status;
+    char error[512];
+};
+
+/* ---------------------------------------------------------------- on its thread */
+
+typedef struct sink {
+    job *j;
+    tsr_writer *w;
+} sink;
+
+static tsr_status on_frame(void *user, const tsr_frame *f) {
+    return tsr_writer_frame(((sink *)user)->w, f);
+}
+
+static void on_progress(void *user, const tsr_progress *p) {
+    job *j = ((sink *)user)->j;
+    pthread_mutex_lock(&j->lock);
+    j->share = p->share;
+    if (j->stop)
+        tsr_cancel(j->engine);
+    pthread_mutex_unlock(&j->lock);
+}
+
+static tsr_status decode(job *j, tsr_engine *e, tsr_model *m, tsr_latent *z, tsr_plan *plan) {
+    const tsr_plan_info *i = tsr_plan_get_info(plan);
+    sink s = {.j = j};
+    tsr_writer_params params = TSR_WRITER_PARAMS_DEFAULT;
+    params.path = j->path;
+    params.width = i->width;
+    params.height = i->height;
+    params.frames = i->frames;
+    params.fps = j->fps;
+    tsr_status status = tsr_writer_open(&s.w, &params);
+    if (status == TSR_OK) {
+        tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
+        d.pixels = tsr_writer_pixels(s.w);
+        d.on_frame = on_frame;
+        d.on_progress = on_progress;
+        d.user = &s;
+        status = tsr_decode(e, m, z, plan, &d, NULL);
+    }
+    if (status == TSR_OK)
+        status = tsr_writer_finish(s.w);
+    tsr_writer_close(&s.w);
+    return status;
+}
+
+static void *render(void *arg) {
+    job *j = arg;
+    tsr_model *m = NULL;
+    tsr_latent *z = NULL;
+    tsr_engine *e = NULL;
+    tsr_plan *plan = NULL;
+    tsr_status status = tsr_model_open(&m, j->model);
+    if (status == TSR_OK)
+        status = tsr_latent_open(&z, j->latent, &j->latent_params);
+    if (status == TSR_OK)
+        status = tsr_engine_create(&e, &j->engine_params);
+    pthread_mutex_lock(&j->lock);
+    j->engine = e;
+    pthread_mutex_unlock(&j->lock);
+    if (status == TSR_OK) {
+        const tsr_latent_info *i = tsr_latent_get_info(z);
+        tsr_extent extent = {i->frames, i->height, i->width};
+        status = tsr_plan_create(&plan, e, m, &extent, &j->plan_params);
+    }
+    if (status == TSR_OK)
+        status = decode(j, e, m, z, plan);
+    pthread_mutex_lock(&j->lock);
+    snprintf(j->error, sizeof j->error, "%s", status == TSR_OK ? "" : tsr_last_error());
+    j->engine = NULL;
+    pthread_mutex_unlock(&j->lock);
+    tsr_plan_destroy(&plan);
+    tsr_engine_destroy(&e);
+    tsr_latent_close(&z);
+    tsr_model_close(&m);
+    pthread_mutex_lock(&j->lock);
+    j->status = status;
+    j->done = true;
+    pthread_mutex_unlock(&j->lock);
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- on the window's */
+
+bool jobs_render(app *a, const char *path) {
+    job *j = calloc(1, sizeof *j);
+    if (!j)
+        return false;
+    j->a = a;
+    snprintf(j->model, sizeof j->model, "%s", a->model_path);
+    snprintf(j->latent, sizeof j->latent, "%s", a->latent_path);
+    snprintf(j->path, sizeof j->path, "%s", path);
+    j->what = strrchr(j->path, '/') ? strrchr(j->path, '/') + 1 : j->path;
+    const tsr_model_info *m = tsr_model_get_info(a->model);
+    j->latent_params = a->o->latent;
+    j->latent_params.channels = m->latent_channels;
+    j->latent_params.model_scale = m->latent_scale;
+    j->engine_params = a->o->engine;
+    j->plan_params = decode_params(a, &a->set);
+    j->plan_params.live = false;
+    j->fps = a->fps;
+    pthread_mutex_init(&j->lock, NULL);
+    if (pthread_create(&j->thread, NULL, render, j) != 0) {
+        pthread_mutex_destroy(&j->lock);
+        free(j);
+        app_say(a, true, "No thread to be had; end other programs");
+        return false;
+    }
+    a->job = j;
+    tsr_preview_stop(a->preview); /* the machine is the render's */
+    app_touch(a);
+    return true;
+}
+
+static void end(app *a) {
+    job *j = a->job;
+    pthread_join(j->thread, NULL);
+    a->job = NULL;
+    if (j->status == TSR_OK)
+        app_say(a, false, "Rendered: %s", j->path);
+    else if (j->status == TSR_ERR_CANCELLED)
+        app_say(a, false, "Not rendered: %s was stopped", j->what);
+    else
+        app_say(a, true, "%s", j->error);
+    pthread_mutex_destroy(&j->lock);
+    free(j);
+}
+
+void jobs_stop(app *a) {
+    job *j = a->job;
+    if (!j)
+        return;
+    pthread_mutex_lock(&j->lock);
+    j->stop = true;
+    if (j->engine)
+        tsr_cancel(j->engine);
+    pthread_mutex_unlock(&j->lock);
+    end(a);
+}
+
+void jobs_update(app *a) {
+    if (!a->job)
+        return;
+    pthread_mutex_lock(&a->job->lock);
+    bool done = a->job->done;
+    pthread_mutex_unlock(&a->job->lock);
+    a->redraw = a->redraw > 1 ? a->redraw : 1;
+    if (!done)
+        return;
+    end(a);
+    decode_resume(a);
+}
+
+job_kind jobs_running(const app *a) {
+    return a->job ? JOB_RENDER : JOB_NONE;
+}
+
+const char *jobs_what(const app *a, double *share) {
+    pthread_mutex_lock(&a->job->lock);
+    *share = a->job->share;
+    pthread_mutex_unlock(&a->job->lock);
+    return a->job->what;
+}

@@ -126,9 +126,11 @@ tsr_status action_write_png(const char *path, const tsr_frame *frame) {
     params.height = frame->height;
     params.frames = 1;
     params.overwrite = true;
+    tsr_frame first = *frame; /* of the file */
+    first.index = 0;
     tsr_status status = tsr_writer_open(&w, &params);
     if (status == TSR_OK)
-        status = tsr_writer_frame(w, frame);
+        status = tsr_writer_frame(w, &first);
     if (status == TSR_OK)
         status = tsr_writer_finish(w);
     tsr_writer_close(&w);

@@ -249,6 +249,7 @@ static void print(app *a) {
     json_number(&j, "plan_seconds", a->plan_seconds);
     json_number(&j, "first_seconds", a->first_frame_seconds);
     json_number(&j, "psnr", i->psnr);
+    json_bool(&j, "equal", isinf(i->psnr));
     json_integer(&j, "gain", a->look.gain);
     json_bool(&j, "panel", a->look.panel);
     json_bool(&j, "fullscreen", a->look.fullscreen);

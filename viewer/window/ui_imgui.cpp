@@ -203,15 +203,16 @@ extern "C" void ui_area_begin(
     const char *id, ui_rect r, float padding, ui_color background, bool on_top) {
     ImGui::SetNextWindowPos(ImVec2(r.x, r.y));
     ImGui::SetNextWindowSize(ImVec2(r.w, r.h));
-    if (on_top)
-        ImGui::SetNextWindowFocus();
     ImGui::PushStyleColor(ImGuiCol_WindowBg, background);
     ImGui::PushStyleVar(ImGuiStyleVar_WindowPadding, ImVec2(padding, padding));
     ImGui::PushStyleVar(ImGuiStyleVar_WindowRounding, on_top && padding > 0 ? 8 * ui.scale : 0.0f);
     ImGui::Begin(id, nullptr,
         ImGuiWindowFlags_NoTitleBar | ImGuiWindowFlags_NoResize | ImGuiWindowFlags_NoMove |
-            ImGuiWindowFlags_NoCollapse | ImGuiWindowFlags_NoSavedSettings |
-            ImGuiWindowFlags_NoNav | (on_top ? 0 : ImGuiWindowFlags_NoBringToFrontOnFocus));
+            ImGuiWindowFlags_NoCollapse | ImGuiWindowFlags_NoFocusOnAppearing |
+            ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoNav |
+            (on_top ? 0 : ImGuiWindowFlags_NoBringToFrontOnFocus));
+    if (on_top) /* without the focus, which would be taken from the item that is held */
+        ImGui::BringWindowToDisplayFront(ImGui::GetCurrentWindow());
     ui.list = ImGui::GetWindowDrawList();
 }
 

@@ -149,6 +149,48 @@ static void sweep_all(tsr_extent e, tsr_precision precision, double step) {
     close_sweep(&s);
 }
 
+/* ---------------------------------------------------------------- length */
+
+static tsr_plan_bytes taken(int latents, tsr_plan_params params) {
+    sweep s = {0};
+    tsr_plan *plan = NULL;
+    tsr_extent e = {latents, 2, 3};
+    open_sweep(&s, e, TSR_PRECISION_F32);
+    cr_assert_eq(tsr_plan_create(&plan, s.engine, s.model, &e, &params), TSR_OK, "%s", tsr_last_error());
+    free(run(&s, plan).at);
+    tsr_plan_bytes bytes = plan->info.bytes;
+    tsr_plan_destroy(&plan);
+    close_sweep(&s);
+    return bytes;
+}
+
+/* A video a hundred times as long takes the same memory. */
+static void take_no_more(int latents) {
+    tsr_plan_params params = untiled(TSR_CACHES_DEVICE);
+    params.budget = 1ll << 32;
+    for (int host = 0; host < 2; host++) {
+        params.caches = host ? TSR_CACHES_HOST : TSR_CACHES_DEVICE;
+        tsr_plan_bytes a = taken(5, params), b = taken(latents, params);
+        cr_assert(a.total == b.total && a.host == b.host);
+    }
+    params = tiled(TSR_CACHES_AUTO, 8); /* in segments */
+    params.overlap_width = params.overlap_height = 4;
+    params.budget = taken(5, (tsr_plan_params){.tile_width = 8, .tile_height = 8, .overlap_width = 4, .overlap_height = 4,
+        .budget = 1ll << 32}).total;
+    tsr_plan_bytes a = taken(latents / 2, params), b = taken(latents, params);
+    cr_assert(a.total <= params.budget && b.total <= params.budget && a.host == b.host);
+}
+
+Test(modes, length_takes_no_memory) {
+    take_no_more(40);
+}
+
+Test(long_modes, frames_1700_take_what_17_take) {
+    take_no_more(425);
+}
+
+/* ---------------------------------------------------------------- all modes */
+
 Test(modes, f32) {
     sweep_all((tsr_extent){4, 9, 10}, TSR_PRECISION_F32, 0.07);
 }
@@ -162,4 +204,49 @@ Test(long_modes, every_precision_and_size) {
     for (size_t i = 0; i < sizeof extents / sizeof *extents; i++)
         for (tsr_precision p = TSR_PRECISION_F32; p <= TSR_PRECISION_INT8; p++)
             sweep_all(extents[i], p, 0.02);
+}
+
+/* The demo's marbles, five frames, as the budget falls: every mode in turn. */
+Test(long_modes, the_demo_under_falling_budgets) {
+    static const struct {
+        int64_t mib;
+        tsr_mode mode;
+        double db; /* against untiled: slices and streaming are exact, tiles lack what lies beyond them */
+    } cases[] = {{8192, TSR_MODE_UNTILED, 1000}, {1024, TSR_MODE_OFFLOADED, 1000}, {400, TSR_MODE_OFFLOADED, 120},
+        {200, TSR_MODE_TILED, 20}, {100, TSR_MODE_TILED, 20}, {60, TSR_MODE_TILED, 20}};
+    char path[2][512];
+    sweep s = {0};
+    tsr_plan_params params = {.precision = TSR_PRECISION_F32, .end_frame = 5, .overlap_width = -1, .overlap_height = -1};
+    snprintf(path[0], sizeof path[0], "%s/demo-vae.safetensors", getenv("TSR_ASSETS"));
+    snprintf(path[1], sizeof path[1], "%s/marbles.latent", getenv("TSR_ASSETS"));
+    cr_assert_eq(tsr_model_open(&s.model, path[0]), TSR_OK, "%s", tsr_last_error());
+    tsr_latent_params lp = TSR_LATENT_PARAMS_DEFAULT;
+    cr_assert_eq(tsr_latent_open(&s.latent, path[1], &lp), TSR_OK, "%s", tsr_last_error());
+    tsr_engine_params ep = TSR_ENGINE_PARAMS_DEFAULT;
+    ep.device = TSR_DEVICE_CPU;
+    cr_assert_eq(tsr_engine_create(&s.engine, &ep), TSR_OK, "%s", tsr_last_error());
+    const tsr_latent_info *i = tsr_latent_get_info(s.latent);
+    tsr_extent extent = {i->frames, i->height, i->width};
+    video whole = {0};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        tsr_plan *plan = NULL;
+        params.budget = cases[c].mib << 20;
+        cr_assert_eq(tsr_plan_create(&plan, s.engine, s.model, &extent, &params), TSR_OK, "%s", tsr_last_error());
+        cr_assert_eq(plan->info.mode, cases[c].mode, "%lld MiB: %s", (long long)cases[c].mib, plan->info.why);
+        video v = run(&s, plan);
+        double db = whole.at ? psnr(&whole, &v) : INFINITY;
+        printf("%lld MiB: %s, %.1f dB\n", (long long)cases[c].mib, plan->info.why, db);
+        cr_assert_geq(db, cases[c].db);
+        if (!whole.at)
+            whole = v;
+        else
+            free(v.at);
+        tsr_plan_destroy(&plan);
+    }
+    tsr_plan *none = NULL;
+    params.budget = 40 << 20;
+    cr_assert_eq(tsr_plan_create(&none, s.engine, s.model, &extent, &params), TSR_ERR_BUDGET);
+    cr_assert(strstr(tsr_last_error(), "bytes)"), "%s", tsr_last_error());
+    free(whole.at);
+    close_sweep(&s);
 }

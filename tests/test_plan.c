@@ -364,7 +364,8 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
     tsr_vae *v = small();
     tsr_target target = shapes_target();
     int modes[4] = {0}, refused = 0;
-    for (int c = 0; c < 1500; c++) {
+    int cases = getenv("TSR_TEST_LONG") ? 10000 : 1500;
+    for (int c = 0; c < cases; c++) {
         tsr_extent e = {1 + below(c % 3 ? 4 : 40), 1 + below(c % 2 ? 24 : 120), 1 + below(c % 5 ? 24 : 120)};
         tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
         params.precision = TSR_PRECISION_F32 + below(5);

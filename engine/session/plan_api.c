@@ -96,14 +96,14 @@ static const int LEAST_CUT = 4, MOST_CUT = 1024;
 
 tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first) {
     const tsr_plan_bytes *b = &p->info.bytes;
+    int64_t caches = (int64_t)p->host_bytes + (int64_t)p->cache_bytes * p->parked_sets; /* the host's share that can shrink */
     tsr_status status = TSR_ERR_BUDGET;
     for (int cut = LEAST_CUT; status == TSR_ERR_BUDGET && cut <= MOST_CUT; cut *= 2) {
         tsr_plan_params params = p->params;
         tsr_target target = p->target;
-        int64_t host = target.host_is_device ? b->total + b->host : b->host;
         params.budget = b->total - b->total / cut;
-        host -= host / cut;
-        if (host > 0 && (host < target.host_free || target.host_free <= 0))
+        int64_t host = b->host - caches / cut + (target.host_is_device ? params.budget : 0);
+        if ((caches || target.host_is_device) && (host < target.host_free || target.host_free <= 0))
             target.host_free = host;
         status = rest(out, p, first, &params, &target);
     }

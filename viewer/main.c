@@ -12,7 +12,8 @@ const command commands[COMMANDS] = {
         "the output says what is written: .png (one picture, or with %05d in the name one a "
         "frame), .mp4, .mkv, .webm, .y4m, .npy and .safetensors (float32 [3, F, H, W], the "
         "decoder's own numbers). Video is BT.709, limited range. A file appears under its name "
-        "when it is whole.",
+        "when it is whole. With --resume a journal is kept, OUT.resume, until it is: the same command goes "
+        "on where a killed one stopped, and writes the same bytes.",
         "tessera render clip.latent -o clip.mp4 --fps 24", cmd_render},
     {"view", "[LATENT|FOLDER]", 0, 1, "the preview window",
         "A video appears tile by tile while it is decoded; sliders for tile size, overlap and memory "

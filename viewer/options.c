@@ -270,6 +270,8 @@ const option option_table[] = {
         0},
     {'y', "overwrite", NULL, "ask on a terminal, refuse elsewhere", "replace outputs that exist",
         WRITING, parse_switch, AT(writer.overwrite), 0, 0},
+    {0, "resume", NULL, NULL, "goes on where a killed render with this option stopped; its journal is the output with .resume added",
+        ON(RENDER), parse_switch, AT(resume), 0, 0},
     {'m', "model", "FILE|FOLDER", "$TESSERA_MODEL, the only VAE in ./models, the demo model",
         "the VAE: safetensors or GGUF, or a folder that holds just one", PLANNED, parse_text,
         AT(model), 0, 0},

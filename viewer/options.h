@@ -43,7 +43,7 @@ typedef struct options {
     bool sample, stats; /* encode */
     int64_t seed;
     const char *like; /* render */
-    bool psnr, fps_given;
+    bool psnr, fps_given, resume;
     int batch_overlap;
     const char *type; /* convert */
     int block;        /* compare */

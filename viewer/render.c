@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "join.h"
 #include "quality.h"
+#include "resume.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ struct part {
     int64_t start;      /* place of its first frame in the output */
     int64_t frames;     /* that it has */
     int64_t first, end; /* its own frames that are wanted */
+    int64_t from;       /* the first that is not there already; >= end: all are */
 };
 
 struct render {
@@ -29,7 +31,8 @@ struct render {
     int width, height;    /* of the picture, crop undone */
     int64_t total;        /* frames of all parts together */
     int64_t first, end;   /* of them wanted */
-    int64_t done, before; /* written; written by the parts before the one in hand */
+    int64_t done, before; /* written; written before the part in hand */
+    resume resume;
     tsr_writer_params target;
     tsr_writer *writer;
     tsr_pixels pixels;
@@ -132,10 +135,7 @@ static int plan_part(struct render *r, struct part *p, const struct part *last) 
         p->plan = last->plan;
         return EXIT_OK;
     }
-    int status = create_plan(&p->plan, r->engine, r->model, &extent, r->o, p->first, p->end);
-    if (status == EXIT_OK)
-        say_plan(tsr_plan_get_info(p->plan), r->o);
-    return status;
+    return create_plan(&p->plan, r->engine, r->model, &extent, r->o, p->first, p->end);
 }
 
 static int plan_parts(struct render *r) {
@@ -147,6 +147,12 @@ static int plan_parts(struct render *r) {
             last = &r->part[i];
         }
     return status;
+}
+
+static void say_plans(const struct render *r) {
+    for (int i = 0; i < r->parts; i++)
+        if (r->part[i].plan && !r->part[i].same_plan)
+            say_plan(tsr_plan_get_info(r->part[i].plan), r->o);
 }
 
 /* ---------------------------------------------------------------- output */
@@ -167,7 +173,41 @@ static int take_after(struct render *r) {
         r->target.audio_start = i->fps > 0 ? (double)r->first / i->fps : 0;
     }
     tsr_reader_close(&clip);
-    return r->o->psnr ? quality_open(&r->quality, r->o->like, r->width, r->height, r->first) : EXIT_OK;
+    return EXIT_OK;
+}
+
+/* What the journal of this render must say. */
+static int tell_journal(struct render *r) {
+    resume_begin(&r->resume, r->o, r->model);
+    for (int i = 0; i < r->o->count; i++)
+        resume_latent(&r->resume, r->latent[i]);
+    for (int i = 0; i < r->parts; i++)
+        if (r->part[i].plan && !r->part[i].same_plan)
+            resume_plan(&r->resume, tsr_plan_get_info(r->part[i].plan));
+    int status = resume_end(&r->resume);
+    r->target.resume = r->resume.text;
+    return status;
+}
+
+/* Frames that are there already are not made again. */
+static void skip_done(struct render *r) {
+    int64_t all = r->end - r->first;
+    r->done = tsr_writer_done(r->writer);
+    for (int i = 0; i < r->parts; i++) {
+        struct part *p = &r->part[i];
+        int64_t from = r->first + r->done - p->start;
+        p->from = from > p->first ? from : p->first;
+    }
+    if (!r->done)
+        return;
+    say(TSR_LOG_INFO, "resume: %lld of %lld frames are there", (long long)r->done, (long long)all);
+    if (json_wanted()) {
+        json j;
+        json_begin(&j, "resume");
+        json_integer(&j, "frames", r->done);
+        json_integer(&j, "of", all);
+        json_end(&j);
+    }
 }
 
 static int open_output(struct render *r) {
@@ -176,17 +216,23 @@ static int open_output(struct render *r) {
     r->target.height = r->height;
     r->target.frames = r->end - r->first;
     r->target.first = r->first;
-    char *existing = r->target.overwrite ? NULL : tsr_writer_existing(&r->target);
-    int status = may_overwrite(existing, &r->target.overwrite);
+    int status = r->o->like ? take_after(r) : EXIT_OK;
+    if (status == EXIT_OK && r->o->resume)
+        status = tell_journal(r);
+    char *existing = r->target.overwrite || status != EXIT_OK ? NULL : tsr_writer_existing(&r->target);
+    if (status == EXIT_OK)
+        status = may_overwrite(existing, &r->target.overwrite);
     free(existing);
-    if (status == EXIT_OK && r->o->like)
-        status = take_after(r);
     catch_interrupts(); /* there will be something to clean up */
     if (status == EXIT_OK)
         status = failed(tsr_writer_open(&r->writer, &r->target));
-    if (status == EXIT_OK)
-        r->pixels = tsr_writer_pixels(r->writer);
-    return status;
+    if (status != EXIT_OK)
+        return status;
+    r->pixels = tsr_writer_pixels(r->writer);
+    skip_done(r);
+    return r->o->like && r->o->psnr
+               ? quality_open(&r->quality, r->o->like, r->width, r->height, r->first + r->done)
+               : EXIT_OK;
 }
 
 /* The upper left of a frame, packed anew. RGB is [height][width][3], float [3][height][width]. */
@@ -221,7 +267,7 @@ static int64_t kept_frames(const struct render *r, const struct part *p) {
 /* How many frames of the output are there once this part is done, and were not before. */
 static int64_t given_frames(const struct render *r, const struct part *p) {
     int64_t own = p->frames - kept_frames(r, p), end = p->end < own ? p->end : own;
-    return end > p->first ? end - p->first : 0;
+    return end > p->from ? end - p->from : 0;
 }
 
 /* A frame of floats: kept for the part behind, or mixed with what the part before left. */
@@ -313,13 +359,14 @@ static int decode_parts(struct render *r) {
     interrupt_cancels(r->engine);
     for (int i = 0; i < r->parts && status == TSR_OK && !interrupted(); i++) {
         struct part *p = &r->part[i];
-        if (!p->plan)
+        if (p->from >= p->end)
             continue;
         tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
         tsr_result result = {0};
         d.pixels = r->join.overlap ? TSR_PIXELS_RGB_F32 : r->pixels;
         d.dither = !r->o->no_dither;
         d.video = p->video;
+        d.first_frame = (int)p->from;
         d.trace = r->o->trace;
         d.on_frame = on_frame;
         d.on_progress = on_progress;
@@ -347,6 +394,9 @@ static int finish(struct render *r) {
 static int say_interrupted(const struct render *r) {
     const char *path = r->target.path;
     bool pictures = r->target.format == TSR_FORMAT_PNG || (path && strchr(path, '%'));
+    if (r->o->resume && r->done)
+        return failure(TSR_ERR_CANCELLED, "interrupted: %s; %lld of %lld frames are kept, and the same command goes on", path,
+            (long long)r->done, (long long)(r->end - r->first));
     if (pictures && r->done)
         return failure(TSR_ERR_CANCELLED,
             "interrupted: %s; %lld of %lld pictures are there and whole", path, (long long)r->done,
@@ -391,6 +441,8 @@ static int check_options(const options *o) {
             "one trace, several latents: --trace %s; render them one by one", o->trace);
     if (!o->writer.path && o->writer.format != TSR_FORMAT_NULL)
         return usage_error("no output: give -o FILE, or --format null to decode and write nothing");
+    if (o->resume && !o->writer.path)
+        return usage_error("nothing to go on with: --resume wants a file; give -o FILE");
     if (o->json && o->writer.path && strcmp(o->writer.path, "-") == 0)
         return usage_error(
             "two outputs on one: --json and -o - both want standard output; choose one");
@@ -419,11 +471,13 @@ static void free_render(struct render *r) {
     free(r->part);
     free(r->cropped);
     free(r->converted);
+    free(r->resume.text);
     join_close(&r->join);
     quality_close(&r->quality);
 }
 
-int cmd_render(const options *o) {
+int cmd_render(const options *given) {
+    options own = *given, *o = &own;
     struct render r = {.o = o};
     int status = check_options(o);
     if (status == EXIT_OK && !(r.latent = calloc((size_t)o->count, sizeof *r.latent)))
@@ -434,12 +488,16 @@ int cmd_render(const options *o) {
         status = open_latents(&r);
     if (status == EXIT_OK)
         status = cut_parts(&r);
-    if (status == EXIT_OK)
-        status = open_output(&r);
+    if (o->resume)
+        resume_budget(o);
     if (status == EXIT_OK)
         status = create_engine(&r.engine, o);
     if (status == EXIT_OK)
         status = plan_parts(&r);
+    if (status == EXIT_OK)
+        status = open_output(&r);
+    if (status == EXIT_OK)
+        say_plans(&r);
     if (status == EXIT_OK)
         status = decode_parts(&r);
     if (status == EXIT_OK && interrupted())

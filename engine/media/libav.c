@@ -1,8 +1,12 @@
 #include "media/libav.h"
 
+#include <tessera/media.h>
+
+#include <errno.h>
 #include <libavformat/avformat.h>
 #include <libavutil/error.h>
 #include <libavutil/log.h>
+#include <libavutil/murmur3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,4 +84,32 @@ tsr_status tsr_libav_open(AVFormatContext **out, const char *path) {
         return tsr_fail(TSR_ERR_FORMAT, "%.300s: is no picture or video", path);
     error = avformat_find_stream_info((*out), NULL);
     return error < 0 ? tsr_libav_fail(TSR_ERR_FORMAT, "cannot read", path, error) : TSR_OK;
+}
+
+tsr_status tsr_file_digest(const char *path, char digest[33]) {
+    enum { CHUNK = 1 << 20 };
+    uint8_t sum[16];
+    struct AVMurMur3 *state = av_murmur3_alloc();
+    uint8_t *chunk = malloc(CHUNK);
+    FILE *f = fopen(path, "rb");
+    tsr_status status = TSR_OK;
+    if (!state || !chunk)
+        status = tsr_fail(TSR_ERR_MEMORY, "out of memory: %.300s", path);
+    else if (!f)
+        status = tsr_fail(TSR_ERR_IO, "cannot read: %.300s: %s", path, strerror(errno));
+    if (status == TSR_OK) {
+        av_murmur3_init(state);
+        for (size_t n; (n = fread(chunk, 1, CHUNK, f)) > 0;)
+            av_murmur3_update(state, chunk, n);
+        av_murmur3_final(state, sum);
+        for (int i = 0; i < 16; i++)
+            snprintf(digest + (ptrdiff_t)2 * i, 3, "%02x", sum[i]);
+        if (ferror(f))
+            status = tsr_fail(TSR_ERR_IO, "cannot read: %.300s: %s", path, strerror(errno));
+    }
+    if (f)
+        fclose(f);
+    free(chunk);
+    av_free(state);
+    return status;
 }

@@ -88,7 +88,8 @@ static tsr_status open_in_place(tsr_out *o, const char *path) {
     return TSR_OK;
 }
 
-static tsr_status open_part(tsr_out *o, const char *path) {
+/* flags: O_CREAT, or 0 for one that was left; then o->fd stays -1 where there is none. */
+static tsr_status open_part(tsr_out *o, const char *path, int flags) {
     struct stat st;
     o->path = realpath(
         path, NULL); /* a link keeps pointing where it does; the file behind it is replaced */
@@ -99,9 +100,9 @@ static tsr_status open_part(tsr_out *o, const char *path) {
         return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", path);
     /* A part file left by a killed render is used again, one that somebody writes right now is not.
      */
-    int fd = open(o->part, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+    int fd = open(o->part, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags, 0666);
     if (fd < 0)
-        return tsr_out_fail(o);
+        return !flags && errno == ENOENT ? TSR_OK : tsr_out_fail(o);
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || flock(fd, LOCK_EX | LOCK_NB) != 0) {
         bool busy = S_ISREG(st.st_mode);
         close(fd);
@@ -109,7 +110,7 @@ static tsr_status open_part(tsr_out *o, const char *path) {
             busy ? "another program is writing" : "not a regular file", o->part);
     }
     o->fd = fd; /* from here on the part file is ours to remove */
-    return ftruncate(fd, 0) == 0 ? TSR_OK : tsr_out_fail(o);
+    return !flags || ftruncate(fd, 0) == 0 ? TSR_OK : tsr_out_fail(o);
 }
 
 tsr_status tsr_out_open(tsr_out *o, const char *path, bool overwrite) {
@@ -117,11 +118,43 @@ tsr_status tsr_out_open(tsr_out *o, const char *path, bool overwrite) {
     bool in_place;
     tsr_status status;
     TSR_TRY(check(path, overwrite, &in_place));
-    TSR_TRY(in_place ? open_in_place(o, path) : open_part(o, path));
+    TSR_TRY(in_place ? open_in_place(o, path) : open_part(o, path, O_CREAT));
     return TSR_OK;
 error:
     tsr_out_abort(o);
     return status;
+}
+
+tsr_status tsr_out_open_left(tsr_out *o, const char *path, bool overwrite, bool *left) {
+    *o = (tsr_out)TSR_OUT_NONE;
+    tsr_status status;
+    TSR_TRY(open_part(o, path, 0));
+    *left = o->fd >= 0;
+    o->keep = true;
+    if (*left)
+        TSR_TRY(tsr_out_check(path, overwrite));
+error:
+    if (o->fd < 0 || status != TSR_OK)
+        tsr_out_abort(o);
+    return status;
+}
+
+static tsr_status not_as_left(const tsr_out *o) {
+    return tsr_fail(TSR_ERR_FORMAT, "cannot go on: %s is not what its journal, %s.resume, says; remove both to start anew",
+        o->part, o->path);
+}
+
+tsr_status tsr_out_go_on(tsr_out *o, const void *head, size_t head_bytes, int64_t bytes) {
+    char have[512];
+    struct stat st;
+    if (fstat(o->fd, &st) != 0 || st.st_size < bytes || head_bytes > sizeof have ||
+        pread(o->fd, have, head_bytes, 0) != (ssize_t)head_bytes || memcmp(have, head, head_bytes) != 0)
+        return not_as_left(o);
+    return ftruncate(o->fd, bytes) == 0 && lseek(o->fd, bytes, SEEK_SET) == bytes ? TSR_OK : tsr_out_fail(o);
+}
+
+tsr_status tsr_out_sync(tsr_out *o) {
+    return o->fd < 0 || fdatasync(o->fd) == 0 ? TSR_OK : tsr_out_fail(o);
 }
 
 /* Waits for a descriptor that a neighbour in the pipeline made non-blocking. */
@@ -171,7 +204,7 @@ tsr_status tsr_out_commit(tsr_out *o) {
     else if (o->part && rename(o->part, o->path) != 0)
         status =
             tsr_fail(TSR_ERR_IO, "cannot rename: %s to %s: %s", o->part, o->path, strerror(errno));
-    if (status != TSR_OK && o->part)
+    if (status != TSR_OK && o->part && !o->keep)
         unlink(o->part);
     tsr_out_abort(o);
     return status;
@@ -180,7 +213,7 @@ tsr_status tsr_out_commit(tsr_out *o) {
 void tsr_out_abort(tsr_out *o) {
     if (o->fd >= 0) {
         close(o->fd);
-        if (o->part)
+        if (o->part && !o->keep)
             unlink(o->part);
     }
     free(o->part);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* zlib level: 9 takes several times as long for a few percent. */
 enum { LEVEL = 5, BUFFER = 1 << 16 };
@@ -124,6 +125,21 @@ static tsr_status write_picture(tsr_out *out, const tsr_frame *f) {
 
 /* ---------------------------------------------------------------- the writer */
 
+/* A picture that the journal says is there; of the last one perhaps only the new name is missing. */
+static tsr_status check_left(tsr_writer *w, const char *name, bool last) {
+    struct stat st;
+    bool left = false;
+    tsr_out out = TSR_OUT_NONE;
+    if (last) {
+        tsr_status status = tsr_out_open_left(&out, name, w->params.overwrite, &left);
+        if (status != TSR_OK || left)
+            return status == TSR_OK ? tsr_out_commit(&out) : status;
+    }
+    if (stat(name, &st) == 0 && S_ISREG(st.st_mode))
+        return TSR_OK;
+    return tsr_journal_misfit(&w->journal, "speaks of %s, which is gone; bring it back,", name);
+}
+
 static tsr_status png_open(tsr_writer *w) {
     const tsr_writer_params *p = &w->params;
     w->pixels = p->depth == 16 ? TSR_PIXELS_RGB16 : TSR_PIXELS_RGB8;
@@ -136,6 +152,7 @@ static tsr_status png_open(tsr_writer *w) {
                 "one picture for %lld frames: %s; put %%05d into the name or choose one frame",
                 (long long)p->frames, p->path);
         w->params.frames = 1;
+        tsr_journal_close(&w->journal); /* one picture is there or it is not */
         char *name = tsr_pattern_name(p->path, 0); /* "%%" */
         status = name ? tsr_out_open(&w->out, name, p->overwrite)
                       : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", p->path);
@@ -146,8 +163,9 @@ static tsr_status png_open(tsr_writer *w) {
      * folder. */
     for (int64_t i = 0; i == 0 || i < p->frames; i++) {
         char *name = tsr_pattern_name(p->path, p->first + i);
-        status = name ? tsr_out_check(name, p->overwrite)
-                      : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", p->path);
+        status = !name            ? tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", p->path)
+                 : i < w->written ? check_left(w, name, i == w->written - 1)
+                                  : tsr_out_check(name, p->overwrite);
         free(name);
         if (status != TSR_OK)
             return status;
@@ -167,6 +185,12 @@ static tsr_status png_frame(tsr_writer *w, const tsr_frame *f) {
     tsr_status status;
     TSR_TRY(tsr_out_open(&out, name, w->params.overwrite));
     TSR_TRY(write_picture(&out, f));
+    if (w->journal.path) { /* written down before it gets its name: whichever is seen later, it is not written again */
+        TSR_TRY(tsr_out_sync(&out));
+        TSR_TRY(tsr_journal_record(&w->journal, w->written + 1, 0, 0));
+        TSR_TRY(tsr_journal_sync(&w->journal));
+        out.keep = true;
+    }
     status = tsr_out_commit(&out);
 error:
     tsr_out_abort(&out);

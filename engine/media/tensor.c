@@ -17,6 +17,19 @@ struct layout {
     size_t header, plane; /* bytes before the data; of one channel of one frame */
 };
 
+static tsr_status start(tsr_writer *w, const char *header, size_t header_bytes, int64_t bytes) {
+    tsr_status status = tsr_out_open(&w->out, w->params.path, w->params.overwrite);
+    if (status != TSR_OK)
+        return status;
+    if (lseek(w->out.fd, 0, SEEK_CUR) < 0)
+        return tsr_fail(TSR_ERR_ARGUMENT, "cannot go back and forth in a pipe: %s; use a file, or y4m", w->out.path);
+    /* A disk that is too small says so now and not after hours. Not every file system can reserve. */
+    if (w->out.part && fallocate(w->out.fd, 0, 0, bytes) != 0 &&
+        ((errno != EOPNOTSUPP && errno != ENOSYS) || ftruncate(w->out.fd, bytes) != 0))
+        return tsr_out_fail(&w->out);
+    return tsr_out_write_at(&w->out, 0, header, header_bytes);
+}
+
 static tsr_status tensor_open(tsr_writer *w, bool npy) {
     const tsr_writer_params *p = &w->params;
     if (p->frames < 1)
@@ -36,23 +49,12 @@ static tsr_status tensor_open(tsr_writer *w, bool npy) {
     t.count = t.bytes / sizeof(float);
 
     char *header = NULL;
+    int64_t bytes;
     tsr_status status;
     TSR_TRY(npy ? tsr_npy_header(&t, &header, &l->header)
                 : tsr_safetensors_header(&t, 1, NULL, 0, &header, &l->header));
-    TSR_TRY(tsr_out_open(&w->out, p->path, p->overwrite));
-    if (lseek(w->out.fd, 0, SEEK_CUR) < 0) {
-        status = tsr_fail(TSR_ERR_ARGUMENT,
-            "cannot go back and forth in a pipe: %s; use a file, or y4m", w->out.path);
-        goto error;
-    }
-    /* A disk that is too small says so now and not after hours. Not every file system can reserve.
-     */
-    if (w->out.part && fallocate(w->out.fd, 0, 0, (off_t)(l->header + t.bytes)) != 0 &&
-        errno != EOPNOTSUPP && errno != ENOSYS) {
-        status = tsr_out_fail(&w->out);
-        goto error;
-    }
-    status = tsr_out_write_at(&w->out, 0, header, l->header);
+    bytes = (int64_t)(l->header + t.bytes);
+    status = w->written ? tsr_writer_go_on(w, header, l->header, bytes) : start(w, header, l->header, bytes);
 error:
     free(header);
     return status;
@@ -83,6 +85,7 @@ static void tensor_close(tsr_writer *w) {
     free(w->state);
 }
 
-const tsr_writer_ops tsr_npy_ops = {.open = npy_open, .frame = tensor_frame, .close = tensor_close};
+const tsr_writer_ops tsr_npy_ops = {
+    .open = npy_open, .frame = tensor_frame, .close = tensor_close, .appends = true};
 const tsr_writer_ops tsr_safetensors_ops = {
-    .open = safetensors_open, .frame = tensor_frame, .close = tensor_close};
+    .open = safetensors_open, .frame = tensor_frame, .close = tensor_close, .appends = true};

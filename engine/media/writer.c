@@ -95,6 +95,42 @@ static tsr_status check_params(const tsr_writer_params *p) {
     return TSR_OK;
 }
 
+/* All that is missing of a file is its name. */
+static tsr_status open_whole(tsr_writer *w) {
+    bool left = false;
+    struct stat st;
+    w->ops = &tsr_null_ops;
+    tsr_status status = tsr_out_open_left(&w->out, w->params.path, w->params.overwrite, &left);
+    if (status == TSR_OK && !left && stat(w->params.path, &st) != 0)
+        status = tsr_journal_misfit(&w->journal, "speaks of %s.part, which is gone; bring it back,", w->params.path);
+    return status;
+}
+
+tsr_status tsr_writer_go_on(tsr_writer *w, const void *head, size_t head_bytes, int64_t bytes) {
+    bool left;
+    tsr_status status = tsr_out_open_left(&w->out, w->params.path, w->params.overwrite, &left);
+    if (status == TSR_OK && !left)
+        return tsr_journal_misfit(&w->journal, "speaks of %s.part, which is gone; bring it back,", w->params.path);
+    return status == TSR_OK ? tsr_out_go_on(&w->out, head, head_bytes, bytes) : status;
+}
+
+static tsr_status open_format(tsr_writer *w) {
+    tsr_status status;
+    w->ops = formats[w->params.format].ops;
+    if (w->params.resume)
+        TSR_TRY(tsr_journal_open(&w->journal, &w->params));
+    w->written = w->journal.frames;
+    if (w->journal.whole)
+        TSR_TRY(open_whole(w));
+    TSR_TRY(w->ops->open(w));
+    if (w->params.resume)
+        TSR_TRY(tsr_journal_begin(&w->journal));
+    else if (w->params.path)
+        tsr_journal_discard(w->params.path);
+error:
+    return status;
+}
+
 tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
     *out = NULL;
     tsr_writer *w = calloc(1, sizeof *w);
@@ -106,7 +142,9 @@ tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
     w->params.path = params->path ? strdup(params->path) : NULL;
     w->params.codec = params->codec ? strdup(params->codec) : NULL;
     w->params.audio_from = params->audio_from ? strdup(params->audio_from) : NULL;
-    if ((params->path && !w->params.path) || (params->codec && !w->params.codec) ||
+    w->params.resume = params->resume ? strdup(params->resume) : NULL;
+    w->journal = (tsr_journal)TSR_JOURNAL_NONE;
+    if ((params->resume && !w->params.resume) || (params->path && !w->params.path) || (params->codec && !w->params.codec) ||
         (params->audio_from && !w->params.audio_from)) {
         status = tsr_fail(TSR_ERR_MEMORY, "out of memory: writer");
         goto error;
@@ -120,8 +158,7 @@ tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
         goto error;
     }
     TSR_TRY(check_params(&w->params));
-    w->ops = formats[w->params.format].ops;
-    TSR_TRY(w->ops->open(w));
+    TSR_TRY(open_format(w));
     w->frame_bytes = tsr_pixels_bytes(w->pixels, w->params.width, w->params.height);
     *out = w;
     return TSR_OK;
@@ -140,7 +177,10 @@ char *tsr_writer_existing(const tsr_writer_params *p) {
     bool picture = format == TSR_FORMAT_PNG;
     if (picture && tsr_pattern_check(p->path, &numbered) != TSR_OK)
         return NULL;
-    for (int64_t i = 0; i == 0 || (numbered && i < p->frames); i++) {
+    int64_t there = p->resume ? tsr_journal_frames(p->path) : 0;
+    if (!numbered && there && there == p->frames)
+        return NULL; /* it may be just that that got its name last */
+    for (int64_t i = numbered ? there : 0; i == 0 || (numbered && i < p->frames); i++) {
         char *name = picture ? tsr_pattern_name(p->path, p->first + i) : strdup(p->path);
         struct stat st;
         if (!name || (stat(name, &st) == 0 && S_ISREG(st.st_mode)))
@@ -148,6 +188,10 @@ char *tsr_writer_existing(const tsr_writer_params *p) {
         free(name);
     }
     return NULL;
+}
+
+int64_t tsr_writer_done(const tsr_writer *w) {
+    return w->journal.frames;
 }
 
 tsr_pixels tsr_writer_pixels(const tsr_writer *w) {
@@ -167,11 +211,16 @@ tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *f) {
         (w->params.frames && w->written == w->params.frames))
         return tsr_fail(TSR_ERR_ARGUMENT, "wrong frame: number %lld where %lld was due",
             (long long)f->index, (long long)(w->params.first + w->written));
-    tsr_status status = w->ops->frame(w, f);
-    if (status == TSR_OK)
-        w->written++;
-    else
-        w->failed = true;
+    tsr_status status;
+    w->failed = true; /* until all of it succeeded */
+    TSR_TRY(w->ops->frame(w, f));
+    if (w->ops->appends && w->journal.path) {
+        TSR_TRY(tsr_out_sync(&w->out));
+        TSR_TRY(tsr_journal_record(&w->journal, w->written + 1, 0, 0));
+    }
+    w->written++;
+    w->failed = false;
+error:
     return status;
 }
 
@@ -188,8 +237,14 @@ tsr_status tsr_writer_finish(tsr_writer *w) {
     tsr_status status;
     if (w->ops->finish)
         TSR_TRY(w->ops->finish(w));
+    if (w->journal.path && w->out.fd >= 0) {
+        TSR_TRY(tsr_out_sync(&w->out));
+        TSR_TRY(tsr_journal_whole(&w->journal));
+        w->out.keep = true;
+    }
     if (w->out.fd >= 0)
         TSR_TRY(tsr_out_commit(&w->out));
+    tsr_journal_remove(&w->journal);
     w->failed = false;
     w->finished = true;
     return TSR_OK;
@@ -201,12 +256,17 @@ void tsr_writer_close(tsr_writer **wp) {
     tsr_writer *w = *wp;
     if (!w)
         return;
+    w->out.keep = w->journal.frames > 0; /* what a later writer goes on with */
     if (w->ops && w->ops->close)
         w->ops->close(w);
     tsr_out_abort(&w->out);
+    if (!w->journal.left && !w->journal.frames)
+        tsr_journal_remove(&w->journal);
+    tsr_journal_close(&w->journal);
     free((char *)w->params.path);
     free((char *)w->params.codec);
     free((char *)w->params.audio_from);
+    free((char *)w->params.resume);
     free(w);
     *wp = NULL;
 }

@@ -39,6 +39,8 @@ static tsr_status y4m_open(tsr_writer *w) {
     int n = snprintf(header, sizeof header,
         "YUV4MPEG2 W%d H%d F%d:%d Ip A1:1 %s XCOLORRANGE=LIMITED\n", p->width, p->height, num, den,
         deep ? "C420p10 XYSCSS=420P10" : "C420mpeg2 XYSCSS=420MPEG2");
+    if (w->written)
+        return tsr_writer_go_on(w, header, (size_t)n, n + w->written * (int64_t)y->bytes);
     TSR_TRY(tsr_out_open(&w->out, p->path, p->overwrite));
     status = tsr_out_write(&w->out, header, (size_t)n);
 error:
@@ -65,4 +67,4 @@ static void y4m_close(tsr_writer *w) {
     free(y);
 }
 
-const tsr_writer_ops tsr_y4m_ops = {.open = y4m_open, .frame = y4m_frame, .close = y4m_close};
+const tsr_writer_ops tsr_y4m_ops = {.open = y4m_open, .frame = y4m_frame, .close = y4m_close, .appends = true};

@@ -40,6 +40,7 @@ typedef struct tsr_writer_params {
     bool overwrite;
     const char *audio_from; /* mp4, mkv, webm: a clip whose sound is copied as it is, where it has any; NULL: none */
     double audio_start;     /* seconds of that clip's pictures that the first frame here stands for */
+    const char *resume;     /* to go on where a writer stopped, killed or failed: says what is written, below. NULL: not */
 } tsr_writer_params;
 #define TSR_WRITER_PARAMS_DEFAULT {.fps = 24, .crf = -1, .depth = 8}
 
@@ -54,6 +55,16 @@ typedef struct tsr_writer tsr_writer;
 TSR_API tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params);
 /* The first file that tsr_writer_open would refuse to overwrite, malloc'd; NULL: none. For asking first. */
 TSR_API char *tsr_writer_existing(const tsr_writer_params *params);
+/* With params.resume a writer keeps a journal, path.resume, and what it has written when it does not come to its end;
+ * the next one with equal params goes on behind it, at frame first + tsr_writer_done, and the file comes out as if it
+ * had been written at once. `resume` is text, lines of "NAME VALUE\n" that are equal where all frames would be; lines
+ * "note NAME VALUE\n" are not compared, and come back from tsr_writer_recall. A journal of other params is
+ * TSR_ERR_FORMAT, an output that is no file TSR_ERR_ARGUMENT. Every frame is on disk before the next one is asked for:
+ * numbered pictures under their names, others in path.part, video as the encoded parts and last frames in path.parts,
+ * joined by tsr_writer_finish. Without `resume` a journal that is there is removed: what it speaks of is gone. */
+TSR_API int64_t tsr_writer_done(const tsr_writer *w);
+/* A note of the journal that was left, malloc'd; NULL: none. */
+TSR_API char *tsr_writer_recall(const tsr_writer_params *params, const char *name);
 TSR_API tsr_pixels tsr_writer_pixels(const tsr_writer *w); /* the format tsr_writer_frame expects */
 /* Frames in order, index first, first + 1, ... After a failure only tsr_writer_close is left to call. */
 TSR_API tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *frame);
@@ -61,6 +72,9 @@ TSR_API tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *frame);
 TSR_API tsr_status tsr_writer_finish(tsr_writer *w);
 /* Without a finish before it, removes the part file. */
 TSR_API void tsr_writer_close(tsr_writer **w);
+
+/* 128 bits of what a file holds, in hexadecimal: equal files have equal ones. No proof against forgery. */
+TSR_API tsr_status tsr_file_digest(const char *path, char digest[33]);
 
 /* ---------------------------------------------------------------- reading */
 

@@ -605,6 +605,18 @@ class Asking(Case):
         self.assertEqual({e['step'] for e in events if e['event'] == 'op'}, {'first', 'second', 'later'})
         self.assertIn('GFLOP/s', self.ok('bench', '48x32x1', '--repeat', '1').stdout.decode())
 
+    def test_bench_of_a_card(self):
+        text = self.ok('bench', '--model', '5090').stdout.decode()
+        for word in ('a prediction, not measured', 'assumed: 217 TFLOP/s in 16 bits, 700 in fp8', 'frames/s', '1280x720'):
+            self.assertIn(word, text)
+        seconds = {}
+        for card in ('RTX 5090', '5070 Ti', '3090'):
+            events = self.events('bench', '128x128x5', '--model', card.replace('RTX ', ''))
+            self.assertEqual({e['event'] for e in events}, {'model', 'op', 'predicted'})
+            seconds[card] = events[-1]['seconds']
+        self.assertLess(seconds['RTX 5090'], seconds['3090'])
+        self.fails(1, 'bench', '--model', '6090')
+
 
 class Texts(Case):
     """What is generated from the table."""

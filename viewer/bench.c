@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <tessera/bench.h>
+#include <unistd.h>
 
 static void op_event(const tsr_bench_op *op) {
     json j;
@@ -87,7 +88,68 @@ static void on_decode(void *user, const tsr_bench_decode *d) {
         bytes_text(planned, r->planned_bytes));
 }
 
+/* ---------------------------------------------------------------- a card that is not here */
+
+static void on_card_decode(void *user, const tsr_card_decode *d) {
+    const tsr_plan_info *p = d->plan;
+    (void)user;
+    if (json_wanted()) {
+        json j;
+        json_begin(&j, "predicted");
+        json_text(&j, "device", p->device);
+        json_text(&j, "precision", tsr_precision_name(p->precision));
+        json_integer(&j, "frames", p->frames);
+        json_pair(&j, "size", p->width, p->height);
+        json_number(&j, "seconds", d->seconds);
+        json_number(&j, "per_frame", d->per_frame);
+        json_integer(&j, "planned_bytes", p->bytes.total);
+        json_number(&j, "flops", p->flops);
+        json_end(&j);
+        return;
+    }
+    char planned[32];
+    printf("\ndecode of %d frames of %dx%d, %s on %s, predicted\n", p->frames, p->width, p->height,
+        tsr_precision_name(p->precision), p->device);
+    printf("  %-10s %.2f ms, %.1f frames/s in the long run\n", "a frame", 1e3 * d->per_frame, 1 / d->per_frame);
+    printf("  %-10s %.3f s; memory planned %s\n", "in all", d->seconds, bytes_text(planned, p->bytes.total));
+}
+
+static void print_assumptions(const tsr_card *c) {
+    char memory[32];
+    printf("%s: a prediction, not measured\n", c->text);
+    printf("assumed: %.0f TFLOP/s in 16 bits, %.0f in %s, of which convolutions reach %.0f%%; %.0f GB/s, of which ops reach "
+           "%.0f%%; %s; %.0f us a launch\n\n",
+        c->rate16 * 1e-12, c->rate8 * 1e-12, tsr_precision_name(c->eight), 100 * c->efficiency, c->bandwidth * 1e-9,
+        100 * TSR_CARD_BANDWIDTH, bytes_text(memory, c->memory), 1e6 * TSR_CARD_LAUNCH);
+}
+
+/* `--model 5090`: the usual model on a card of that name, unless there is such a file. */
+static const tsr_card *card_meant(const options *o) {
+    return o->model && access(o->model, F_OK) != 0 ? tsr_card_find(o->model) : NULL;
+}
+
+static int bench_card(const options *o, const tsr_card *card) {
+    tsr_model *m = NULL;
+    options usual = *o;
+    tsr_bench_params p = TSR_BENCH_PARAMS_DEFAULT;
+    char step[16] = "";
+    usual.model = NULL;
+    p.plan = o->plan;
+    int status = open_model(&m, &usual);
+    if (status == EXIT_OK)
+        status = parse_extent(&p.extent, o->count ? o->args[0] : "1280x720x9", m);
+    if (status == EXIT_OK && !json_wanted())
+        print_assumptions(card);
+    if (status == EXIT_OK)
+        status = failed(tsr_bench_card(m, &p, card, on_op, on_card_decode, step));
+    tsr_model_close(&m);
+    return status;
+}
+
 int cmd_bench(const options *o) {
+    const tsr_card *card = card_meant(o);
+    if (card)
+        return bench_card(o, card);
     tsr_model *m = NULL;
     tsr_engine *e = NULL;
     tsr_bench_params p = TSR_BENCH_PARAMS_DEFAULT;

@@ -36,7 +36,8 @@ const command commands[COMMANDS] = {
         "tessera plan 1920x1080x81 --vram 13G", cmd_plan},
     {"bench", "[WxHxF]", 0, 1, "speed of ops and of whole decodes against their floor",
         "Of a video of noise: width and height in pixels, and frames; 128x128x5 where none is "
-        "given.",
+        "given. --model 5070ti, 5090, 4090, 3090, h100 or h200 predicts what such a card would take, "
+        "1280x720x9 where nothing is given, and says what is assumed; $TESSERA_MODEL names the model then.",
         "tessera bench 256x256x9 --repeat 5", cmd_bench},
     {"info", "", 0, 0, "devices, Vulkan, precisions, how slots reach Vulkan here and why", NULL,
         NULL, cmd_info},

@@ -1,5 +1,6 @@
 #include <tessera/bench.h>
 
+#include "session/bench_ops.h"
 #include "session/steps.h"
 
 #include <math.h>
@@ -23,6 +24,8 @@ static tsr_status check_params(const tsr_bench_params *p) {
 typedef struct timing {              /* seconds of every op of every step, in every repetition */
     int repetitions, repetition;     /* -1: the warm-up, not kept */
     double *seconds[TSR_STEP_COUNT]; /* [ops][repetitions] */
+    tsr_backend *b;
+    tsr_precision precision;
 } timing;
 
 static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
@@ -57,7 +60,7 @@ static const char *shape_of(const char *text, const tsr_op *op) {
 typedef struct group { /* ops of one shape */
     tsr_bench_op op;
     char shape[160];
-    int m, n, k; /* of its matrix product; 0: none */
+    const tsr_op *product; /* one of them that has a matrix product; NULL: none has */
 } group;
 
 static void add_op(
@@ -69,15 +72,9 @@ static void add_op(
         i++;
     group *g = &groups[i];
     if (i == *count) {
-        *g = (group){.op.step = tsr_step_name(p->params.step)};
+        *g = (group){.op.step = tsr_step_name(p->params.step), .product = op->kernel >= 0 ? op : NULL};
         snprintf(g->shape, sizeof g->shape, "%s", shape);
         ++*count;
-        if (op->kernel >= 0) {
-            const tsr_kernel *k = &p->kernel[op->kernel];
-            g->n = k->cout;
-            g->k = k->kt * k->kh * k->kw * k->cin;
-            g->m = (int)fmin(GEMM_ROWS, tsr_op_flops(p, op) / 2 / g->n / g->k);
-        }
     }
     g->op.count++;
     g->op.seconds += seconds;
@@ -90,31 +87,44 @@ static int slowest_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-static tsr_status report_step(tsr_engine *e, const tsr_plan *p, const tsr_program *program,
-    timing *t, void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
-    tsr_backend *b = e->backend;
-    group *groups = calloc((size_t)program->ops, sizeof *groups);
+tsr_status tsr_bench_report_step(const tsr_program *p, double (*seconds)(void *ctx, const tsr_program *p, const tsr_op *op),
+    double (*ceiling)(void *ctx, const tsr_program *p, const tsr_op *op), void *ctx,
+    void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
+    group *groups = calloc((size_t)p->ops, sizeof *groups);
     if (!groups)
         return tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
     int count = 0;
     double all = 0;
-    for (int i = 0; i < program->ops; i++) {
-        double seconds =
-            tsr_median(&t->seconds[program->params.step][i * t->repetitions], t->repetitions);
-        add_op(groups, &count, program, &program->op[i], seconds);
-        all += seconds;
+    for (int i = 0; i < p->ops; i++) {
+        double took = seconds(ctx, p, &p->op[i]);
+        add_op(groups, &count, p, &p->op[i], took);
+        all += took;
     }
     qsort(groups, (size_t)count, sizeof *groups, slowest_first);
     for (int i = 0; i < count; i++) {
         group *g = &groups[i];
         g->op.shape = g->shape;
         g->op.share = all > 0 ? g->op.seconds / all : 0;
-        if (g->m > 0 && b->v->gemm_rate)
-            g->op.ceiling = b->v->gemm_rate(b, p->info.precision, g->m, g->n, g->k);
+        if (g->product && ceiling)
+            g->op.ceiling = ceiling(ctx, p, g->product);
         on_op(user, &g->op);
     }
     free(groups);
     return TSR_OK;
+}
+
+static double measured(void *ctx, const tsr_program *p, const tsr_op *op) {
+    const timing *t = ctx;
+    return tsr_median(&t->seconds[p->params.step][(op - p->op) * t->repetitions], t->repetitions);
+}
+
+/* By the device's plain product of the same sizes. */
+static double product_rate(void *ctx, const tsr_program *p, const tsr_op *op) {
+    const timing *t = ctx;
+    const tsr_kernel *k = &p->kernel[op->kernel];
+    int depth = k->kt * k->kh * k->kw * k->cin;
+    int rows = (int)fmin(GEMM_ROWS, tsr_op_flops(p, op) / 2 / k->cout / depth);
+    return rows > 0 ? t->b->v->gemm_rate(t->b, t->precision, rows, k->cout, depth) : 0;
 }
 
 tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
@@ -132,8 +142,11 @@ tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *pa
         }
     }
     TSR_TRY(run_steps(e, p, &t));
+    t.b = e->backend;
+    t.precision = p->info.precision;
     for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
-        TSR_TRY(report_step(e, p, p->program[s], &t, on_op, user));
+        TSR_TRY(tsr_bench_report_step(
+            p->program[s], measured, e->backend->v->gemm_rate ? product_rate : NULL, &t, on_op, user));
 error:
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         free(t.seconds[s]);

@@ -49,6 +49,34 @@ TSR_API tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_pa
 TSR_API tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
     void (*on_decode)(void *user, const tsr_bench_decode *decode), void *user);
 
+/* ---------------------------------------------------------------- cards that are not here */
+
+/* A card by its figures; engine/session/roofline.c says where they come from. */
+typedef struct tsr_card {
+    const char *name, *text;   /* "5090"; in words */
+    double rate16, rate8;      /* dense FLOP/s of its best instructions for 16 and for 8 bits, f32 or s32 sums */
+    tsr_precision eight;       /* what 8 bits are on it */
+    double bandwidth;          /* bytes/s */
+    int64_t memory;            /* bytes */
+    double efficiency;         /* share of its rates that convolutions are assumed to reach */
+} tsr_card;
+#define TSR_CARD_BANDWIDTH 0.85 /* share of its bandwidth that is assumed */
+#define TSR_CARD_LAUNCH 3e-6    /* seconds that are assumed from one launch of a graph to the next */
+
+/* A decode as it is predicted; the plan is valid until the callback returns. */
+typedef struct tsr_card_decode {
+    const tsr_plan_info *plan;
+    double seconds, per_frame; /* of the whole; of a frame of the last step: bound by compute and memory alone */
+} tsr_card_decode;
+
+/* "5070 Ti", "5090", "4090", "3090", "H100", "H200", in any spelling; NULL: not one of them. */
+TSR_API const tsr_card *tsr_card_find(const char *name);
+/* As tsr_bench_ops and tsr_bench_decodes, predicted for a card by a roofline: needs no device. Ceilings are the card's
+ * rates. */
+TSR_API tsr_status tsr_bench_card(tsr_model *m, const tsr_bench_params *params, const tsr_card *card,
+    void (*on_op)(void *user, const tsr_bench_op *op), void (*on_decode)(void *user, const tsr_card_decode *decode),
+    void *user);
+
 #ifdef __cplusplus
 }
 #endif

@@ -222,7 +222,7 @@ tsr_status tsr_engine_probe_slots(tsr_engine *e) {
         snprintf(e->no_import, sizeof e->no_import, "Vulkan runs on another device, %s", tsr_vk_device_name(e->vk));
     else if (works(e, TSR_WAY_EXPORTED) || works(e, TSR_WAY_IMPORTED))
         tsr_log(TSR_LOG_INFO, "slots: %s, %s", HOW[e->way], e->lane ? "shared timelines" : "the host waits");
-    else
+    if (e->way == TSR_WAY_HOST)
         snprintf(e->no_share, sizeof e->no_share, "slots are not in device memory");
     if (e->way != TSR_WAY_EXPORTED)
         b->slabs_on_host = true;

@@ -279,6 +279,8 @@ static tsr_model *speed_model(void) {
 
 static tsr_extent extent_of(const tsr_model *m, char **args, int latents) {
     int s = m->vae->decoder.space_factor;
+    if (small)
+        return (tsr_extent){1, 1, 2};
     return (tsr_extent){latents, atoi(args[1]) / s, atoi(args[0]) / s};
 }
 
@@ -291,7 +293,7 @@ static int ops(char **args) {
     tsr_model *m = speed_model();
     tsr_engine *e = engine();
     tsr_bench_params p = TSR_BENCH_PARAMS_DEFAULT;
-    p.extent = extent_of(m, args, small ? 1 : 3);
+    p.extent = extent_of(m, args, 3);
     p.plan.untiled = true;
     p.repetitions = small ? 1 : 20;
     must(tsr_bench_ops(e, m, &p, print_op, NULL));
@@ -320,7 +322,7 @@ static int decode(int n, char **args) {
     tsr_plan *plan;
     tsr_latent *latent;
     tsr_result result = {0};
-    tsr_extent x = extent_of(m, args, small ? 1 : atoi(args[2]));
+    tsr_extent x = extent_of(m, args, atoi(args[2]));
     must(tsr_engine_probe_slots(e)); /* what Vulkan and the context take is no part of the plan */
     int64_t before = e->backend->v->memory_free(e->backend);
     low l = {e->backend, before};
@@ -337,6 +339,8 @@ static int decode(int n, char **args) {
     }
     const tsr_plan_info *info = tsr_plan_get_info(plan);
     double real = (double)(before - l.free), planned = (double)result.planned_bytes;
+    if (small)
+        printf("- a tiny model and picture, for the way alone:\n");
     printf("- %s x %s in %s, %s: %.2f frames/s, %.1f TFLOP/s (%lld frames in %.3f s, the first time %.3f s)\n", args[0], args[1],
         tsr_precision_name(info->precision), info->mode == TSR_MODE_UNTILED ? "untiled" : info->mode == TSR_MODE_TILED ? "tiled" : "offloaded",
         (double)result.frames / fastest, info->flops / fastest * 1e-12, (long long)result.frames, fastest, first);

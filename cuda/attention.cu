@@ -121,7 +121,8 @@ DEV void softmax_step(const tsr_attention_args &a, const places &s, float (&scor
         const int row = wq * 16 + half * 8 + (lane >> 2);
         const float other =
             fmaxf(as_float(lds32(s.part + row * 4)), as_float(lds32(s.part + (rows + row) * 4)));
-        const float most = fmaxf(state[half].max, other); /* finite: a tile has at least one key */
+        /* Of nothing but -inf a finite number: they weigh 0, not exp2(-inf + inf). */
+        const float most = fmaxf(fmaxf(state[half].max, other), -3.4028235e38f);
         const float factor = exp2_fast(state[half].max - most);
         state[half].max = most;
         state[half].sum *= factor;

@@ -22,7 +22,7 @@ const char *spec_text(char buf[160], const spec *s) {
 /* ---------------------------------------------------------------- inputs */
 
 const char *const fill_name[FILLS] = {
-    "random", "outliers", "large", "tiny", "zero", "offset", "not finite"};
+    "random", "outliers", "large", "tiny", "zero", "offset", "not finite", "infinite scores"};
 uint64_t case_seed;
 
 static uint32_t bits(void) {
@@ -103,8 +103,7 @@ void world_describe(world *v, const spec *s) {
     v->buffer[OUT] = buffer_of(s->out, s->kind == TSR_OP_CACHE_LOAD ? 2 : 0,
         BEFORE + s->nt * s->out_dt + AFTER, oh, ow, s->cout, 1);
     bool extremes = s->out == TSR_U8 && s->quant[1].scale == 0;
-    v->buffer[STATS] =
-        buffer_of(TSR_F64, 0, s->nt, 1, TSR_GROUPS + (extremes ? s->cin : 0), 2, -1);
+    v->buffer[STATS] = buffer_of(TSR_F64, 0, s->nt, 1, TSR_GROUPS + (extremes ? s->cin : 0), 2, -1);
     v->range = (tsr_code_range){0.02f, 14};
     v->kernel = (tsr_kernel){0, TSR_FOLD_NONE, s->cin, s->cout, s->kt, s->k, s->k, s->st, s->s,
         s->s, s->top, s->top, s->bottom, s->bottom, s->phases, s->phases};
@@ -166,13 +165,31 @@ static void fill_buffer(const world *v, int which, const guarded *g, fill f) {
     }
 }
 
+size_t frame_bytes(const tsr_buffer *b) {
+    return b->bytes / (size_t)(b->head + b->frames);
+}
+
+/* Queries of 1e30, -1e30 and 0 in turn, in their first channel, meet keys of -1e30 that become 0
+ * late in the frame, of the last frame never: rows whose scores are first -inf and then finite,
+ * -inf alone, +inf, and finite. */
+static void fill_scores(const world *v) {
+    const tsr_buffer *b = &v->buffer[IN];
+    int c = b->c / 3, pixels = b->h * b->w, last = v->op.in.t0 + v->op.in.nt - 1;
+    for (int t = -b->head; t < b->frames; t++)
+        for (int i = 0; i < pixels; i++) {
+            char *pixel = tsr_pixel(b, v->in.at + frame_bytes(b) * (size_t)b->head, t, 0, i);
+            bool late = i > pixels * 9 / 10 && (t != last || v->s->nt == 1);
+            tsr_ref_put(&v->program, b, pixel, 0, 1,
+                &(float){i % 3 == 0   ? 1e30f
+                         : i % 3 == 1 ? -1e30f
+                                      : 0});
+            tsr_ref_put(&v->program, b, pixel, c, 1, &(float){late ? 0 : -1e30f});
+        }
+}
+
 static void fill_uniform(const guarded *g, float scale) {
     for (size_t i = 0; i < g->bytes / sizeof(float); i++)
         ((float *)g->at)[i] = scale * uniform();
-}
-
-size_t frame_bytes(const tsr_buffer *b) {
-    return b->bytes / (size_t)(b->head + b->frames);
 }
 
 /* Sums that belong to the input, or, for STATS, junk to be overwritten. */
@@ -204,6 +221,8 @@ void world_new(world *v, const spec *s, fill f) {
     v->weights = guarded_new(tsr_kernel_weights(k) * sizeof(float));
     v->biases = guarded_new(tsr_kernel_biases(k) * sizeof(float));
     fill_buffer(v, IN, &v->in, f);
+    if (f == FILL_SCORES)
+        fill_scores(v);
     fill_buffer(v, OUT, &v->out, f == FILL_NOT_FINITE ? FILL_RANDOM : f);
     if (s->in_place)
         memcpy(v->out.at, v->in.at, v->in.bytes);
@@ -278,8 +297,8 @@ tsr_status bound_new(bound *b, const tsr_tier *t, world *v) {
         b->io.in = b->io.out;
     if (v->s->kind == TSR_OP_CONV) {
         b->kernel = guarded_new(t->kernel_bytes(&v->kernel, v->s->in));
-        b->packed = (tsr_packed){
-            .kernel = &v->kernel, .scale = (float *)v->scales.at, .at = b->kernel.at};
+        b->packed =
+            (tsr_packed){.kernel = &v->kernel, .scale = (float *)v->scales.at, .at = b->kernel.at};
         b->io.kernel = &b->packed;
         TSR_TRY(t->pack(
             &b->packed, &v->program, &v->op, (float *)v->weights.at, (float *)v->biases.at));

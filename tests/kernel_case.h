@@ -30,6 +30,7 @@ typedef enum fill {
     FILL_ZERO,
     FILL_OFFSET,
     FILL_NOT_FINITE,
+    FILL_SCORES, /* ATTENTION: scores that are infinite; else random */
     FILLS
 } fill;
 extern const char *const fill_name[FILLS];

@@ -45,7 +45,8 @@ static void softmax_rows(void *ctx, size_t begin, size_t end) {
         float largest = b->simd->largest(x, b->keys, before),
               shrink = before == largest ? 1 : expf(before - largest);
         b->s->largest[r] = largest;
-        b->s->total[r] = b->s->total[r] * shrink + b->simd->exponentials(x, b->keys, largest);
+        b->s->total[r] = b->s->total[r] * shrink +
+                         b->simd->exponentials(x, b->keys, largest == -INFINITY ? 0 : largest);
         if (shrink != 1)
             b->simd->scale(b->out + r * (size_t)b->c, b->c, shrink);
     }

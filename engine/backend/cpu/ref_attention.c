@@ -1,4 +1,8 @@
-/* Attention over the pixels of each frame by itself: one head, online softmax, a query at a time.
+/*
+ * Attention over the pixels of each frame by itself: one head, online softmax, a query at a time.
+ *
+ * Scores that are not finite, in every tier, as exp(score - largest) / sum says: -inf beside finite
+ * ones weighs 0, and a query that has +inf, NaN or nothing but -inf gives NaN.
  */
 #include "backend/cpu/ref.h"
 
@@ -41,8 +45,9 @@ static void attend(const tsr_op_io *io, int t, int at, float *q, float *kv, floa
             shrink = expf(largest - score);
             largest = score;
         }
-        float weight = expf(score - largest);
-        tsr_ref_get(io->program, in, pixel, 2 * c, c, kv); /* value */
+        float weight =
+            score == -INFINITY ? 0 : expf(score - largest); /* and nothing but those: 0 / 0 */
+        tsr_ref_get(io->program, in, pixel, 2 * c, c, kv);  /* value */
         total = total * (double)shrink + (double)weight;
         for (int i = 0; i < c; i++)
             sum[i] = sum[i] * shrink + weight * kv[i];

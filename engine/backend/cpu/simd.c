@@ -143,16 +143,22 @@ static float largest(const float *x, int n, float so_far) {
     return so_far;
 }
 
+/* -inf weighs nothing. */
+static inline float weight(float x) {
+    float e = exponential(x);
+    return x < -87.0f ? 0 : e;
+}
+
 static float exponentials(float *x, int n, float largest_of_all) {
     float part[LANES] = {0}, total = 0;
     int i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < LANES; j++) {
-            x[i + j] = exponential(x[i + j] - largest_of_all);
+            x[i + j] = weight(x[i + j] - largest_of_all);
             part[j] += x[i + j];
         }
     for (; i < n; i++) {
-        x[i] = exponential(x[i] - largest_of_all);
+        x[i] = weight(x[i] - largest_of_all);
         total += x[i];
     }
     for (int j = 0; j < LANES; j++)

@@ -22,7 +22,7 @@ typedef struct tsr_simd {
         const float *shift, const float *gain, int zero, bool silu);
     float (*largest)(const float *x, int n, float so_far);
     float (*exponentials)(
-        float *x, int n, float largest); /* x = exp(x - largest); returns their sum */
+        float *x, int n, float largest); /* x = exp(x - largest), 0 below e^-87; returns their sum */
     void (*scale)(float *x, int n, float by);
 } tsr_simd;
 

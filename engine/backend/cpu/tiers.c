@@ -10,6 +10,7 @@ static const tsr_tier *const all[] = {
 #ifdef __x86_64__
     &tsr_tier_avx2,
     &tsr_tier_avx512,
+    &tsr_tier_avx2_u8,
 #endif
 #ifdef TSR_ONEDNN
     &tsr_tier_onednn,

@@ -14,28 +14,24 @@
  * [blocks][kt][kh][kw][cin / 2][16][2], blocks of 16 output channels, the last filled up with
  * zeros.
  */
-#include "backend/cpu/ref.h"
+#include "backend/cpu/avx2_tile.h"
 #include "backend/cpu/simd.h"
 
 #include <immintrin.h>
 #include <string.h>
 
 enum {
-    BLOCK = 16,  /* output channels at a time: two vectors of sums */
-    PIXELS = 6,  /* pixels at a time: 12 vectors of sums, 2 of weights, 1 of codes, 1 of products */
-    CHUNK = 128, /* input channels at a time */
-    MOST_TAPS = 3,      /* in a row */
-    MOST_SIDE = 16,     /* rows of a tile */
-    PATCH = 128 * 1024, /* numbers of a tile's input: 256 KiB */
-    MOST_PIXELS = 1024, /* of a tile */
-    PARTS = 16,         /* pieces of the work, each with its own scratch */
-    FEW = 32,           /* items, below which output channels are divided, too */
+    BLOCK = TILE_BLOCK,
+    PIXELS = TILE_PIXELS,
+    CHUNK = 128,   /* input channels at a time */
+    MOST_TAPS = 3, /* in a row */
 };
 
-typedef struct part {                         /* the scratch of one */
-    int16_t patch[PATCH];                     /* [kt][rows][columns][cin] */
-    int16_t panel[MOST_TAPS * CHUNK * BLOCK]; /* [taps][channels / 2][BLOCK][2] */
-    int32_t sum[MOST_PIXELS][BLOCK];
+typedef struct part {                            /* the scratch of one */
+    int16_t patch[TILE_PATCH / sizeof(int16_t)]; /* [kt][rows][columns][cin] */
+    int16_t panel[MOST_TAPS * CHUNK * BLOCK];    /* [taps][channels / 2][BLOCK][2] */
+    int32_t sum[TILE_MOST_PIXELS][BLOCK];
+    int32_t at[TILE_MOST_PIXELS]; /* as tile_pixels() says */
 } part;
 
 static size_t blocks_of(const tsr_kernel *k) {
@@ -46,41 +42,9 @@ static size_t block_codes(const tsr_kernel *k) {
     return (size_t)(k->kt * k->kh * k->kw) * (size_t)k->cin * BLOCK;
 }
 
-/* ---------------------------------------------------------------- how the picture is cut */
-
-typedef struct cut {
-    int h, w;          /* of a tile's output */
-    int rows, columns; /* tiles */
-    int splits;        /* of the output channels' blocks */
-} cut;
-
-static int pieces(int n, int size) {
-    return (n + size - 1) / size;
-}
-
-/* The largest tile whose input fits, then all of about the same size. w 0: none fits. */
-static cut cut_of(const tsr_kernel *k, const tsr_buffer *out, int frames) {
-    int room = PATCH / (k->kt * k->cin);
-    cut c = {0};
-    for (int h = 1; h <= out->h && h <= MOST_SIDE; h++) {
-        int w = room / (h + k->kh - 1) - (k->kw - 1);
-        w = w > out->w ? out->w : w;
-        w = w > (MOST_PIXELS - PIXELS) / h ? (MOST_PIXELS - PIXELS) / h : w;
-        if (w > 0 && w * h > c.w * c.h) {
-            c.w = w;
-            c.h = h;
-        }
-    }
-    if (!c.w)
-        return c;
-    c.rows = pieces(out->h, c.h);
-    c.columns = pieces(out->w, c.w);
-    c.h = pieces(out->h, c.rows);
-    c.w = pieces(out->w, c.columns);
-    int items = frames * c.rows * c.columns, blocks = (int)blocks_of(k);
-    c.splits = items < FEW ? pieces(FEW, items) : 1;
-    c.splits = c.splits > pieces(blocks, 4) ? pieces(blocks, 4) : c.splits;
-    return c;
+static tile_cut cut_of(const tsr_kernel *k, const tsr_buffer *out, int frames) {
+    int room = TILE_PATCH / (int)sizeof(int16_t) / (k->kt * k->cin);
+    return tile_cut_of(out->h, out->w, k->kh - 1, room, frames, (int)blocks_of(k));
 }
 
 static bool can(const tsr_program *p, const tsr_op *op) {
@@ -88,13 +52,13 @@ static bool can(const tsr_program *p, const tsr_op *op) {
     const tsr_kernel *k = &p->kernel[op->kernel];
     bool whole = op->out.y0 == 0 && op->out.ny == out->h && op->cache < 0;
     return tsr_ref_is_u8(p, op->in.buf) && whole && out->dtype == TSR_F32 && out->quant < 0 &&
-           k->phases == 1 && k->sy == 1 && k->sx == 1 && k->kw <= MOST_TAPS && k->cin % 32 == 0 &&
-           cut_of(k, out, op->in.nt).w > 0;
+           k->phases == 1 && k->sy == 1 && k->sx == 1 && k->kw <= MOST_TAPS && k->kw == k->kh &&
+           k->cin % 32 == 0 && cut_of(k, out, op->in.nt).w > 0;
 }
 
 static size_t scratch(const tsr_program *p, const tsr_op *op) {
-    (void)p, (void)op;
-    return PARTS * sizeof(part);
+    tile_cut c = cut_of(&p->kernel[op->kernel], &p->buffer[op->out.buf], op->in.nt);
+    return (size_t)tile_parts(&c, op->in.nt) * sizeof(part);
 }
 
 /* ---------------------------------------------------------------- packing */
@@ -150,17 +114,15 @@ static void unpack(tsr_packed *k) {
 
 typedef struct job {
     const tsr_op_io *io;
-    cut c;
-    atomic_int next; /* of the items not begun yet */
+    tile_cut c;
+    atomic_int next; /* of the tiles not begun yet */
 } job;
 
-typedef struct item { /* one tile of one frame, blocks [b0, b1) of output channels */
+typedef struct work {
     const tsr_op_io *io;
     part *s;
-    int frame, y, x, h, w;
-    int rows, columns; /* of the patch */
-    size_t b0, b1;
-} item;
+    tile u;
+} work;
 
 /* n codes, a multiple of 16. */
 __attribute__((target("avx2"))) static void widen(const uint8_t *from, int16_t *to, size_t n) {
@@ -182,30 +144,30 @@ static void fill(int16_t *to, size_t n, int zero) {
 }
 
 /* The patch's row y, of the picture, in frame t. */
-static void gather_row(const item *u, int t, int y, int16_t *to) {
-    const tsr_buffer *in = tsr_io_in(u->io);
+static void gather_row(const work *w, int t, int y, int16_t *to) {
+    const tsr_buffer *in = tsr_io_in(w->io);
     size_t c = (size_t)in->c;
-    int first = u->x - u->io->kernel->kernel->pad_left, zero = u->io->range->zero;
+    int first = w->u.x - w->io->kernel->kernel->pad_left, zero = w->io->range->zero;
     int left = first < 0 ? -first : 0,
-        right = first + u->columns > in->w ? first + u->columns - in->w : 0;
+        right = first + w->u.columns > in->w ? first + w->u.columns - in->w : 0;
     if (y < 0 || y >= in->h) {
-        fill(to, (size_t)u->columns * c, zero);
+        fill(to, (size_t)w->u.columns * c, zero);
         return;
     }
-    size_t inside = (size_t)(u->columns - left - right);
+    size_t inside = (size_t)(w->u.columns - left - right);
     fill(to, (size_t)left * c, zero);
-    widen(tsr_pixel(in, u->io->in, t, y, first + left), to + (size_t)left * c, inside * c);
+    widen(tsr_pixel(in, w->io->in, t, y, first + left), to + (size_t)left * c, inside * c);
     fill(to + ((size_t)left + inside) * c, (size_t)right * c, zero);
 }
 
-static void gather(const item *u) {
-    const tsr_kernel *k = u->io->kernel->kernel;
-    size_t row = (size_t)u->columns * (size_t)k->cin;
-    int t0 = u->io->op->in.t0 + u->frame * k->st - (k->kt - 1);
+static void gather(const work *w) {
+    const tsr_kernel *k = w->io->kernel->kernel;
+    size_t row = (size_t)w->u.columns * (size_t)k->cin;
+    int t0 = w->io->op->in.t0 + w->u.frame * k->st - (k->kt - 1);
     for (int t = 0; t < k->kt; t++)
-        for (int y = 0; y < u->rows; y++)
-            gather_row(
-                u, t0 + t, u->y - k->pad_top + y, u->s->patch + (size_t)(t * u->rows + y) * row);
+        for (int y = 0; y < w->u.rows; y++)
+            gather_row(w, t0 + t, w->u.y - k->pad_top + y,
+                w->s->patch + (size_t)(t * w->u.rows + y) * row);
 }
 
 /* sum[PIXELS][BLOCK] += codes of each pixel, [taps][n], times the panel, [taps][n / 2][BLOCK][2]. A
@@ -245,25 +207,20 @@ __attribute__((target("avx2"))) static void multiply(const int16_t *const pixel[
 
 /* All pixels of the tile with the panel, whose taps begin at frame a and row b of the patch,
  * channel c. */
-static void sweep(const item *u, int a, int b, int c, int n) {
-    const tsr_kernel *k = u->io->kernel->kernel;
+static void sweep(const work *w, int a, int b, int c, int n) {
+    const tsr_kernel *k = w->io->kernel->kernel;
     size_t cin = (size_t)k->cin;
-    const int16_t *base = u->s->patch + (size_t)((a * u->rows + b) * u->columns) * cin + c;
-    int pixels = u->h * u->w;
-    for (int p = 0; p < pixels; p += PIXELS) {
+    const int16_t *base = w->s->patch + (size_t)((a * w->u.rows + b) * w->u.columns) * cin + c;
+    for (int p = 0; p < w->u.h * w->u.w; p += PIXELS) {
         const int16_t *pixel[PIXELS];
-        for (int i = 0; i < PIXELS; i++) {
-            int at = p + i < pixels
-                         ? p + i
-                         : pixels - 1; /* the rest of the last six: sums that nobody reads */
-            pixel[i] = base + (size_t)(at / u->w * u->columns + at % u->w) * cin;
-        }
-        multiply(pixel, u->s->panel, k->kw, cin, (size_t)n, u->s->sum + p);
+        for (int i = 0; i < PIXELS; i++)
+            pixel[i] = base + (size_t)w->s->at[p + i] * cin;
+        multiply(pixel, w->s->panel, k->kw, cin, (size_t)n, w->s->sum + p);
     }
 }
 
-static void finish(const item *u, size_t block) {
-    const tsr_op_io *io = u->io;
+static void finish(const work *w, size_t block) {
+    const tsr_op_io *io = w->io;
     const tsr_op *op = io->op;
     const tsr_kernel *k = io->kernel->kernel;
     const tsr_buffer *out = tsr_io_out(io);
@@ -275,11 +232,11 @@ static void finish(const item *u, size_t block) {
     }
     const int32_t *codes = sums_of(io->kernel) + o;
     int zero = io->range->zero;
-    for (int p = 0; p < u->h * u->w; p++) {
-        float *to = (float *)tsr_pixel(out, io->out, op->out.t0 + u->frame * op->out_dt,
-                        u->y + p / u->w, u->x + p % u->w) +
+    for (int p = 0; p < w->u.h * w->u.w; p++) {
+        float *to = (float *)tsr_pixel(out, io->out, op->out.t0 + w->u.frame * op->out_dt,
+                        w->u.y + p / w->u.w, w->u.x + p % w->u.w) +
                     o;
-        const int32_t *sum = u->s->sum[p];
+        const int32_t *sum = w->s->sum[p];
         for (size_t i = 0; i < n; i++) {
             float y = scale[i] * (float)(sum[i] - zero * codes[i]) + bias[i];
             to[i] = op->accumulate ? y + to[i] : y;
@@ -287,62 +244,45 @@ static void finish(const item *u, size_t block) {
     }
 }
 
-static void run_item(const item *u) {
-    const tsr_kernel *k = u->io->kernel->kernel;
+static void run_tile(const work *w) {
+    const tsr_kernel *k = w->io->kernel->kernel;
     size_t tap = (size_t)k->cin * BLOCK; /* codes of one */
-    int pixels = pieces(u->h * u->w, PIXELS) * PIXELS;
-    gather(u);
-    for (size_t block = u->b0; block < u->b1; block++) {
-        const int8_t *codes = codes_of(u->io->kernel) + block * block_codes(k);
-        memset(u->s->sum, 0, (size_t)pixels * sizeof *u->s->sum);
+    int pixels = tile_pieces(w->u.h * w->u.w, PIXELS) * PIXELS;
+    tile_pixels(&w->u, w->s->at);
+    gather(w);
+    for (size_t block = (size_t)w->u.b0; block < (size_t)w->u.b1; block++) {
+        const int8_t *codes = codes_of(w->io->kernel) + block * block_codes(k);
+        memset(w->s->sum, 0, (size_t)pixels * sizeof *w->s->sum);
         for (int row = 0; row < k->kt * k->kh; row++)
             for (int c = 0; c < k->cin; c += CHUNK) {
                 int n = k->cin - c < CHUNK ? k->cin - c : CHUNK;
                 size_t length = (size_t)n * BLOCK;
                 for (int x = 0; x < k->kw; x++)
                     widen_signed(codes + (size_t)(row * k->kw + x) * tap + (size_t)c * BLOCK,
-                        u->s->panel + (size_t)x * length, length);
-                sweep(u, row / k->kh, row % k->kh, c, n);
+                        w->s->panel + (size_t)x * length, length);
+                sweep(w, row / k->kh, row % k->kh, c, n);
             }
-        finish(u, block);
+        finish(w, block);
     }
-}
-
-static item item_at(const job *j, int i) {
-    const cut *c = &j->c;
-    const tsr_kernel *k = j->io->kernel->kernel;
-    const tsr_buffer *out = tsr_io_out(j->io);
-    int split = i % c->splits, column = i / c->splits % c->columns,
-        row = i / c->splits / c->columns % c->rows;
-    size_t blocks = blocks_of(k);
-    item u = {.io = j->io,
-        .frame = i / c->splits / c->columns / c->rows,
-        .y = row * c->h,
-        .x = column * c->w,
-        .b0 = blocks * (size_t)split / (size_t)c->splits,
-        .b1 = blocks * (size_t)(split + 1) / (size_t)c->splits};
-    u.h = out->h - u.y < c->h ? out->h - u.y : c->h;
-    u.w = out->w - u.x < c->w ? out->w - u.x : c->w;
-    u.rows = u.h + k->kh - 1;
-    u.columns = u.w + k->kw - 1;
-    return u;
 }
 
 static void run_parts(void *ctx, size_t begin, size_t end) {
     job *j = ctx;
-    int items = j->io->op->in.nt * j->c.rows * j->c.columns * j->c.splits;
+    const tsr_kernel *k = j->io->kernel->kernel;
+    const tsr_buffer *out = tsr_io_out(j->io);
+    int tiles = tile_count(&j->c, j->io->op->in.nt);
     for (size_t i = begin; i < end; i++)
-        for (int at; (at = atomic_fetch_add(&j->next, 1)) < items;) {
-            item u = item_at(j, at);
-            u.s = (part *)j->io->scratch + i;
-            if (u.h > 0 && u.w > 0) /* tiles of equal size may be done before the last */
-                run_item(&u);
+        for (int at; (at = atomic_fetch_add(&j->next, 1)) < tiles;) {
+            work w = {.io = j->io, .s = (part *)j->io->scratch + i};
+            w.u = tile_at(&j->c, at, out->h, out->w, k->kh - 1, (int)blocks_of(k));
+            if (w.u.h > 0 && w.u.w > 0)
+                run_tile(&w);
         }
 }
 
 static tsr_status run(const tsr_op_io *io) {
     job j = {.io = io, .c = cut_of(io->kernel->kernel, tsr_io_out(io), io->op->in.nt)};
-    tsr_parallel_for(PARTS, 1, run_parts, &j);
+    tsr_parallel_for((size_t)tile_parts(&j.c, io->op->in.nt), 1, run_parts, &j);
     return TSR_OK;
 }
 

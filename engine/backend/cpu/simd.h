@@ -35,7 +35,8 @@ const tsr_simd *tsr_simd_best(void); /* for this machine */
 extern const tsr_tier tsr_tier_baseline;
 #ifdef __x86_64__
 extern const tsr_tier tsr_tier_avx2, tsr_tier_avx512;
-extern const tsr_tier tsr_tier_avx2_u8; /* convolutions of 8-bit codes */
+extern const tsr_tier tsr_tier_avx2_u8;  /* convolutions of 8-bit codes */
+extern const tsr_tier tsr_tier_avx2_f32; /* convolutions, where there is no AVX-512 */
 #endif
 
 #endif

@@ -16,6 +16,9 @@ static const tsr_tier *const all[] = {
     &tsr_tier_onednn,
     &tsr_tier_vnni,
 #endif
+#ifdef __x86_64__
+    &tsr_tier_avx2_f32,
+#endif
 };
 
 void tsr_io_choose_range(const tsr_op_io *io) {

@@ -124,8 +124,8 @@ def compare(args, sd, z, folder):
     path, out = os.path.join(folder, 'z.safetensors'), os.path.join(folder, 'video.safetensors')
     save_latent(z, path)
     tessera(args, 'render', path, '-o', out, '--precision', 'f32', '--latent-scale', '1')
-    video, = load(out).values()  # [frames, 3, H, W]
-    error = (video - decode(sd, z).transpose(0, 1)).double().square().mean()
+    video, = load(out).values()  # [3, frames, H, W]
+    error = (video - decode(sd, z)).double().square().mean()
     return 10 * math.log10(4 / max(error.item(), 1e-300))
 
 

@@ -255,6 +255,15 @@ class View(Base):
         self.assertEqual(struct.unpack('>II', self.bytes_of('small.png')[16:24]), (800, 500))
         self.assertEqual(struct.unpack('>II', self.bytes_of('large.png')[16:24]), (3840, 2160))
 
+    def test_tune(self):
+        """Fills the chart in the background, can be stopped, and its best can be taken; the video is decoded after."""
+        s = self.play('size 700 1400\nwait idle\nkey t\nprint\nkey t\nprint\nclick tune\nwait tune\nprint\n'
+                      'hover tune-chart\nclick use-best\nprint\nwait idle\nprint\nscreenshot tune.png\n', self.clip())
+        self.assertEqual([v['tuning'] for v in s], [True, False, False, False, False])
+        self.assertGreater(s[2]['tuned'], 0)
+        self.assertNotEqual(s[2]['best'], [0, 0])
+        self.assertEqual((s[3]['tile'], s[4]['whole']), (s[2]['best'], 9))
+
     def test_no_display(self):
         self.fails(1, 'view', self.clip(), word='render')
 

@@ -181,8 +181,30 @@ void action_render(app *a, const char *path) {
         return;
     if (access(path, F_OK) == 0)
         app_say(a, true, "%s exists; choose another name", path);
-    else if (jobs_render(a, path))
+    else if (jobs_start(a, path))
         a->dialog = DIALOG_NONE;
+}
+
+/* ---------------------------------------------------------------- tuning */
+
+void action_tune(app *a) {
+    if (jobs_running(a) == JOB_TUNE) {
+        jobs_stop(a);
+        decode_resume(a);
+    } else if (a->latent && jobs_running(a) == JOB_NONE) {
+        jobs_start(a, NULL);
+    }
+}
+
+void action_use_best(app *a) {
+    if (a->tuned.best < 0)
+        return;
+    const tsr_tune_point *best = &a->tuned.point[a->tuned.best];
+    a->set.value[DIAL_TILE_WIDTH] = best->tile_width;
+    a->set.value[DIAL_TILE_HEIGHT] = best->tile_height;
+    a->set.linked = best->tile_width == best->tile_height;
+    decode_scales(a);
+    decode_changed(a, true);
 }
 
 /* ---------------------------------------------------------------- keys */
@@ -278,6 +300,9 @@ bool action_character(app *a, unsigned code) {
         return true;
     case 's':
         action_screenshot(a, NULL);
+        return true;
+    case 't':
+        action_tune(a);
         return true;
     case 'o':
         action_dialog(a, DIALOG_OPEN);

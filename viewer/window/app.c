@@ -135,6 +135,7 @@ static tsr_status show_video(app *a) {
     a->frame = 0;
     a->playing = false;
     a->image_stale = true;
+    a->tuned = (tuned){.best = -1};
     a->first_frame_seconds = 0;
     app_touch(a);
     set_name(a);

@@ -14,6 +14,7 @@
 #include "ui.h"
 
 #include <tessera/preview.h>
+#include <tessera/tune.h>
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -98,6 +99,13 @@ typedef struct planner planner;
 typedef enum job_kind { JOB_NONE, JOB_RENDER, JOB_TUNE } job_kind;
 typedef struct job job;
 
+/* What was measured, smallest tiles first. */
+enum { TUNED_MOST = 64 };
+typedef struct tuned {
+    int points, best; /* best -1: none */
+    tsr_tune_point point[TUNED_MOST];
+} tuned;
+
 /* ---------------------------------------------------------------- the window */
 
 enum { RECENTS = 8, PATH_MOST = 4096, TOAST_MOST = 512 };
@@ -174,6 +182,7 @@ typedef struct app {
     bool toast_bad;
     char clipboard[2 * PATH_MOST];
     job *job;
+    tuned tuned;
 
     /* measured */
     double frame_seconds[64]; /* between the last frames drawn */
@@ -241,6 +250,8 @@ tsr_status action_write_png(const char *path, const tsr_frame *frame);
 void action_copy_command(app *a);
 void action_dialog(app *a, dialog d);
 void action_render(app *a, const char *path);
+void action_tune(app *a); /* or stops it */
+void action_use_best(app *a);
 bool action_character(app *a, unsigned code);
 bool action_key(app *a, key k, bool shift);
 
@@ -250,6 +261,7 @@ float app_px(const app *a, float length); /* scaled, whole pixels */
 void stage_draw(app *a);
 void stage_event(app *a, const event *e); /* of the mouse, where no item takes it */
 void panel_draw(app *a, ui_rect r);
+void tune_draw(app *a); /* its section of the panel */
 void timeline_draw(app *a, ui_rect r);
 void dialogs_draw(app *a);
 
@@ -266,7 +278,7 @@ bool files_demo(char *path, size_t size, const char *name); /* of the assets */
 
 /* ---------------------------------------------------------------- jobs.c */
 
-bool jobs_render(app *a, const char *path);
+bool jobs_start(app *a, const char *path); /* a render to path; NULL: tuning */
 void jobs_stop(app *a);
 void jobs_update(app *a);
 job_kind jobs_running(const app *a);

@@ -134,12 +134,9 @@ static void draw_path_dialog(app *a) {
 
 /* At the lower left of the picture, wrapped. */
 static void draw_toast(app *a) {
-    float pad = app_px(a, 12), most = fminf(a->stage.w - app_px(a, 28), app_px(a, 560)),
-          w = ui_text_width(UI_NORMAL, a->toast) + 2 * pad + app_px(a, 6);
-    int lines = (int)ceilf((w - 2 * pad) / (most - 2 * pad));
-    lines = lines < 1 ? 1 : lines > 1 ? lines + 1 : 1; /* words do not fill lines */
-    w = fminf(w, most);
-    float h = (float)lines * (ui_line_height(UI_NORMAL) + app_px(a, 2)) + 2 * pad - app_px(a, 4);
+    float pad = app_px(a, 12), most = fminf(a->stage.w - app_px(a, 28), app_px(a, 560));
+    float w = fminf(ceilf(ui_text_width(UI_NORMAL, a->toast)) + 2 * pad + app_px(a, 2), most);
+    float h = ceilf(ui_text_height(UI_NORMAL, a->toast, w - 2 * pad)) + 2 * pad;
     ui_rect r = {a->stage.x + app_px(a, 14), a->stage.y + a->stage.h - h - app_px(a, 14), w, h};
     ui_area_begin(
         "toast", r, pad, ui_alpha(a->toast_bad ? UI_RGB(0x4a2127) : UI_RGB(0x1f2227), 0.96f), true);

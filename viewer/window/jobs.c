@@ -1,4 +1,5 @@
-/* Work beside the preview, on a thread and with an engine of its own: rendering to a file. */
+/* Work beside the preview, on a thread and with an engine of its own: rendering to a file, tuning.
+ */
 #include "app.h"
 
 #include <stdio.h>
@@ -7,7 +8,8 @@
 
 struct job {
     pthread_t thread;
-    app *a;
+    job_kind kind;
+    tsr_extent extent; /* of what is tuned for */
     char model[PATH_MOST], latent[PATH_MOST], path[PATH_MOST];
     const char *what; /* of path: without folders */
     tsr_latent_params latent_params;
@@ -17,6 +19,7 @@ struct job {
     pthread_mutex_t lock; /* of all below */
     tsr_engine *engine;
     double share;
+    tuned tuned;
     bool stop, done;
     tsr_status status;
     char error[512];
@@ -66,34 +69,68 @@ static tsr_status decode(job *j, tsr_engine *e, tsr_model *m, tsr_latent *z, tsr
     return status;
 }
 
-static void *render(void *arg) {
+static tsr_status render(job *j, tsr_engine *e, tsr_model *m) {
+    tsr_latent *z = NULL;
+    tsr_plan *plan = NULL;
+    tsr_status status = tsr_latent_open(&z, j->latent, &j->latent_params);
+    if (status == TSR_OK)
+        status = tsr_plan_create(&plan, e, m, &j->extent, &j->plan_params);
+    if (status == TSR_OK)
+        status = decode(j, e, m, z, plan);
+    tsr_plan_destroy(&plan);
+    tsr_latent_close(&z);
+    return status;
+}
+
+/* Copies what the chart shows, smallest tiles first. */
+static bool on_point(void *user, const tsr_tune_table *t, int i) {
+    job *j = user;
+    (void)i;
+    pthread_mutex_lock(&j->lock);
+    j->tuned = (tuned){.best = -1};
+    for (int k = t->points - 1; k >= 0 && j->tuned.points < TUNED_MOST; k--) {
+        if (!t->point[k].runs)
+            continue;
+        if (k == t->best)
+            j->tuned.best = j->tuned.points;
+        j->tuned.point[j->tuned.points++] = t->point[k];
+    }
+    bool on = !j->stop;
+    pthread_mutex_unlock(&j->lock);
+    return on;
+}
+
+static tsr_status tune(job *j, tsr_engine *e, tsr_model *m) {
+    tsr_tune_table *table = NULL;
+    tsr_tune_params params = TSR_TUNE_PARAMS_DEFAULT;
+    params.extent = j->extent;
+    params.plan = j->plan_params;
+    params.on_point = on_point;
+    params.user = j;
+    tsr_status status = tsr_tune(&table, e, m, &params);
+    if (table)
+        on_point(j, table, -1);
+    tsr_tune_free(&table);
+    return status;
+}
+
+static void *work(void *arg) {
     job *j = arg;
     tsr_model *m = NULL;
-    tsr_latent *z = NULL;
     tsr_engine *e = NULL;
-    tsr_plan *plan = NULL;
     tsr_status status = tsr_model_open(&m, j->model);
-    if (status == TSR_OK)
-        status = tsr_latent_open(&z, j->latent, &j->latent_params);
     if (status == TSR_OK)
         status = tsr_engine_create(&e, &j->engine_params);
     pthread_mutex_lock(&j->lock);
     j->engine = e;
     pthread_mutex_unlock(&j->lock);
-    if (status == TSR_OK) {
-        const tsr_latent_info *i = tsr_latent_get_info(z);
-        tsr_extent extent = {i->frames, i->height, i->width};
-        status = tsr_plan_create(&plan, e, m, &extent, &j->plan_params);
-    }
     if (status == TSR_OK)
-        status = decode(j, e, m, z, plan);
+        status = j->kind == JOB_TUNE ? tune(j, e, m) : render(j, e, m);
     pthread_mutex_lock(&j->lock);
     snprintf(j->error, sizeof j->error, "%s", status == TSR_OK ? "" : tsr_last_error());
     j->engine = NULL;
     pthread_mutex_unlock(&j->lock);
-    tsr_plan_destroy(&plan);
     tsr_engine_destroy(&e);
-    tsr_latent_close(&z);
     tsr_model_close(&m);
     pthread_mutex_lock(&j->lock);
     j->status = status;
@@ -104,14 +141,16 @@ static void *render(void *arg) {
 
 /* ---------------------------------------------------------------- on the window's */
 
-bool jobs_render(app *a, const char *path) {
+/* path: of the render; NULL: tunes. */
+bool jobs_start(app *a, const char *path) {
     job *j = calloc(1, sizeof *j);
     if (!j)
         return false;
-    j->a = a;
+    j->kind = path ? JOB_RENDER : JOB_TUNE;
+    j->tuned.best = -1;
     snprintf(j->model, sizeof j->model, "%s", a->model_path);
     snprintf(j->latent, sizeof j->latent, "%s", a->latent_path);
-    snprintf(j->path, sizeof j->path, "%s", path);
+    snprintf(j->path, sizeof j->path, "%s", path ? path : "");
     j->what = strrchr(j->path, '/') ? strrchr(j->path, '/') + 1 : j->path;
     const tsr_model_info *m = tsr_model_get_info(a->model);
     j->latent_params = a->o->latent;
@@ -120,16 +159,19 @@ bool jobs_render(app *a, const char *path) {
     j->engine_params = a->o->engine;
     j->plan_params = decode_params(a, &a->set);
     j->plan_params.live = false;
+    const tsr_latent_info *z = tsr_latent_get_info(a->latent);
+    j->extent = (tsr_extent){z->frames, z->height, z->width};
     j->fps = a->fps;
     pthread_mutex_init(&j->lock, NULL);
-    if (pthread_create(&j->thread, NULL, render, j) != 0) {
+    if (pthread_create(&j->thread, NULL, work, j) != 0) {
         pthread_mutex_destroy(&j->lock);
         free(j);
         app_say(a, true, "No thread to be had; end other programs");
         return false;
     }
     a->job = j;
-    tsr_preview_stop(a->preview); /* the machine is the render's */
+    a->start_at = a->seek_at = 0;
+    tsr_preview_stop(a->preview); /* the machine is the job's */
     app_touch(a);
     return true;
 }
@@ -138,7 +180,13 @@ static void end(app *a) {
     job *j = a->job;
     pthread_join(j->thread, NULL);
     a->job = NULL;
-    if (j->status == TSR_OK)
+    if (j->kind == JOB_TUNE)
+        a->tuned = j->tuned;
+    if (j->kind == JOB_TUNE && j->status == TSR_OK)
+        app_say(a, false, "Tuned; the best tile is kept for this device, model and precision");
+    else if (j->kind == JOB_TUNE && j->status == TSR_ERR_CANCELLED)
+        app_say(a, false, "Tuning was stopped");
+    else if (j->status == TSR_OK)
         app_say(a, false, "Rendered: %s", j->path);
     else if (j->status == TSR_ERR_CANCELLED)
         app_say(a, false, "Not rendered: %s was stopped", j->what);
@@ -165,6 +213,8 @@ void jobs_update(app *a) {
         return;
     pthread_mutex_lock(&a->job->lock);
     bool done = a->job->done;
+    if (a->job->kind == JOB_TUNE)
+        a->tuned = a->job->tuned;
     pthread_mutex_unlock(&a->job->lock);
     a->redraw = a->redraw > 1 ? a->redraw : 1;
     if (!done)
@@ -174,7 +224,7 @@ void jobs_update(app *a) {
 }
 
 job_kind jobs_running(const app *a) {
-    return a->job ? JOB_RENDER : JOB_NONE;
+    return a->job ? a->job->kind : JOB_NONE;
 }
 
 const char *jobs_what(const app *a, double *share) {

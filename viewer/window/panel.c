@@ -391,6 +391,7 @@ void panel_draw(app *a, ui_rect r) {
         draw_memory(a, i);
         draw_compute(a);
         draw_show(a, i);
+        tune_draw(a);
         draw_write(a);
     }
     ui_space(padding);

@@ -29,6 +29,15 @@ static void settle(app *a) {
         turn(a, true);
 }
 
+/* Tiles that have been decoded at least once. */
+static int tiles_done(const app *a) {
+    tsr_preview_tile t;
+    int n = 0;
+    for (int k = 0; tsr_preview_get_tile(a->preview, k, &t); k++)
+        n += t.seconds > 0;
+    return n;
+}
+
 static bool over(app *a, const char *what, double number, double began) {
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
     bool still = a->start_at == 0 && a->seek_at == 0 && !i->blending && !i->animating;
@@ -46,7 +55,9 @@ static bool over(app *a, const char *what, double number, double began) {
         return a->start_at == 0 &&
                tsr_preview_frame_state(a->preview, (int64_t)number) == TSR_FRAME_WHOLE &&
                !i->animating;
-    if (strcmp(what, "render") == 0)
+    if (strcmp(what, "tiles") == 0)
+        return a->start_at == 0 && tiles_done(a) >= number && !i->blending && !i->animating;
+    if (strcmp(what, "render") == 0 || strcmp(what, "tune") == 0)
         return jobs_running(a) == JOB_NONE;
     return app_time() - began >= number; /* seconds */
 }
@@ -54,7 +65,7 @@ static bool over(app *a, const char *what, double number, double began) {
 /* EXIT_OK, what failed, or -1: no such thing to wait for. */
 static int wait_for(app *a, const char *what, double number) {
     static const char *const known[] = {
-        "idle", "rough", "first", "frame", "render", "seconds", "draws", NULL};
+        "idle", "rough", "first", "frame", "tiles", "render", "tune", "seconds", "draws", NULL};
     double began = app_time();
     int drawn = a->frames_drawn, i = 0;
     while (known[i] && strcmp(known[i], what) != 0)
@@ -251,6 +262,10 @@ static void print(app *a) {
     json_number(&j, "psnr", i->psnr);
     json_bool(&j, "equal", isinf(i->psnr));
     json_integer(&j, "gain", a->look.gain);
+    json_integer(&j, "tuned", a->tuned.points);
+    json_bool(&j, "tuning", jobs_running(a) == JOB_TUNE);
+    json_pair(&j, "best", a->tuned.best < 0 ? 0 : a->tuned.point[a->tuned.best].tile_width,
+        a->tuned.best < 0 ? 0 : a->tuned.point[a->tuned.best].tile_height);
     json_bool(&j, "panel", a->look.panel);
     json_bool(&j, "fullscreen", a->look.fullscreen);
     json_integer(&j, "dialog", a->dialog);

@@ -139,6 +139,7 @@ void ui_image(uint64_t texture, ui_rect r, float u1, float v1); /* from 0,0 to u
 void ui_text(ui_font font, float x, float y, ui_color c, const char *text);
 /* Of the longest line, and all lines. */
 float ui_text_width(ui_font font, const char *text);
+float ui_text_height(ui_font font, const char *text, float w); /* wrapped to that width */
 float ui_line_height(ui_font font);
 /* Text as an item of the area, wrapped to its width. */
 void ui_paragraph(ui_font font, ui_color c, const char *text);

@@ -107,8 +107,8 @@ extern "C" ui_atlas ui_fonts(float scale) {
     style.ItemSpacing = ImVec2(0, 0);
     style.FramePadding = ImVec2(8, 6);
     style.ScrollbarSize = 8;
-    style.WindowMinSize = ImVec2(1, 1);
     style.ScaleAllSizes(scale);
+    style.WindowMinSize = ImVec2(1, 1);
     style.Colors[ImGuiCol_ScrollbarBg] = ImVec4(0, 0, 0, 0);
     style.Colors[ImGuiCol_ScrollbarGrab] = ImVec4(1, 1, 1, 0.12f);
     style.Colors[ImGuiCol_ScrollbarGrabHovered] = ImVec4(1, 1, 1, 0.2f);
@@ -358,6 +358,10 @@ extern "C" void ui_text(ui_font font, float x, float y, ui_color c, const char *
 
 extern "C" float ui_text_width(ui_font font, const char *text) {
     return ui.font[font]->CalcTextSizeA(ui.font_size[font], 1e6f, 0, text).x;
+}
+
+extern "C" float ui_text_height(ui_font font, const char *text, float w) {
+    return ui.font[font]->CalcTextSizeA(ui.font_size[font], 1e6f, w, text).y;
 }
 
 extern "C" float ui_line_height(ui_font font) {

@@ -127,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REDUCE_BLOCKS)
         }
     }
     if (tid == 0) {
-        double *to = a.sums + (static_cast<int64_t>(frame) * a.groups + group) * 2;
+        double *to = a.sums + (static_cast<int64_t>(frame) * a.pairs + group) * 2;
         stg(to, sum);
         stg(to + 1, squares);
     }
@@ -142,69 +142,70 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REDUCE_BLOCKS)
             least = fminf(least, as_float(v.x[0]));
             most = fmaxf(most, as_float(v.x[1]));
         }
-        float *to = a.range + (static_cast<int64_t>(frame) * a.c + channel) * 2;
-        stg(to, least);
-        stg(to + 1, most);
+        double *to = a.sums + (static_cast<int64_t>(frame) * a.pairs + a.groups + channel) * 2;
+        stg(to, static_cast<double>(least));
+        stg(to + 1, static_cast<double>(most));
     }
 }
 
 /* ---------------------------------------------------------------- the range of u8 codes */
 
-/* The smallest 2^(k/8) with span / it <= 254. */
-DEV float range_scale(float span) {
-    int k = static_cast<int>(ceilf(8.0f * log2f(span / 254.0f)));
-    while (span / exp2f(static_cast<float>(k - 1) / 8) <=
-           254.0f) /* the logarithm is off by an ulp or two */
-        k--;
-    while (span / exp2f(static_cast<float>(k) / 8) > 254.0f)
-        k++;
-    return exp2f(static_cast<float>(k) / 8);
+/* The largest of gain * silu(norm) of channel c of a frame; infinite where a number is not finite.
+ * silu falls, then rises: over an interval it is largest at an end. */
+DEV float range_high(const tsr_set_range_args &a, int frame, int c) {
+    const double *sums = a.sums + static_cast<int64_t>(frame) * (a.groups + a.c) * 2,
+                 *ends = sums + (a.groups + c) * 2;
+    const int each = a.c / a.groups, group = c / each;
+    const double n = static_cast<double>(a.pixels) * each;
+    const moments m = group_moments(sums, group, n, a.eps);
+    const float factor = m.inverse * ldg(a.gamma + c), gain = ldg(a.gain + c);
+    const float low = (static_cast<float>(ldg(ends)) - m.mean) * factor + ldg(a.beta + c);
+    const float high = (static_cast<float>(ldg(ends + 1)) - m.mean) * factor + ldg(a.beta + c);
+    const float most = gain * fmaxf(silu(low), silu(high));
+    /* a NaN times 0 is one, and so is an infinity: maxima would lose it */
+    const double whole = (ldg(sums + group * 2) + ldg(sums + group * 2 + 1)) * 0;
+    return whole == 0 && most < INFINITY ? most : INFINITY;
 }
 
 extern "C" __global__ void __launch_bounds__(256, TSR_SET_RANGE_BLOCKS)
     tsr_set_range(const __grid_constant__ tsr_set_range_args a) {
     const float silu_least = 0.2785f; /* silu is nowhere below -0.2785 */
-    const int tid = threadIdx.x, each = a.c / a.groups;
-    float high = 0, gain_most = 0;
+    const int tid = threadIdx.x;
+    float high = 0, gain = 0;
     for (int i = tid; i < a.frames * a.c; i += 256) {
-        const int frame = i / a.c, c = i - frame * a.c;
-        const moments m = group_moments(
-            a.sums, frame * a.groups + c / each, static_cast<double>(a.pixels) * each, a.eps);
-        const float factor = m.inverse * ldg(a.gamma + c), gain = ldg(a.gain + c);
-        /* silu falls, then rises: over an interval it is largest at an end */
-        const float at_least = silu((ldg(a.range + i * 2) - m.mean) * factor + ldg(a.beta + c));
-        const float at_most = silu((ldg(a.range + i * 2 + 1) - m.mean) * factor + ldg(a.beta + c));
-        high = fmaxf(high, gain * fmaxf(at_least, at_most));
-        gain_most = fmaxf(gain_most, gain);
+        high = fmaxf(high, range_high(a, i / a.c, i % a.c));
+        gain = fmaxf(gain, ldg(a.gain + i % a.c));
     }
     for (int m = 1; m < 32; m <<= 1) {
         high = fmaxf(high, shfl_xor(high, m));
-        gain_most = fmaxf(gain_most, shfl_xor(gain_most, m));
+        gain = fmaxf(gain, shfl_xor(gain, m));
     }
     if (tid % 32 == 0)
-        sts64(shared_memory() + tid / 32 * 8, {{as_bits(high), as_bits(gain_most)}});
+        sts64(shared_memory() + tid / 32 * 8, {{as_bits(high), as_bits(gain)}});
     block_sync();
     if (tid)
         return;
     for (int w = 1; w < 8; w++) {
         const vec2 v = lds64(shared_memory() + w * 8);
         high = fmaxf(high, as_float(v.x[0]));
-        gain_most = fmaxf(gain_most, as_float(v.x[1]));
+        gain = fmaxf(gain, as_float(v.x[1]));
     }
-    const float low = silu_least * gain_most, before = a.reset ? 0 : ldg(&a.state->scale);
-    const float scale = fmaxf(range_scale(high + low), before);
-    const int32_t zero = static_cast<int32_t>(round_even(low / scale));
-    stg(&a.state->old_scale, a.reset ? scale : before);
-    stg(&a.state->old_zero, a.reset ? zero : ldg(&a.state->zero));
-    stg(&a.state->scale, scale);
-    stg(&a.state->zero, zero);
+    const tsr_range before = a.before ? ldg(a.before) : tsr_range{0, 0, 0, 0};
+    const double low = static_cast<double>(silu_least) * gain;
+    float scale = static_cast<float>(exp2(ceil(32 * log2((high + low) / 254)) / 32));
+    if (!(high < INFINITY) || !(before.scale >= 0))
+        scale = NAN;
+    else if (scale < before.scale)
+        scale = before.scale;
+    const int32_t zero = scale > 0 ? static_cast<int32_t>(rint(low / scale)) : 0;
+    stg(a.state, tsr_range{scale, zero, a.before ? before.scale : scale, a.before ? before.zero : zero});
 }
 
 extern "C" __global__ void __launch_bounds__(256, TSR_REQUANTISE_BLOCKS)
     tsr_requantise(const __grid_constant__ tsr_requantise_args a) {
     const float old_scale = ldg(&a.state->old_scale), scale = ldg(&a.state->scale);
     const int32_t old_zero = ldg(&a.state->old_zero), zero = ldg(&a.state->zero);
-    if (old_scale == scale)
+    if (old_scale == scale && old_zero == zero)
         return;
     const float factor = old_scale / scale;
     for (int64_t i = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * 16; i < a.n;
@@ -261,20 +262,20 @@ extern "C" __global__ void __launch_bounds__(256, TSR_NORM_BLOCKS)
     const int each = a.sums ? a.c / a.groups : 1;
     if (a.sums && tid < a.groups) { /* once a block: f64 is slow on most GPUs */
         const moments m = group_moments(
-            a.sums, frame * a.groups + tid, static_cast<double>(a.pixels) * each, a.eps);
+            a.sums, frame * a.pairs + tid, static_cast<double>(a.pixels) * each, a.eps);
         sts64(shared_memory() + tid * 8, {{as_bits(m.mean), as_bits(m.inverse)}});
     }
     block_sync();
     if (!o.used)
         return;
     const bool u8 = a.out_type == TSR_ELEM_U8;
-    const float unit = u8 ? 1.0f / ldg(&a.range->scale) : a.factor,
+    const float scale = u8 ? ldg(&a.range->scale) : 1,
                 zero = u8 ? static_cast<float>(ldg(&a.range->zero)) : 0;
     float mean[8], gamma[8], beta[8], factor[8];
 #pragma unroll
     for (int c = 0; c < 8; c++) {
         const int channel = o.channel + c;
-        factor[c] = u8 ? unit * ldg(a.gain + channel) : unit;
+        factor[c] = u8 ? ldg(a.gain + channel) / scale : a.factor;
         mean[c] = beta[c] = 0;
         gamma[c] = 1;
         if (a.sums) {

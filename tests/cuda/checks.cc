@@ -320,7 +320,9 @@ std::string check_conv(const conv_case &c, conv_seen *seen) {
 
     tsr_conv_packing packing = tsr_conv_packing_of(&p.k, c.shape, c.in);
     block packed(packing.bytes), range(sizeof(tsr_range));
-    tsr_conv_pack(&packing, &p.k, p.codes.p.get(), p.scale.data(), p.bias.data(), packed.p.get());
+    std::vector<float> gain(c.cin, 1.0f);
+    tsr_conv_weights weights = {p.codes.p.get(), p.bias.data(), p.scale.data(), gain.data()};
+    tsr_conv_pack(&packing, &p.k, &weights, packed.p.get());
     *range.as<tsr_range>() = p.range;
 
     tsr_conv_args a = {};
@@ -380,20 +382,22 @@ double silu_of(double x) {
 
 struct norm_data {
     const norm_case &c;
-    int tiles;
-    block in, out, partial, extremes, sums, range, state, gamma, beta, gain;
+    int tiles, pairs; /* of statistics a frame: groups and channels */
+    block in, out, partial, extremes, sums, before, state, gamma, beta, gain;
     explicit norm_data(const norm_case &cc)
-        : c(cc), tiles((c.pixels + c.pixels_per_tile - 1) / c.pixels_per_tile), in(count() * 2),
+        : c(cc), tiles((c.pixels + c.pixels_per_tile - 1) / c.pixels_per_tile), pairs(32 + c.c),
+          in(count() * 2),
           out(count() * tsr_dtype_size(dtype_of(c.out)), 0xee),
           partial(static_cast<size_t>(c.frames) * tiles * c.c * 8),
           extremes(static_cast<size_t>(c.frames) * tiles * c.c * 4),
-          sums(static_cast<size_t>(c.frames) * 32 * 16),
-          range(static_cast<size_t>(c.frames) * c.c * 8), state(sizeof(tsr_range)), gamma(c.c * 4u),
-          beta(c.c * 4u), gain(c.c * 4u) {
+          sums(static_cast<size_t>(c.frames) * pairs * 16), before(sizeof(tsr_range)),
+          state(sizeof(tsr_range)), gamma(c.c * 4u), beta(c.c * 4u), gain(c.c * 4u) {
         rng r(c.seed);
         for (size_t i = 0; i < count(); i++)
             in.set(dtype_of(c.in), i,
                 (r.normal() + 0.3) * (1 + static_cast<double>(i % c.c) / c.c) * 3);
+        if (c.spoilt != 0)
+            in.set(dtype_of(c.in), count() / 2, c.spoilt);
         for (int i = 0; i < c.c; i++) {
             gamma.as<float>()[i] = static_cast<float>(r.normal());
             beta.as<float>()[i] = static_cast<float>(r.normal() * 0.5);
@@ -417,16 +421,16 @@ std::string run_statistics(norm_data &d, run &r) {
     if (!wrong.empty())
         return wrong;
     tsr_reduce_args q = {d.partial.as<float>(), d.extremes.as<uint32_t>(), d.sums.as<double>(),
-        d.range.as<float>(), d.tiles, c.c, 32, c.in};
+        d.tiles, c.c, 32, c.in, d.pairs};
     wrong = r.go("tsr_reduce", q, {32, static_cast<unsigned>(c.frames), 1}, TSR_REDUCE_SHARED);
     if (!wrong.empty())
         return wrong;
     if (c.out != TSR_ELEM_U8)
         return "";
-    *d.state.as<tsr_range>() = {1e-4f, 3, 0, 0};
-    tsr_set_range_args g = {d.sums.as<double>(), d.range.as<float>(), d.gamma.as<float>(),
-        d.beta.as<float>(), d.gain.as<float>(), d.state.as<tsr_range>(), c.frames, c.pixels, c.c,
-        32, 0, 1e-6f};
+    *d.before.as<tsr_range>() = {c.before, 3, 0, 0};
+    tsr_set_range_args g = {d.sums.as<double>(), d.gamma.as<float>(), d.beta.as<float>(),
+        d.gain.as<float>(), d.before.as<tsr_range>(), d.state.as<tsr_range>(), c.frames, c.pixels,
+        c.c, 32, 1e-6f};
     return r.go("tsr_set_range", g, {1, 1, 1}, TSR_SET_RANGE_SHARED);
 }
 
@@ -456,13 +460,15 @@ std::string check_range(norm_data &d, const std::vector<double> &y) {
         high = std::max(high, gain * top);
         most = std::max(most, gain);
     }
-    double span = high + 0.2785 * most, scale = std::exp2(std::ceil(8 * std::log2(span / 254)) / 8);
+    double span = high + 0.2785 * most;
+    double chosen = std::exp2(std::ceil(32 * std::log2(span / 254)) / 32);
+    double scale = std::max(chosen, static_cast<double>(d.c.before));
     tsr_range got = *d.state.as<tsr_range>();
     if (std::fabs(got.scale / scale - 1) > 1e-6 ||
         got.zero != static_cast<int>(std::nearbyint(0.2785 * most / scale)))
         return text(
             "the range is %g, %d, expected %g", static_cast<double>(got.scale), got.zero, scale);
-    if (got.old_scale != 1e-4f || got.old_zero != 3)
+    if (got.old_scale != d.c.before || got.old_zero != 3)
         return "the old range is lost";
     return "";
 }
@@ -473,19 +479,23 @@ std::string check_norm(const norm_case &c) {
     norm_data d(c);
     run r;
     r.how.seed = c.seed;
-    for (const block *b : {&d.in, &d.gamma, &d.beta, &d.gain})
+    for (const block *b : {&d.in, &d.gamma, &d.beta, &d.gain, &d.before})
         r.allow(*b, false);
-    for (const block *b : {&d.partial, &d.extremes, &d.sums, &d.range, &d.state, &d.out})
+    for (const block *b : {&d.partial, &d.extremes, &d.sums, &d.state, &d.out})
         r.allow(*b, true);
     std::string wrong = run_statistics(d, r);
     if (!wrong.empty())
         return wrong;
+    if (c.spoilt != 0) {
+        tsr_range got = *d.state.as<tsr_range>();
+        return std::isnan(got.scale) && got.zero == 0 ? "" : "a range of numbers that are not finite";
+    }
     std::vector<double> y(d.count());
     for (int f = 0; f < c.frames; f++)
         for (int g = 0; g < 32; g++) {
             double sum, squares;
             group m = group_of(d, f, g, &sum, &squares);
-            const double *got = d.sums.as<double>() + (f * 32 + g) * 2;
+            const double *got = d.sums.as<double>() + (f * d.pairs + g) * 2;
             if (std::fabs(got[0] - sum) > 1e-6 * std::sqrt(squares * c.pixels) ||
                 std::fabs(got[1] / squares - 1) > 1e-6)
                 return text("group %d of frame %d: sums %g, %g, expected %g, %g", g, f, got[0],
@@ -504,7 +514,7 @@ std::string check_norm(const norm_case &c) {
 
     tsr_norm_args n = {d.in.p.get(), d.out.p.get(), c.norm ? d.sums.as<double>() : nullptr,
         d.gamma.as<float>(), d.beta.as<float>(), d.gain.as<float>(), d.state.as<tsr_range>(), c.in,
-        c.out, c.pixels, c.c, 32, 40, c.silu, 8.0f, 1e-6f};
+        c.out, c.pixels, c.c, 32, d.pairs, 40, c.silu, 8.0f, 1e-6f};
     wrong = r.go("tsr_norm", n,
         {static_cast<unsigned>((c.pixels + 39) / 40), static_cast<unsigned>(c.frames), 1},
         TSR_NORM_SHARED);

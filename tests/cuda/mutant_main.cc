@@ -58,6 +58,10 @@ static std::string checks() {
     norm_case c;
     c.out = TSR_ELEM_U8;
     std::string wrong = check_norm(c);
+    c.before = 0.4f;
+    wrong = wrong.empty() ? check_norm(c) : wrong;
+    c.spoilt = NAN;
+    wrong = wrong.empty() ? check_norm(c) : wrong;
     return wrong.empty() ? check_requantise(true) : wrong;
 }
 #endif

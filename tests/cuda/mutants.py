@@ -49,7 +49,12 @@ MUTANTS = [
      "scores_add", "load_ahead(a, frame, s, index + stages, chunks, total); scores_add"),
     ("reduction without barrier", "norm.cu", "block_sync(); if (tid < half)", "if (tid < half)"),
     ("variance not biased", "norm.cu", "ldg(sums + group * 2 + 1) / n - mean * mean", "ldg(sums + group * 2 + 1) / (n - 1)"),
-    ("scale too small", "norm.cu", "while (span / exp2f(static_cast<float>(k) / 8) > 254.0f) k++;", "k--;"),
+    ("scale too small", "norm.cu", "exp2(ceil(32 * log2((high + low) / 254)) / 32)", "exp2(floor(32 * log2((high + low) / 254)) / 32)"),
+    ("range shrinks", "norm.cu", "else if (scale < before.scale) scale = before.scale;", ""),
+    ("range of numbers that are not finite", "norm.cu", "whole == 0 && most < INFINITY ? most : INFINITY", "most"),
+    ("extremes of the wrong channel", "norm.cu", "(static_cast<int64_t>(frame) * a.pairs + a.groups + channel) * 2",
+     "(static_cast<int64_t>(frame) * a.pairs + a.groups + channel / 2) * 2"),
+    ("codes of the old range", "norm.cu", "if (old_scale == scale && old_zero == zero) return;", "return;"),
     ("zero point forgotten", "norm.cu", "round_even(v[c] * factor[c]) + zero", "round_even(v[c] * factor[c])"),
 ]
 KIND = {"conv.h": "CONV", "attention.cu": "ATTENTION", "norm.cu": "NORM"}

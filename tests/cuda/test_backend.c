@@ -43,8 +43,8 @@ Test(cuda_backend, automatic_precision_follows_the_hardware) {
     static const struct {
         int major, minor;
         tsr_precision best;
-    } cases[] = {{8, 0, TSR_PRECISION_FP16}, {8, 6, TSR_PRECISION_FP16}, {8, 9, TSR_PRECISION_FP8},
-        {9, 0, TSR_PRECISION_FP16}, {12, 0, TSR_PRECISION_FP8}};
+    } cases[] = {{8, 0, TSR_PRECISION_INT8}, {8, 6, TSR_PRECISION_INT8}, {8, 9, TSR_PRECISION_INT8},
+        {9, 0, TSR_PRECISION_INT8}, {12, 0, TSR_PRECISION_INT8}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fake_cuda_config c = ADA;
         c.major = cases[i].major, c.minor = cases[i].minor;
@@ -147,6 +147,8 @@ static void fail_calls(int steps, int from_end, int stride) {
 
 #ifndef LONG
 Test(cuda_backend, golden_fp8_to_host_memory) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
+
+Test(cuda_backend, golden_int8) { check("small_decode_t2_4x4_taps", TSR_PRECISION_INT8, 38, 0, 1); }
 
 Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
     clip c;

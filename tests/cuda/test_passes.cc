@@ -36,6 +36,18 @@ Test(norm, one_pixel) {
     GOOD(check_norm(c));
 }
 
+Test(range, never_shrinks_and_tells_what_is_not_finite) {
+    norm_case c;
+    c.out = TSR_ELEM_U8, c.before = 0.4f; /* more than these numbers need */
+    GOOD(check_norm(c));
+    c.before = 1e-4f, c.spoilt = INFINITY;
+    GOOD(check_norm(c));
+    c.spoilt = NAN;
+    GOOD(check_norm(c));
+    c.before = NAN, c.spoilt = -INFINITY;
+    GOOD(check_norm(c));
+}
+
 Test(range, cached_codes_follow_it) {
     GOOD(check_requantise(true));
     GOOD(check_requantise(false));

@@ -7,6 +7,7 @@
 enum {
     STATS_PIXELS = 512, /* of a block of tsr_stats: enough blocks, few partial sums */
     NORM_PIXELS = 32,   /* of a block of tsr_norm: 32 x 128 channels keep 256 threads busy */
+    CODES_BLOCKS = 1024, /* of tsr_requantise, at most: it mostly finds that nothing is to be done */
 };
 
 static tsr_elem elem_of(tsr_dtype t) {
@@ -56,17 +57,32 @@ static bool gathered(const tsr_program *p, const tsr_op *stats) {
     return missing == 0;
 }
 
+/* Partial statistics of n frames: sums [n][tiles][c][2] f32; where the norm gives u8 codes, extremes [n][tiles][c]. */
+typedef struct partials {
+    int n, tiles, c;
+    bool extremes;
+} partials;
+
+static partials partials_of(const tsr_program *p, int stats, int n, int tiles, int c) {
+    return (partials){n, tiles, c, p->buffer[stats].w > TSR_GROUPS};
+}
+static size_t sums_floats(const partials *s) {
+    return (size_t)s->n * (size_t)s->tiles * (size_t)s->c * 2;
+}
+static uint32_t *extremes_at(const partials *s, float *scratch) {
+    return s->extremes && scratch ? (uint32_t *)(scratch + sums_floats(s)) : NULL;
+}
+
 size_t tsr_cuda_op_scratch(const tsr_program *p, const tsr_op *op) {
+    partials s = {0};
     if (gathers(op)) {
-        size_t c = (size_t)p->buffer[op->out.buf].c;
-        return (size_t)op->out.nt * (size_t)conv_tiles(p, op) * c * 2 * sizeof(float);
-    }
-    if (op->kind == TSR_OP_STATS && !gathered(p, op)) {
+        s = partials_of(p, op->stats, op->out.nt, conv_tiles(p, op), p->buffer[op->out.buf].c);
+    } else if (op->kind == TSR_OP_STATS && !gathered(p, op)) {
         const tsr_buffer *in = &p->buffer[op->in.buf];
-        size_t tiles = blocks((int64_t)in->h * in->w, STATS_PIXELS);
-        return (size_t)op->in.nt * tiles * (size_t)in->c * 2 * sizeof(float);
+        int tiles = (int)blocks((int64_t)in->h * in->w, STATS_PIXELS);
+        s = partials_of(p, op->out.buf, op->in.nt, tiles, in->c);
     }
-    return 0;
+    return sums_floats(&s) * sizeof(float) * (s.extremes ? 3 : 2) / 2;
 }
 
 /* ---------------------------------------------------------------- the list of launches */
@@ -106,6 +122,11 @@ static tsr_cuda_launch *add_pass(
     return l;
 }
 
+/* Of a cache: its frames, without the range beside u8 codes. */
+static size_t codes_bytes(const tsr_cache *c) {
+    return c->bytes - (c->dtype == TSR_U8 ? TSR_CACHE_RANGE : 0);
+}
+
 static tsr_status no_memory(void) {
     return tsr_fail(TSR_ERR_MEMORY, "cuda: out of memory for a step's launches");
 }
@@ -133,17 +154,23 @@ static void *scratch_of(const binder *b) {
 
 /* ---------------------------------------------------------------- each kind of op */
 
-/* sums of frames first .. first + n of the statistics buffer, from their partial sums. */
+/* Statistics of frames first .. first + n of the buffer `stats`, from partials number `from`.. of `s` in scratch. */
 static tsr_status reduce(
-    binder *b, const float *partial, int stats, int first, int n, int tiles, int c) {
+    binder *b, const partials *s, int from, int n, int stats, int first, tsr_dtype type) {
     tsr_cuda_launch *l = add_pass(b, PASS_tsr_reduce, TSR_GROUPS, (unsigned)n, TSR_REDUCE_SHARED);
     if (!l)
         return no_memory();
-    l->args.reduce = (tsr_reduce_args){.partial = partial,
+    size_t skip = (size_t)from * (size_t)s->tiles * (size_t)s->c;
+    float *partial = scratch_of(b);
+    uint32_t *extremes = extremes_at(s, partial);
+    l->args.reduce = (tsr_reduce_args){.partial = partial + 2 * skip,
+        .extremes = extremes ? extremes + skip : NULL,
         .sums = frame_at(b, stats, first),
-        .tiles = tiles,
-        .c = c,
-        .groups = TSR_GROUPS};
+        .tiles = s->tiles,
+        .c = s->c,
+        .groups = TSR_GROUPS,
+        .type = (int32_t)elem_of(type),
+        .pairs = b->p->buffer[stats].w};
     return TSR_OK;
 }
 
@@ -155,6 +182,10 @@ static void conv_pointers(const binder *b, const tsr_op *op, int weight, tsr_con
     a->bias = pointer(base + packing->bias);
     if (tsr_dtype_size(packing->input) == 1)
         a->scale = pointer(base + packing->scale);
+    if (packing->input == TSR_U8) {
+        a->weight_sum = pointer(base + packing->weight_sum);
+        a->range = pointer(base + packing->range);
+    }
     a->out = frame_at(b, op->out.buf, op->out.t0);
     a->flag = pointer(b->x->flag_at);
     a->flag_value = 1 + b->op;
@@ -166,10 +197,9 @@ static tsr_status add_conv(binder *b, const tsr_op *op, tsr_cuda_launch **out) {
     const tsr_buffer *in = &b->p->buffer[op->in.buf];
     const tsr_conv_packing *packing =
         &b->x->packing[b->x->plan->weight_of[b->kind][op->kernel]];
-    const tsr_dtype element[TSR_CUDA_CONV_ELEMENTS] = {TSR_F16, TSR_BF16, TSR_E4M3};
     CUkernel kernel = NULL;
     for (int i = 0; i < TSR_CUDA_CONV_ELEMENTS; i++)
-        if (element[i] == in->dtype)
+        if (tsr_cuda_element[i] == in->dtype)
             kernel = b->x->cuda->conv[i][packing->shape];
     if (!kernel)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: no kernel for this conv of %s; use --device cpu",
@@ -212,20 +242,23 @@ static tsr_status bind_conv(binder *b, const tsr_op *op) {
         .out_type = (int32_t)elem_of(out->dtype),
         .tiles_x = (int32_t)blocks(out_columns(k, out), TSR_CONV_TILE_W)};
     conv_pointers(b, op, weight, a);
-    a->partial = gathers(op) ? scratch_of(b) : NULL;
+    partials s = {0};
+    if (gathers(op)) {
+        s = partials_of(p, op->stats, op->out.nt, tiles, out->c);
+        a->partial = scratch_of(b);
+        a->extremes = extremes_at(&s, a->partial);
+    }
     l->grid[0] = (unsigned)(a->n_blocks * a->tiles_x);
     l->grid[1] = (unsigned)tiles / (unsigned)(k->phases * a->tiles_x);
     l->grid[2] = (unsigned)(a->frames * k->phases);
     if (op->cache >= 0) {
         l->moves = MOVES_PAST;
-        l->from = b->x->plan->cache_at[op->cache] + p->cache[op->cache].bytes;
+        l->from = b->x->plan->cache_at[op->cache] + codes_bytes(&p->cache[op->cache]);
     }
     /* One reduction a frame where frames of two convs take turns. `l` is not touched from here: the list may move. */
-    const float *partial = gathers(op) ? scratch_of(b) : NULL;
     int each = op->out_dt == 1 ? op->out.nt : 1;
-    for (int i = 0; partial && i < op->out.nt && status == TSR_OK; i += each)
-        status = reduce(b, partial + (size_t)i * (size_t)tiles * (size_t)out->c * 2, op->stats,
-            op->out.t0 + i * op->out_dt, each, tiles, out->c);
+    for (int i = 0; i < s.n && status == TSR_OK; i += each)
+        status = reduce(b, &s, i, each, op->stats, op->out.t0 + i * op->out_dt, out->dtype);
     return status;
 }
 
@@ -238,25 +271,69 @@ static tsr_status bind_stats(binder *b, const tsr_op *op) {
         add_pass(b, PASS_tsr_stats, tiles, (unsigned)op->in.nt, TSR_STATS_SHARED);
     if (!l)
         return no_memory();
+    partials s = partials_of(b->p, op->out.buf, op->in.nt, (int)tiles, in->c);
     l->args.stats = (tsr_stats_args){.in = frame_at(b, op->in.buf, op->in.t0),
         .partial = scratch_of(b),
+        .extremes = extremes_at(&s, scratch_of(b)),
         .type = (int32_t)elem_of(in->dtype),
         .pixels = in->h * in->w,
         .c = in->c,
         .pixels_per_tile = STATS_PIXELS};
-    return reduce(b, scratch_of(b), op->out.buf, op->out.t0, op->in.nt, (int)tiles, in->c);
+    return reduce(b, &s, 0, op->in.nt, op->out.buf, op->out.t0, in->dtype);
+}
+
+/* NORM to u8: where the conv that reads the codes has its gain and the range of the codes at hand. */
+static CUdeviceptr reader_of(const binder *b, const tsr_op *norm, const tsr_conv_packing **packing) {
+    for (const tsr_op *op = norm; op < b->p->op + b->p->ops; op++)
+        if (op->kind == TSR_OP_CONV && op->in.buf == norm->out.buf) {
+            int weight = b->x->plan->weight_of[b->kind][op->kernel];
+            *packing = &b->x->packing[weight];
+            return b->x->weights + b->x->plan->weight[weight].at;
+        }
+    return 0; /* not reached: what a norm writes is read */
+}
+
+/* NORM to u8: chooses the range; codes that the layer remembers follow it before a conv reads them. */
+static tsr_status bind_range(binder *b, const tsr_op *op, tsr_norm_args *norm) {
+    const tsr_buffer *in = &b->p->buffer[op->in.buf];
+    const tsr_conv_packing *packing = NULL;
+    CUdeviceptr reader = reader_of(b, op, &packing);
+    tsr_cuda_launch *l = add_pass(b, PASS_tsr_set_range, 1, 1, TSR_SET_RANGE_SHARED);
+    if (!l)
+        return no_memory();
+    norm->gain = pointer(reader + packing->gain);
+    norm->range = pointer(reader + packing->range);
+    l->args.set_range = (tsr_set_range_args){.sums = norm->sums,
+        .gamma = norm->gamma,
+        .beta = norm->beta,
+        .gain = norm->gain,
+        .state = pointer(reader + packing->range),
+        .frames = op->in.nt,
+        .pixels = in->h * in->w,
+        .c = in->c,
+        .groups = TSR_GROUPS,
+        .eps = norm->eps};
+    if (op->cache < 0)
+        return TSR_OK;
+    const tsr_cache *cache = &b->p->cache[op->cache];
+    size_t at = b->x->plan->cache_at[op->cache], codes = codes_bytes(cache);
+    l->moves = MOVES_RANGE;
+    l->from = at + codes;
+    unsigned all = blocks((int64_t)codes, 4096);
+    l = add_pass(b, PASS_tsr_requantise, all < CODES_BLOCKS ? all : CODES_BLOCKS, 1, 0);
+    if (!l)
+        return no_memory();
+    l->args.requantise = (tsr_requantise_args){.n = (int64_t)codes, .state = norm->range};
+    l->moves = MOVES_CODES;
+    l->to = at;
+    return TSR_OK;
 }
 
 /* NORM, and QUANTISE, which is a norm without statistics. */
 static tsr_status bind_norm(binder *b, const tsr_op *op) {
     const tsr_buffer *in = &b->p->buffer[op->in.buf], *out = &b->p->buffer[op->out.buf];
     int pixels = in->h * in->w;
-    tsr_cuda_launch *l = add_pass(
-        b, PASS_tsr_norm, blocks(pixels, NORM_PIXELS), (unsigned)op->in.nt, TSR_NORM_SHARED);
-    if (!l)
-        return no_memory();
-    tsr_norm_args *a = &l->args.norm;
-    *a = (tsr_norm_args){.in = frame_at(b, op->in.buf, op->in.t0),
+    tsr_norm_args args = {.in = frame_at(b, op->in.buf, op->in.t0),
         .out = frame_at(b, op->out.buf, op->out.t0),
         .in_type = (int32_t)elem_of(in->dtype),
         .out_type = (int32_t)elem_of(out->dtype),
@@ -265,14 +342,23 @@ static tsr_status bind_norm(binder *b, const tsr_op *op) {
         .groups = TSR_GROUPS,
         .pixels_per_block = NORM_PIXELS,
         .silu = op->silu,
-        .factor = out->quant >= 0 ? 1 / b->p->quant[out->quant].scale : 1,
+        .factor = out->dtype == TSR_E4M3 ? 1 / b->p->quant[out->quant].scale : 1,
         .eps = (float)TSR_NORM_EPS};
     if (op->kind == TSR_OP_NORM) {
         CUdeviceptr gamma = b->x->weights + b->x->plan->norm_at[op->layer];
-        a->sums = frame_at(b, op->stats, 0);
-        a->gamma = pointer(gamma);
-        a->beta = pointer(gamma + (size_t)in->c * sizeof(float));
+        args.sums = frame_at(b, op->stats, 0);
+        args.pairs = b->p->buffer[op->stats].w;
+        args.gamma = pointer(gamma);
+        args.beta = pointer(gamma + (size_t)in->c * sizeof(float));
     }
+    tsr_status status = out->dtype == TSR_U8 ? bind_range(b, op, &args) : TSR_OK;
+    if (status != TSR_OK)
+        return status;
+    tsr_cuda_launch *l = add_pass(
+        b, PASS_tsr_norm, blocks(pixels, NORM_PIXELS), (unsigned)op->in.nt, TSR_NORM_SHARED);
+    if (!l)
+        return no_memory();
+    l->args.norm = args;
     return TSR_OK;
 }
 
@@ -324,11 +410,27 @@ static tsr_status bind_store(binder *b, const tsr_op *op) {
     return TSR_OK;
 }
 
+/* The range that the conv before has read its codes by, to the cache's end. */
+static tsr_status save_range(binder *b, const tsr_op *save, size_t to) {
+    for (const tsr_op *op = save; op >= b->p->op; op--)
+        if (op->kind == TSR_OP_CONV && op->in.buf == save->in.buf) {
+            int weight = b->x->plan->weight_of[b->kind][op->kernel];
+            tsr_cuda_launch *l = add(b);
+            if (!l)
+                return no_memory();
+            l->moves = MOVES_SAVE;
+            l->to = to;
+            l->args.copy.from = b->x->weights + b->x->plan->weight[weight].at + b->x->packing[weight].range;
+            l->args.copy.bytes = sizeof(tsr_range);
+        }
+    return TSR_OK;
+}
+
 /* Frame j of the cache = frame in.t0 + j, or in.t0 of all; frames before 0 are the cache's own last. In this order a
  * frame is read before it is overwritten. */
 static tsr_status bind_save(binder *b, const tsr_op *op) {
     const tsr_cache *cache = &b->p->cache[op->cache];
-    size_t at = b->x->plan->cache_at[op->cache], frame = cache->bytes / (size_t)cache->frames;
+    size_t at = b->x->plan->cache_at[op->cache], frame = codes_bytes(cache) / (size_t)cache->frames;
     for (int j = 0; j < cache->frames; j++) {
         int f = op->in.t0 + (op->replicate ? 0 : j);
         tsr_cuda_launch *l = add(b);
@@ -342,7 +444,7 @@ static tsr_status bind_save(binder *b, const tsr_op *op) {
         else
             l->args.copy.from = (CUdeviceptr)(uintptr_t)frame_at(b, op->in.buf, f);
     }
-    return TSR_OK;
+    return cache->dtype == TSR_U8 ? save_range(b, op, at + codes_bytes(cache)) : TSR_OK;
 }
 
 static tsr_status bind_op(binder *b, const tsr_op *op) {

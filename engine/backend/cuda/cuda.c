@@ -7,6 +7,8 @@
 
 extern const unsigned char tsr_fatbin[]; /* embed.S */
 
+const tsr_dtype tsr_cuda_element[TSR_CUDA_CONV_ELEMENTS] = {TSR_F16, TSR_BF16, TSR_E4M3, TSR_U8};
+
 /* ---------------------------------------------------------------- what the planner asks */
 
 bool tsr_cuda_fp8(const tsr_cuda *c) {
@@ -35,7 +37,7 @@ static bool reads_eight(const tsr_half *half, int layer) {
         if (b->kind == TSR_BLOCK_RESNET && (b->layer[1] == layer || b->layer[3] == layer)) {
             tsr_kernel k;
             tsr_kernel_describe(&k, half, layer, TSR_FOLD_NONE);
-            return tsr_conv_shape_for(&k, TSR_E4M3, false) != TSR_CONV_SHAPE_COUNT;
+            return tsr_conv_shape_for(&k, TSR_U8, false) != TSR_CONV_SHAPE_COUNT;
         }
     }
     return false;
@@ -62,22 +64,21 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
         out->precision = TSR_PRECISION_BF16;
         out->stream = out->act = TSR_BF16;
     }
-    if (wanted == TSR_PRECISION_FP8 && tsr_cuda_fp8(c))
+    if (wanted == TSR_PRECISION_INT8 || (wanted == TSR_PRECISION_FP8 && tsr_cuda_fp8(c)))
         out->eight = eight_of(c, half);
-    if (out->eight)
-        out->precision = TSR_PRECISION_FP8;
+    if (!out->eight)
+        return;
+    out->precision = wanted;
+    out->eight_type = wanted == TSR_PRECISION_INT8 ? TSR_U8 : TSR_E4M3;
 }
 
+/* s8 runs at least at the rate of e4m3 everywhere, and its picture is nearer to f32's (docs/quality.md). */
 static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
     const tsr_cuda *c = (tsr_cuda *)b;
     (void)half;
-    if (tsr_cuda_fp8(c))
-        snprintf(why, 128, "sm_%d%d multiplies e4m3 at twice the rate of fp16", c->major, c->minor);
-    else
-        snprintf(why, 128, "sm_%d%d: %s", c->major, c->minor,
-            c->major == 8 ? "no 8-bit floats, and int8 is not built for CUDA yet"
-                          : "the fp8 kernels do not use its own matrix instructions yet");
-    return tsr_cuda_fp8(c) ? TSR_PRECISION_FP8 : TSR_PRECISION_FP16;
+    snprintf(why, 128, "sm_%d%d multiplies s8 at twice the rate of fp16%s", c->major, c->minor,
+        tsr_cuda_fp8(c) ? ", nearer to f32 than fp8" : "; it has no 8-bit floats");
+    return TSR_PRECISION_INT8;
 }
 
 /* ---------------------------------------------------------------- rates: estimates for comparing plans */
@@ -114,7 +115,7 @@ static void target(tsr_backend *b, tsr_target *out) {
         .memory_total = (int64_t)total,
         .flops_f32 = rate, /* not to be had: everything runs in 16 bits or fewer */
         .flops_16 = rate,
-        .flops_8 = tsr_cuda_fp8(c) ? 2 * rate : rate,
+        .flops_8 = 2 * rate,
         .bandwidth = memory * 2 * attribute(c, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8,
         .link_bandwidth = LINK,
         .kernel_bytes = kernel_bytes,
@@ -251,7 +252,7 @@ error:
 }
 
 static tsr_status find_kernels(tsr_cuda *c) {
-    static const char *const element[TSR_CUDA_CONV_ELEMENTS] = {"f16", "bf16", "e4m3"};
+    static const char *const element[TSR_CUDA_CONV_ELEMENTS] = {"f16", "bf16", "e4m3", "u8"};
     static const char *const pass[] = {
 #define X(name) #name,
         TSR_CUDA_PASSES(X)
@@ -262,7 +263,9 @@ static tsr_status find_kernels(tsr_cuda *c) {
         for (int s = 0; s < TSR_CONV_SHAPE_COUNT; s++) {
             const tsr_conv_form *f = &tsr_conv_forms[s];
             char name[64];
-            if (e == 2 && (!f->eight || !tsr_cuda_fp8(c)))
+            if (tsr_dtype_size(tsr_cuda_element[e]) == 1 && !f->eight)
+                continue;
+            if (tsr_cuda_element[e] == TSR_E4M3 && !tsr_cuda_fp8(c))
                 continue;
             snprintf(name, sizeof name, "tsr_conv_%s_%s", element[e], f->name);
             TSR_TRY(find_kernel(c, name, f->shared, &c->conv[e][s]));

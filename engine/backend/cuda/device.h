@@ -11,15 +11,16 @@
 
 /* The kernels that are not convolutions. */
 #define TSR_CUDA_PASSES(X)                                                                         \
-    X(tsr_stats) X(tsr_reduce) X(tsr_norm) X(tsr_attention_f16) X(tsr_attention_bf16) X(tsr_input) \
-    X(tsr_store)
+    X(tsr_stats) X(tsr_reduce) X(tsr_set_range) X(tsr_requantise) X(tsr_norm)                      \
+    X(tsr_attention_f16) X(tsr_attention_bf16) X(tsr_input) X(tsr_store)
 typedef enum tsr_cuda_pass {
 #define X(name) PASS_##name,
     TSR_CUDA_PASSES(X)
 #undef X
     TSR_CUDA_PASS_COUNT
 } tsr_cuda_pass;
-enum { TSR_CUDA_CONV_ELEMENTS = 3 }; /* F16, BF16, E4M3 */
+enum { TSR_CUDA_CONV_ELEMENTS = 4 };
+extern const tsr_dtype tsr_cuda_element[TSR_CUDA_CONV_ELEMENTS]; /* inputs of convs */
 
 /* Device memory of one VMM reservation. */
 typedef struct tsr_cuda_block {
@@ -45,7 +46,7 @@ typedef struct tsr_cuda {
     int eight_layers;
 } tsr_cuda;
 
-bool tsr_cuda_fp8(const tsr_cuda *c); /* the e4m3 kernels run at the hardware's rate */
+bool tsr_cuda_fp8(const tsr_cuda *c); /* it multiplies e4m3 itself */
 /* Makes the context the calling thread's. */
 tsr_status tsr_cuda_enter(const tsr_cuda *c);
 
@@ -91,6 +92,8 @@ typedef struct tsr_cuda_places {
 typedef enum tsr_cuda_moves {
     MOVES_NOT,
     MOVES_PAST,  /* conv.past = caches + from */
+    MOVES_RANGE, /* set_range.before = caches + from */
+    MOVES_CODES, /* requantise.codes = caches + to */
     MOVES_INPUT, /* input.in = input + from */
     MOVES_STORE, /* store.out = slot + to */
     MOVES_SAVE,  /* copy.to = caches + to */
@@ -110,6 +113,8 @@ typedef struct tsr_cuda_launch {
         tsr_conv_args conv;
         tsr_stats_args stats;
         tsr_reduce_args reduce;
+        tsr_set_range_args set_range;
+        tsr_requantise_args requantise;
         tsr_norm_args norm;
         tsr_attention_args attention;
         tsr_input_args input;

@@ -120,6 +120,12 @@ static void aim(tsr_cuda_launch *l, const tsr_cuda_places *at) {
     case MOVES_PAST:
         l->args.conv.past = (const void *)(uintptr_t)(at->caches + l->from);
         break;
+    case MOVES_RANGE:
+        l->args.set_range.before = (const tsr_range *)(uintptr_t)(at->caches + l->from);
+        break;
+    case MOVES_CODES:
+        l->args.requantise.codes = (uint8_t *)(uintptr_t)(at->caches + l->to);
+        break;
     case MOVES_INPUT:
         l->args.input.in = (const float *)(uintptr_t)(at->input + l->from);
         break;

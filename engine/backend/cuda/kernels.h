@@ -151,28 +151,30 @@ typedef struct tsr_stats_args {
 #define TSR_STATS_BLOCKS 3
 #define TSR_STATS_SHARED (2048 * 16)
 
-/* tsr_reduce: brings the tiles' partial statistics together: sums in f64, in a fixed order, extremes as f32.
+/* tsr_reduce: brings the tiles' partial statistics together, in f64 and a fixed order, as TSR_OP_STATS keeps them: per
+ * frame `pairs` pairs, of which each group's (sum, sum of squares) come first and, where there are extremes, each
+ * channel's (smallest, largest) follow. The fields' order is that of tsr_set_range and tsr_norm, which read them.
  * Grid: x = groups, y = frames; 256 threads; TSR_REDUCE_SHARED bytes. At most 256 channels a group. */
 typedef struct tsr_reduce_args {
     const float *partial;     /* [frames][tiles][c][2] */
     const uint32_t *extremes; /* [frames][tiles][c] of `type`, or NULL */
-    double *sums;             /* [frames][groups][2] */
-    float *range;             /* [frames][c][2]: smallest, largest; with extremes */
+    double *sums;             /* [frames][pairs][2] */
     int32_t tiles, c, groups, type;
+    int32_t pairs; /* groups; with extremes groups + c */
 } tsr_reduce_args;
 #define TSR_REDUCE_BLOCKS 4
 #define TSR_REDUCE_SHARED (256 * 16)
 
 /* tsr_set_range: the scale and zero point of a u8 conv input, from the statistics of what will be normalised. The scale
- * never shrinks but where `reset` begins a clip. Grid: 1; 256 threads; TSR_SET_RANGE_SHARED bytes. */
+ * is never smaller than that of the codes in the layer's cache, and NaN where a number is not finite.
+ * Grid: 1; 256 threads; TSR_SET_RANGE_SHARED bytes. */
 typedef struct tsr_set_range_args {
-    const double *sums;        /* [frames][groups][2] */
-    const float *range;        /* [frames][c][2] */
+    const double *sums;        /* [frames][groups + c][2] */
     const float *gamma, *beta; /* [c] */
     const float *gain;         /* [c] */
+    const tsr_range *before;   /* of the cached codes; NULL: there are none */
     tsr_range *state;
     int32_t frames, pixels, c, groups;
-    int32_t reset;
     float eps;
 } tsr_set_range_args;
 #define TSR_SET_RANGE_BLOCKS 1
@@ -195,12 +197,12 @@ typedef struct tsr_requantise_args {
 typedef struct tsr_norm_args {
     const void *in;     /* [frames][pixels][c] of in_type: F16, BF16 */
     void *out;          /* [frames][pixels][c] of out_type: E4M3 (sm_89 and newer), U8, F16, BF16 */
-    const double *sums; /* [frames][groups][2] or NULL */
+    const double *sums; /* [frames][pairs][2], groups first; or NULL */
     const float *gamma, *beta; /* [c]; with sums */
     const float *gain;         /* [c]; U8 */
     const tsr_range *range;    /* U8 */
     int32_t in_type, out_type;
-    int32_t pixels, c, groups, pixels_per_block;
+    int32_t pixels, c, groups, pairs, pixels_per_block;
     int32_t silu;
     float factor; /* E4M3: 1 / the activations' scale */
     float eps;

@@ -60,6 +60,10 @@ tsr_conv_packing tsr_conv_packing_of(const tsr_kernel *k, tsr_conv_shape shape, 
         p.scale = place(&p.bytes, vector);
         p.weight_sum = place(&p.bytes, vector);
     }
+    if (input == TSR_U8) {
+        p.gain = place(&p.bytes, (size_t)k->cin * sizeof(float));
+        p.range = place(&p.bytes, sizeof(tsr_range));
+    }
     return p;
 }
 
@@ -97,24 +101,26 @@ static void pack_weights(
                     }
 }
 
-void tsr_conv_pack(const tsr_conv_packing *p, const tsr_kernel *k, const void *codes,
-    const float *scale, const float *bias, void *out) {
+void tsr_conv_pack(
+    const tsr_conv_packing *p, const tsr_kernel *k, const tsr_conv_weights *w, void *out) {
     uint8_t *base = out;
     memset(base, 0, p->bytes);
-    pack_weights(p, k, codes, base + p->weights);
+    pack_weights(p, k, w->codes, base + p->weights);
     size_t filter = (size_t)k->kt * (size_t)k->kh * (size_t)k->kw * (size_t)k->cin;
     for (int v = 0; v < k->phases * k->classes; v++)
-        memcpy(base + p->bias + (size_t)(v * p->n_padded) * 4, bias + v * k->cout,
+        memcpy(base + p->bias + (size_t)(v * p->n_padded) * 4, w->bias + v * k->cout,
             (size_t)k->cout * 4);
     if (tsr_dtype_size(p->input) != 1)
         return;
     for (int phase = 0; phase < k->phases; phase++) {
-        memcpy(base + p->scale + (size_t)(phase * p->n_padded) * 4, scale + phase * k->cout,
+        memcpy(base + p->scale + (size_t)(phase * p->n_padded) * 4, w->scale + phase * k->cout,
             (size_t)k->cout * 4);
         int32_t *sum = (int32_t *)(base + p->weight_sum) + phase * p->n_padded;
-        const int8_t *code = (const int8_t *)codes + (size_t)phase * (size_t)k->cout * filter;
+        const int8_t *code = (const int8_t *)w->codes + (size_t)phase * (size_t)k->cout * filter;
         for (int c = 0; p->input == TSR_U8 && c < k->cout; c++)
             for (size_t i = 0; i < filter; i++)
                 sum[c] += *code++;
     }
+    if (p->input == TSR_U8)
+        memcpy(base + p->gain, w->gain, (size_t)k->cin * sizeof(float));
 }

@@ -20,18 +20,26 @@ extern const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT];
  * TSR_CONV_SHAPE_COUNT where no kernel takes it. */
 tsr_conv_shape tsr_conv_shape_for(const tsr_kernel *k, tsr_dtype input, bool large);
 
-/* One block of memory: weights, then scale, bias, weight_sum, at 256-byte aligned offsets. */
+/* One block of memory: weights, then the vectors, at 256-byte aligned offsets. */
 typedef struct tsr_conv_packing {
     tsr_conv_shape shape;
     tsr_dtype input;
     int chunks, n_blocks, n_padded;
-    size_t weights, scale, bias, weight_sum; /* offsets; scale and weight_sum only for 8-bit inputs */
+    size_t weights, bias;     /* offsets */
+    size_t scale, weight_sum; /* 8-bit inputs only */
+    size_t gain, range;       /* U8 only: [cin], what the norm before multiplies by; the tsr_range of the codes at hand */
     size_t bytes;
 } tsr_conv_packing;
 tsr_conv_packing tsr_conv_packing_of(const tsr_kernel *k, tsr_conv_shape shape, tsr_dtype input);
 
-/* codes: [phases][cout][kt][kh][kw][cin], elements as the tensor cores read them: F16, BF16, E4M3, or s8 for U8
- * inputs. scale: [phases][cout], 8-bit inputs only. bias: [phases][classes][cout]. out: p->bytes. */
-void tsr_conv_pack(const tsr_conv_packing *p, const tsr_kernel *k, const void *codes, const float *scale, const float *bias, void *out);
+/* A kernel as the tensor cores read it. */
+typedef struct tsr_conv_weights {
+    const void *codes;        /* [phases][cout][kt][kh][kw][cin] of F16, BF16, E4M3, or s8 for U8 inputs */
+    const float *bias;        /* [phases][classes][cout] */
+    const float *scale;       /* [phases][cout]; 8-bit inputs only */
+    const float *gain;        /* [cin]; U8 only */
+} tsr_conv_weights;
+/* out: p->bytes. */
+void tsr_conv_pack(const tsr_conv_packing *p, const tsr_kernel *k, const tsr_conv_weights *w, void *out);
 
 #endif

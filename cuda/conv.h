@@ -5,7 +5,9 @@
  *
  * A block's 256 threads are 8 warps, `warps_m` down the tile's rows and `warps_n` across its output
  * channels. A warp owns tile_h / warps_m rows of 16 pixels (each row one m16 tile of the tensor
- * core) times 32 output channels (or 8).
+ * core) times 32 output channels (or 8). Where Hopper's warpgroups multiply (wgmma), four warps each
+ * bring a row of pixels in registers and all share the 128 channels' weights, which the tensor core
+ * reads from shared memory; swizzle and rows are as it wants them, and only conv_tap differs.
  *
  * The k loop runs over stages (one time tap, one chunk of channels) and, inside, over steps (one
  * spatial tap, or all of them where there is little to do in a tap). A spatial tap is only a shift
@@ -18,7 +20,7 @@
  * XOR touches address bits 4..6 only, stepping along k is one more XOR.
  *
  * Registers and shared memory: at most 255 and 99 KiB, so one block runs per SM on sm_86, 89 and
- * 120.
+ * 120. On Hopper 227 KiB.
  */
 #ifndef TSR_CUDA_CONV_H
 #define TSR_CUDA_CONV_H
@@ -26,8 +28,9 @@
 #include "ptx.h"
 
 template <int TileH, int Chunk, int Couts, int Kh, int Kw, int Stride, int StepTaps, int HaloStages,
-    int WeightStages>
+    int WeightStages, bool Warpgroup = false>
 struct conv_shape {
+    static constexpr bool warpgroup = Warpgroup; /* wgmma, not mma */
     static constexpr int tile_h = TileH, tile_w = TSR_CONV_TILE_W, chunk = Chunk, couts = Couts,
                          kh = Kh, kw = Kw;
     static constexpr int stride = Stride, taps = Kh * Kw, step_taps = StepTaps,
@@ -44,11 +47,11 @@ struct conv_shape {
     static constexpr int shared =
         TSR_CONV_SHARED(TileH, Chunk, Couts, Kh, Kw, Stride, StepTaps, HaloStages, WeightStages);
 
-    static constexpr int warps_n = Couts < 32 ? 1 : Couts / 32, warps_m = 8 / warps_n;
+    static constexpr int warps_n = Couts < 32 || Warpgroup ? 1 : Couts / 32, warps_m = 8 / warps_n;
     static constexpr int m_tiles = TileH / warps_m; /* rows of 16 pixels a warp owns */
-    static constexpr int n_tiles =
-        Couts < 32 ? Couts / 8 : 4;                   /* groups of 8 channels a warp owns */
-    static constexpr int lane_channels = 2 * n_tiles; /* channels a lane's accumulators hold */
+    static constexpr int n_tiles = Couts / 8 / warps_n; /* groups of 8 channels a warp owns */
+    static constexpr int bands = Couts < 32 ? 1 : n_tiles / 4; /* of 32 channels (or 8) */
+    static constexpr int lane_channels = 2 * n_tiles / bands; /* a lane's channels of a band */
 
     /* The halo of the next stage must be complete when its first step begins, and a step's copies
      * have weight_stages - 1 steps' time: these steps of a stage fetch pieces of the halo. */
@@ -61,7 +64,9 @@ struct conv_shape {
     static_assert(
         steps == 1 ? HaloStages == WeightStages : HaloStages == 2 && steps >= WeightStages,
         "halos are in time");
-    static_assert(shared <= 99 << 10, "a block fits an SM of every target");
+    static_assert(shared <= (Warpgroup ? 227 : 99) << 10, "a block fits an SM of every target");
+    static_assert(!Warpgroup || Couts == 128, "the width of the instruction");
+    static_assert(weight_bytes % 1024 == 0 || !Warpgroup, "rows of 8 are swizzled by their address");
 };
 
 /* Position of a halo column in shared memory: with stride 2, even columns first, so that the
@@ -182,6 +187,25 @@ DEV void conv_load_weights(const uint8_t *stream, int step, int steps, uint32_t 
 /* acc += one spatial tap: `chunk` bytes of k for the warp's pixels and channels. halo and weights
  * are this lane's addresses of the tap. */
 template <class S, class E>
+DEV void conv_tap_warpgroup(
+    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
+    constexpr int row = S::stride * S::halo_w * S::chunk, steps = S::chunk / 32;
+    uint32_t a[steps][S::m_tiles][4]; /* registers stay as they are until the product is done */
+#pragma unroll
+    for (int k = 0; k < steps; k++) {
+#pragma unroll
+        for (int i = 0; i < S::m_tiles; i++)
+            ldmatrix4(a[k][i], (halo ^ (k << 5)) + i * row);
+        wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < S::m_tiles; i++)
+            wgmma(E(), acc[i], a[k][i], wgmma_rows(weights + (k << 5), S::chunk));
+        wgmma_commit();
+    }
+    wgmma_wait();
+}
+
+template <class S, class E>
 DEV void conv_tap(
     typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
     constexpr int row =
@@ -215,7 +239,7 @@ DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
     typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m,
               wn = warp / S::warps_m;
-    const uint32_t halos = shared_memory(), streams = halos + S::halo_stages * S::halo_bytes;
+    const uint32_t streams = shared_memory(), halos = streams + S::weight_stages * S::weight_bytes;
     const int steps = b.stages * S::steps;
     const uint8_t *stream =
         static_cast<const uint8_t *>(a.weights) +
@@ -226,7 +250,9 @@ DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
      * rows likewise. */
     const int row = S::n_tiles == 1 ? lane & 7 : wn * 32 + (lane >> 4) * 8 + (lane & 7);
     const uint32_t weight_lane =
-        row * S::chunk + ((((lane >> 3) & 1) ^ TSR_CONV_SWIZZLE(row, S::chunk)) << 4);
+        S::warpgroup
+            ? 0
+            : row * S::chunk + ((((lane >> 3) & 1) ^ TSR_CONV_SWIZZLE(row, S::chunk)) << 4);
     const uint32_t halo_lane = wm * S::m_tiles * (S::stride * S::halo_w * S::chunk);
 
     for (int i = 0; i < S::weight_stages - 1; i++) {
@@ -247,6 +273,8 @@ DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
 #pragma unroll 1
         for (int i = 0; i < S::steps; i++, step++) {
             cp_wait<S::weight_stages - 2>();
+            if constexpr (S::warpgroup)
+                wgmma_publish();
             block_sync(); /* this step's data is there for all, and all have left the slots that are
                              filled next */
             if (i < S::fetch_steps)
@@ -264,7 +292,10 @@ DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
                 const int column = conv_column<S>(kx) + (lane & 15);
                 const uint32_t pixels = halo + halo_lane + (ky * S::halo_w + column) * S::chunk +
                                         (((lane >> 4) ^ TSR_CONV_SWIZZLE(column, S::chunk)) << 4);
-                conv_tap<S, E>(acc, pixels, weights);
+                if constexpr (S::warpgroup)
+                    conv_tap_warpgroup<S, E>(acc, pixels, weights);
+                else
+                    conv_tap<S, E>(acc, pixels, weights);
                 weights += S::couts * S::chunk;
                 if (++kx == S::kw)
                     kx = 0, ky++;
@@ -324,12 +355,9 @@ template <class S> DEV uint32_t conv_stats_at(int wm, int channel) {
     return shared_memory() + (wm * S::couts + (channel ^ (channel >> 3 & 7))) * 16;
 }
 
-/* Over lanes of equal lane%4, which hold the same channels; then over the warps down the tile, in
- * shared memory. */
+/* Of a warp's pixels: over lanes of equal lane%4, which hold the same channels. */
 template <class S, int N>
-DEV void conv_finish_stats(
-    const tsr_conv_args &a, const conv_block &b, conv_stats<N> &t, int lane, int wm, int in_block) {
-    block_sync(); /* all warps have left the last step's data, and no copy is on its way */
+DEV void conv_gather_stats(conv_stats<N> &t, int lane, int wm, int in_block) {
 #pragma unroll
     for (int c = 0; c < N; c++) {
 #pragma unroll
@@ -344,7 +372,10 @@ DEV void conv_finish_stats(
                 conv_stats_at<S>(wm, in_block + c), {{as_bits(t.sum[c]), as_bits(t.squares[c]),
                                                         as_bits(t.least[c]), as_bits(t.most[c])}});
     }
-    block_sync();
+}
+
+/* Over the warps down the tile. */
+template <class S> DEV void conv_store_stats(const tsr_conv_args &a, const conv_block &b) {
     const int c = threadIdx.x, channel = b.n_block * S::couts + c;
     if (c >= S::couts || channel >= a.cout)
         return;
@@ -383,13 +414,14 @@ DEV conv_affine<E, N> conv_affine_at(
     return f;
 }
 
+/* One band of the warp's channels: accumulators to values, to memory, to statistics. */
 template <class S, class E>
-DEV void conv_finish(const tsr_conv_args &a, const conv_block &b,
+DEV void conv_finish_band(const tsr_conv_args &a, const conv_block &b, int band,
     typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
     constexpr int N = S::lane_channels, up = S::kh == 2 ? 2 : 1;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m,
               wn = warp / S::warps_m;
-    const int in_block = wn * 32 + (lane & 3) * N,
+    const int in_block = (wn * S::bands + band) * 32 + (lane & 3) * N,
               n = b.n_block * S::couts + in_block; /* this lane's first channel */
     const int n_padded = a.n_blocks * S::couts;
     conv_affine<E, N> f = conv_affine_at<E, N>(a, b, n, n_padded);
@@ -419,7 +451,7 @@ DEV void conv_finish(const tsr_conv_args &a, const conv_block &b,
             float v[N];
 #pragma unroll
             for (int c = 0; c < N; c++)
-                v[c] = static_cast<float>(acc[i][c / 2][half * 2 + (c & 1)] - f.correction[c]) *
+                v[c] = static_cast<float>(acc[i][band * 4 + c / 2][half * 2 + (c & 1)] - f.correction[c]) *
                            f.scale[c] +
                        f.bias[c];
             const int64_t row = static_cast<int64_t>(b.output) * a.out_dt * a.out_h + up * y + b.p;
@@ -437,8 +469,23 @@ DEV void conv_finish(const tsr_conv_args &a, const conv_block &b,
     if (bad)
         stg(a.flag, a.flag_value);
     if (a.partial)
-        conv_finish_stats<S, N>(a, b, stats, lane, wm, in_block);
+        conv_gather_stats<S, N>(stats, lane, wm, in_block);
 }
+
+template <class S, class E>
+DEV void conv_finish(const tsr_conv_args &a, const conv_block &b,
+    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
+    if (a.partial)
+        block_sync(); /* all warps have left the last step's data, and no copy is on its way */
+#pragma unroll
+    for (int band = 0; band < S::bands; band++)
+        conv_finish_band<S, E>(a, b, band, acc);
+    if (!a.partial)
+        return;
+    block_sync();
+    conv_store_stats<S>(a, b);
+}
+
 
 template <class E, class S> DEV void conv(const tsr_conv_args &a) {
     const conv_block b = conv_place<S, E>(a);
@@ -454,10 +501,16 @@ template <class E, class S> DEV void conv(const tsr_conv_args &a) {
     conv_finish<S, E>(a, b, acc);
 }
 
-#define TSR_CONV_KERNEL(elem, name, ...)                                                           \
-    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, TSR_CONV_BLOCKS)                              \
+#define TSR_CONV_KERNEL_OF(elem, name, ...)                                                        \
+    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, TSR_CONV_BLOCKS)                \
         tsr_conv_##elem##_##name(const __grid_constant__ tsr_conv_args a) {                        \
         conv<elem_##elem, conv_shape<__VA_ARGS__>>(a);                                             \
     }
+#define TSR_CONV_KERNEL(elem, name, ...) TSR_CONV_KERNEL_OF(elem, name, __VA_ARGS__)
+#define TSR_CONV_KERNEL_H(elem, name, ...) TSR_CONV_KERNEL_OF(elem, name, __VA_ARGS__, true)
+
+#if defined(TSR_SHIM) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TSR_CONV_HOPPER 1
+#endif
 
 #endif

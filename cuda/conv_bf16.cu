@@ -4,3 +4,9 @@
 #define X(...) TSR_CONV_KERNEL(bf16, __VA_ARGS__)
 TSR_CONV_SHAPES(X)
 #undef X
+
+#ifdef TSR_CONV_HOPPER
+#define X(...) TSR_CONV_KERNEL_H(bf16, __VA_ARGS__)
+TSR_CONV_SHAPES_H(X)
+#undef X
+#endif

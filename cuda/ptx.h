@@ -178,6 +178,73 @@ DEV void mma(elem_e4m3, float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint
 #endif
 }
 
+/* Hopper's (sm_90a) warpgroups: d[64][128] += a[64][32 bytes of k] * b, where each of four warps
+ * holds 16 rows of a and of d as mma's fragments are, and b is 128 rows of 32 bytes in shared
+ * memory. The product runs behind the threads' backs: registers of a and d, and b, are its own
+ * between wgmma_fence and wgmma_wait. */
+DEV void wgmma_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+DEV void wgmma_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+DEV void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+/* What this thread has written to shared memory is there for wgmma, after the next barrier. */
+DEV void wgmma_publish() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+#define TSR_WGMMA_SUMS4(c, d, i) c(d[i][0]), c(d[i][1]), c(d[i][2]), c(d[i][3])
+#define TSR_WGMMA_SUMS16(c, d, i)                                                                  \
+    TSR_WGMMA_SUMS4(c, d, i), TSR_WGMMA_SUMS4(c, d, i + 1), TSR_WGMMA_SUMS4(c, d, i + 2),          \
+        TSR_WGMMA_SUMS4(c, d, i + 3)
+#define TSR_WGMMA_SUMS(c, d)                                                                       \
+    TSR_WGMMA_SUMS16(c, d, 0), TSR_WGMMA_SUMS16(c, d, 4), TSR_WGMMA_SUMS16(c, d, 8),               \
+        TSR_WGMMA_SUMS16(c, d, 12)
+
+DEV void wgmma(elem_f16, float (&d)[16][4], const uint32_t (&a)[4], uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        : TSR_WGMMA_SUMS("+f", d)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+DEV void wgmma(elem_bf16, float (&d)[16][4], const uint32_t (&a)[4], uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        : TSR_WGMMA_SUMS("+f", d)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+DEV void wgmma(elem_e4m3, float (&d)[16][4], const uint32_t (&a)[4], uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1;"
+        : TSR_WGMMA_SUMS("+f", d)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+DEV void wgmma(elem_u8, int32_t (&d)[16][4], const uint32_t (&a)[4], uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1;"
+        : TSR_WGMMA_SUMS("+r", d)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 /* ---------------------------------------------------------------- numbers */
 
 DEV float as_float(uint32_t u) {
@@ -245,6 +312,14 @@ DEV float divide_fast(float a, float b) { /* 2 ulp; 0 where b is 2^126 and more 
 }
 
 #endif /* TSR_SHIM */
+
+/* b of a wgmma: 128 rows, `bytes` (128 or 64) apart, from this address on, whose 16-byte pieces are
+ * XORed with the row (kernels.h). In 16 bytes: where, and how far groups of 8 rows lie apart; then
+ * the kind of swizzle. */
+DEV uint64_t wgmma_rows(uint32_t address, int bytes) {
+    return (address & 0x3ffffu) >> 4 | static_cast<uint64_t>(bytes * 8 >> 4) << 32 |
+           static_cast<uint64_t>(bytes == 128 ? 1 : 2) << 62;
+}
 
 DEV float unpack_bf16(uint32_t v, int half) {
     return as_float(half ? v & 0xffff0000u : v << 16);

@@ -106,6 +106,7 @@ template <int Matrices, bool Trans> SHIM_UNCHECKED void load_matrices(warp_call 
 
 DEV void ldmatrix4(uint32_t (&r)[4], uint32_t a, LINE) {
     shim::rows_arg in = {a, line};
+    shim::registers_moved();
     shim::warp_op("ldmatrix.x4", line, &in, r, shim::load_matrices<4, false>);
 }
 DEV void ldmatrix2(uint32_t (&r)[2], uint32_t a, LINE) {
@@ -189,6 +190,54 @@ template <class E>
 DEV void mma(E, typename E::acc (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, LINE) {
     shim::mma_arg in = {a, {b0, b1}};
     shim::warp_op("mma", line, &in, c, shim::multiply<E>);
+}
+
+/* ---------------------------------------------------------------- warpgroups */
+
+namespace shim {
+/* One warp's 16 rows of the product: fragments as multiply()'s, over 16 groups of 8 columns. */
+template <class E> SHIM_UNCHECKED void multiply_rows(const product *const (&lanes)[32]) {
+    typedef typename E::acc acc;
+    constexpr int K = 32 / E::bytes;
+    static uint8_t rows[128][32]; /* static: fibers' stacks are small */
+    static acc b[K][128];
+    uint8_t bytes_a[16][32];
+    shared_matrix(lanes[0]->rows, rows, lanes[0]->line);
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++)
+            std::memcpy(bytes_a[l / 4 + (i & 1) * 8] + (i >> 1) * 16 + l % 4 * 4, lanes[l]->a + i, 4);
+    for (int k = 0; k < K; k++)
+        for (int n = 0; n < 128; n++)
+            b[k][n] = operand(E(), rows[n], k, true);
+    for (int r = 0; r < 16; r++) {
+        acc c[128] = {};
+        for (int k = 0; k < K; k++) {
+            const acc a = operand(E(), bytes_a[r], k, false);
+            for (int n = 0; n < 128; n++)
+                c[n] += a * b[k][n];
+        }
+        for (int n = 0; n < 128; n++)
+            static_cast<acc *>(lanes[r % 8 * 4 + n % 8 / 2]->d)[n / 8 * 4 + r / 8 * 2 + n % 2] += c[n];
+    }
+    count_mma(2ull * 16 * 128 * K);
+}
+} // namespace shim
+
+DEV void wgmma_fence() {
+    shim::registers_fence();
+}
+DEV void wgmma_commit() {
+    shim::product_commit();
+}
+DEV void wgmma_wait(LINE) {
+    shim::product_wait(line);
+}
+DEV void wgmma_publish() {
+    shim::publish();
+}
+template <class E>
+DEV void wgmma(E, typename E::acc (&d)[16][4], const uint32_t (&a)[4], uint64_t b, LINE) {
+    shim::product_begin({a, d, b, line, shim::multiply_rows<E>, false});
 }
 
 /* ---------------------------------------------------------------- numbers */

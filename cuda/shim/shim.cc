@@ -111,6 +111,9 @@ struct fiber {
     int line;                              /* of what it waits in */
     std::vector<copy> open;                /* issued, not committed */
     std::vector<std::vector<copy>> groups; /* committed, not waited for; oldest first */
+    std::vector<product> products;         /* begun, not waited for */
+    bool moved;                            /* registers, since the last fence */
+    std::vector<std::pair<size_t, size_t>> unpublished; /* bytes written: from, to */
 };
 
 struct lane_accesses { /* the n-th access of each lane at one place of the source: where lanes meet
@@ -141,6 +144,7 @@ struct word { /* what is known of 4 bytes of shared memory */
     word_state state = UNWRITTEN;
     int16_t writer = nobody, reader = nobody; /* warps */
     uint32_t written = 0, read = 0;           /* the barrier interval they did it in */
+    bool published = false;                   /* to wgmma */
 };
 
 struct machine {
@@ -219,6 +223,8 @@ void fiber_main() {
     __sanitizer_finish_switch_fiber(nullptr, &m.asan_stack, &m.asan_stack_bytes);
 #endif
     m.kernel(m.args);
+    if (!m.now->products.empty())
+        fault("line %d: a wgmma is never waited for", m.now->products.front().line);
     m.now->state = DONE;
     m.lives--;
     for (;;)
@@ -329,6 +335,7 @@ SHIM_UNCHECKED void words_write(size_t at, uint32_t bytes, word_state state, int
         w.state = state;
         w.writer = me;
         w.written = m.interval;
+        w.published = false;
     }
 }
 
@@ -338,6 +345,7 @@ void finish_copy(const copy &c) {
         m.words[i].state = WRITTEN;
         m.words[i].written = m.interval; /* others see it after the next barrier */
     }
+    m.now->unpublished.push_back({c.to, c.to + c.bytes});
 }
 
 /* ---------------------------------------------------------------- running a block */
@@ -359,6 +367,9 @@ SHIM_UNCHECKED void start_block(dim3 block) {
         f.state = READY;
         f.open.clear();
         f.groups.clear();
+        f.products.clear();
+        f.unpublished.clear();
+        f.moved = true;
 #ifdef SHIM_ASAN
         ASAN_UNPOISON_MEMORY_REGION(f.stack, stack_bytes);
         f.asan_fake = nullptr;
@@ -512,6 +523,7 @@ void shared_read(uint32_t address, void *to, uint32_t bytes, int line) {
 void shared_write(uint32_t address, const void *from, uint32_t bytes, int line) {
     size_t at = shared_at(address, bytes, bytes, line);
     words_write(at, bytes, WRITTEN, line);
+    m.now->unpublished.push_back({at, at + bytes});
     note_access(address, bytes, true, line);
     std::memcpy(m.shared.data() + at, from, bytes);
 }
@@ -558,6 +570,78 @@ void async_wait(unsigned pending) {
             finish_copy(c);
         g.erase(g.begin());
     }
+}
+
+/* ---------------------------------------------------------------- warpgroups */
+
+void registers_moved() {
+    m.now->moved = true;
+}
+
+void registers_fence() {
+    m.now->moved = false;
+}
+
+void publish() {
+    for (auto &range : m.now->unpublished)
+        for (size_t i = range.first / 4; i < (range.second + 3) / 4; i++)
+            m.words[i].published = true;
+    m.now->unpublished.clear();
+}
+
+SHIM_UNCHECKED void shared_matrix(uint64_t rows, uint8_t (&to)[128][32], int line) {
+    const uint32_t start = (rows & 0x3fff) << 4, groups = (rows >> 32 & 0x3fff) << 4;
+    const unsigned kind = rows >> 62; /* of swizzle: over 128, 64 bytes */
+    if (kind != 1 && kind != 2)
+        fault("line %d: wgmma: swizzle %u is not emulated", line, kind);
+    const uint32_t width = kind == 1 ? 128 : 64;
+    for (uint32_t r = 0; r < 128; r++)
+        for (uint32_t piece = 0; piece < 2; piece++) {
+            uint32_t address = start + r / 8 * groups + r % 8 * width + piece * 16;
+            address ^= (address >> 7 & (width / 16 - 1)) << 4;
+            size_t at = shared_at(address, 16, 16, line);
+            words_read(at, 16, line);
+            for (size_t i = at / 4; i < at / 4 + 4; i++)
+                if (!m.words[i].published)
+                    fault("line %d: wgmma: shared byte %zu is not published to it", line, i * 4);
+            std::memcpy(to[r] + piece * 16, m.shared.data() + at, 16);
+        }
+}
+
+void product_begin(const product &p) {
+    if (m.now->moved)
+        fault("line %d: wgmma: no fence since its registers were written", p.line);
+    if (m.now->id.thread.x % 32 == 0) { /* the warp's other lanes would see the same */
+        uint8_t rows[128][32];
+        shared_matrix(p.rows, rows, p.line);
+    }
+    m.now->products.push_back(p);
+}
+
+void product_commit() {
+    for (product &p : m.now->products)
+        p.committed = true;
+}
+
+void product_wait(int line) {
+    auto &mine = m.now->products;
+    warp_op("wgmma.wait_group", line, &mine, nullptr, [](warp_call &w) {
+        const auto of = [&](int l) { return static_cast<const std::vector<product> *>(w.in[l]); };
+        for (size_t i = 0; i < of(0)->size(); i++) {
+            const product *lanes[32];
+            for (int l = 0; l < 32; l++) {
+                if (of(l)->size() <= i || (*of(l))[i].run != (*of(0))[i].run ||
+                    (*of(l))[i].rows != (*of(0))[i].rows)
+                    fault("divergence: lanes of a warp begin different wgmmas");
+                lanes[l] = &(*of(l))[i];
+            }
+            if (lanes[0]->committed)
+                lanes[0]->run(lanes);
+        }
+    });
+    mine.erase(std::remove_if(mine.begin(), mine.end(), [](const product &p) { return p.committed; }),
+        mine.end());
+    m.now->moved = true;
 }
 
 static bool allowed(const void *p, size_t bytes, bool write) {

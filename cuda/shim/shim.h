@@ -6,12 +6,13 @@
  * shuffled order; the seed decides both, so a run can be repeated. What ptx.h offers a kernel on
  * the GPU, this header offers on the CPU, and it watches:
  *
- *   divergence     the 32 lanes of a warp must meet in the same warp-wide operation, a block in the
- * same barrier cp.async       a destination is poisoned from the copy's issue until the issuing
- * thread has waited for its group races          two warps touching the same 4 bytes of shared
- * memory, one of them writing, with no barrier between shared memory  every access against the
- * launch's size; reading what nobody wrote global memory  every access against the launch's
- * regions, where some are given
+ *   divergence: the 32 lanes of a warp must meet in the same warp-wide operation, a block in the same barrier
+ *   cp.async: a destination is poisoned from the copy's issue until the issuing thread has waited for its group
+ *   wgmma: runs as late as it may, when it is waited for, from what registers and shared memory hold by then;
+ *       shared memory must have been there, and published to it, when it began
+ *   races: two warps touching the same 4 bytes of shared memory, one of them writing, with no barrier between
+ *   shared memory: every access against the launch's size; reading what nobody wrote
+ *   global memory: every access against the launch's regions, where some are given
  *
  * The first fault ends the launch and is returned as one line of text. Accesses of one warp to its
  * own data count as ordered. Not modelled: time, caches, the order of additions inside a tensor
@@ -110,6 +111,24 @@ void async_wait(unsigned pending);
 void global_read(const void *p, size_t bytes, int line);
 void global_write(const void *p, size_t bytes, int line);
 void count_mma(uint64_t flops);
+
+/* A lane's part of a wgmma, which runs when the lane's warp waits for it. */
+struct product {
+    const uint32_t *a; /* [4] */
+    void *d;           /* [16][4] */
+    uint64_t rows;     /* descriptor of b */
+    int line;
+    void (*run)(const product *const (&lanes)[32]);
+    bool committed;
+};
+void product_begin(const product &p);
+void product_commit();
+void product_wait(int line);
+void registers_moved(); /* by an instruction that a wgmma might not see without a fence */
+void registers_fence();
+void publish(); /* fence.proxy.async: what this thread wrote, to wgmma */
+/* 128 rows of 32 bytes, as the descriptor says. */
+void shared_matrix(uint64_t rows, uint8_t (&to)[128][32], int line);
 
 } // namespace shim
 

@@ -104,6 +104,9 @@ struct tsr_backend {
     void *on_op_user;
     uint8_t uuid[16];            /* of the CUDA device, for matching with Vulkan's */
     bool has_uuid;
+    /* Set by the engine; NULL: nothing is kept. Small texts that took time to find, by name; read gives one malloc'd. */
+    char *(*kept)(const char *name);
+    void (*keep)(const char *name, const char *text);
     bool slabs_on_host;          /* set by the engine where Vulkan cannot import what this backend exports */
 };
 

@@ -1,4 +1,5 @@
 /* The engine: which backend, the Vulkan device, and the plan that is ready to run. */
+#include "session/cache_folder.h"
 #include "session/session.h"
 
 #include <stdio.h>
@@ -39,6 +40,8 @@ tsr_status tsr_engine_wrap(
     atomic_init(&e->users, 1);
     pthread_mutex_init(&e->lock, NULL);
     backend->cancel = &e->cancel;
+    backend->kept = tsr_cache_read;
+    backend->keep = tsr_cache_write;
     return TSR_OK;
 }
 

@@ -11,25 +11,33 @@ import struct
 import sys
 
 ARCHS = [80, 86, 89, 90, 120]
-SHARED_LIMIT = 99 << 10
+SHARED_LIMIT, SHARED_LIMIT_HOPPER = 99 << 10, 227 << 10
 # Opcodes are the low 12 bits of a 16-byte instruction.
-PRODUCTS = {"HMMA": 0x23C, "IMMA": 0x237, "QMMA": 0x27A, "QMMA.SF": 0x47A}
+PRODUCTS = {"HMMA": 0x23C, "IMMA": 0x237, "QMMA": 0x27A, "QMMA.SF": 0x47A, "HGMMA": 0xDF0, "IGMMA": 0xDF1, "QGMMA": 0xDF3}
+HOPPER = {"HMMA": "HGMMA", "IMMA": "IGMMA", "QMMA": "QGMMA"}  # by warpgroups
 LDSM, LDGSTS = 0x83B, 0xFAE
 EIATTR_REGCOUNT, EIATTR_FRAME_SIZE = 0x2F, 0x11
 
 
 def wanted_product(kernel, arch):
     """The tensor core instruction a kernel must use on an architecture; None: it uses none."""
+    product = None
     if "f16" in kernel:  # f16 and bf16
-        return "HMMA"
-    if "_u8_" in kernel:
-        return "IMMA"
-    if "_e4m3_" in kernel:
-        return "QMMA.SF" if arch == 120 else "QMMA"
-    return None
+        product = "HMMA"
+    elif "_u8_" in kernel:
+        product = "IMMA"
+    elif "_e4m3_" in kernel:
+        product = "QMMA.SF" if arch == 120 else "QMMA"
+    return HOPPER[product] if hoppers(kernel) else product
+
+
+def hoppers(kernel):
+    return re.search(r"_K\d\d[HJ]$", kernel) is not None
 
 
 def exists(kernel, arch):
+    if hoppers(kernel):
+        return arch == 90
     return "_e4m3_" not in kernel or arch in (89, 120)
 
 
@@ -55,7 +63,7 @@ def claims(header):
               for k, v in re.findall(r"#define TSR_(\w+)_SHARED (.*)", header)}
     out = {}
     for elem in ("f16", "bf16", "e4m3", "u8"):
-        for group in ("8", "16") if elem in ("f16", "bf16") else ("8",):
+        for group in ("8", "16", "8H", "16H") if elem in ("f16", "bf16") else ("8", "8H"):
             for name, numbers in shapes(header, group):
                 out[f"tsr_conv_{elem}_{name}"] = blocks["CONV"], conv_shared(*numbers)
     for name, n in blocks.items():
@@ -138,7 +146,7 @@ def check_cubin(arch, elf, claimed, table):
             yield f"{where}: spills, {frames[kernel]} bytes of stack"
         if regs * 256 * blocks > 65536:
             yield f"{where}: {regs} registers, too many for {blocks} blocks"
-        if shared * blocks > SHARED_LIMIT:
+        if shared * blocks > (SHARED_LIMIT_HOPPER if hoppers(kernel) else SHARED_LIMIT):
             yield f"{where}: {shared} bytes of shared memory, too many for {blocks} blocks"
         wanted = wanted_product(kernel, arch)
         for product, op in PRODUCTS.items():

@@ -14,14 +14,19 @@ TSR_CONV_KERNEL(u8, K33, 8, 128, 128, 3, 3, 1, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K11, 8, 128, 128, 1, 1, 1, 1, 3, 3)
+TSR_CONV_KERNEL_H(u8, K33J, 8, 128, 128, 3, 3, 1, 1, 2, 3)
 static const shim::named_kernel all[] = {ENTRY(tsr_conv_u8_K33, tsr_conv_args),
     ENTRY(tsr_conv_f16_K11, tsr_conv_args), ENTRY(tsr_conv_f16_K22, tsr_conv_args),
-    ENTRY(tsr_conv_f16_K33S, tsr_conv_args)};
+    ENTRY(tsr_conv_f16_K33S, tsr_conv_args), ENTRY(tsr_conv_u8_K33J, tsr_conv_args)};
 
 static std::string checks() {
     conv_case c;
     c.in = TSR_U8, c.h = 9, c.w = 18, c.kt = 3, c.past = 1, c.outputs = 2, c.accumulate = true;
     std::string wrong = check_conv(c);
+    if (!wrong.empty())
+        return wrong;
+    c.shape = TSR_CONV_K33J, c.outputs = 1, c.kt = 2;
+    wrong = check_conv(c);
     if (!wrong.empty())
         return wrong;
     c = conv_case();

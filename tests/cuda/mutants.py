@@ -37,9 +37,21 @@ MUTANTS = [
     ("residual forgotten", "conv.h", "if (a.accumulate) { packed = ldg(p);", "if (false) { packed = ldg(p);"),
     ("statistics before rounding", "conv.h", "v[c] = unpack16(a.out_type, packed.x[c / 2], 0); v[c + 1] = "
      "unpack16(a.out_type, packed.x[c / 2], 1);", ""),
-    ("statistics over live data", "conv.h", "block_sync(); /* all warps have left", "/* all warps have left"),
+    ("statistics over live data", "conv.h", "if (a.partial) block_sync(); /* all warps have left", "/* all warps have left"),
     ("statistics' lanes in one bank", "conv.h", "channel ^ (channel >> 3 & 7)", "channel"),
     ("pixels beyond the picture counted", "conv.h", "x >= a.cols ||", "false ||"),
+    ("warpgroup without a fence", "conv.h", "wgmma_fence();", ""),
+    ("warpgroup not waited for", "conv.h", "wgmma_wait();", ""),
+    ("products of a warpgroup not closed", "conv.h", "wgmma_commit();", ""),
+    ("copies not published to the warpgroup", "conv.h", "if constexpr (S::warpgroup) wgmma_publish();", ""),
+    ("pixels overwritten in flight", "conv.h", "ldmatrix4(a[k][i], (halo ^ (k << 5)) + i * row); wgmma_fence(); #pragma unroll "
+     "for (int i = 0; i < S::m_tiles; i++) wgmma(E(), acc[i], a[k][i],",
+     "ldmatrix4(a[0][i], (halo ^ (k << 5)) + i * row); wgmma_fence(); for (int i = 0; i < S::m_tiles; i++) "
+     "wgmma(E(), acc[i], a[0][i],"),
+    ("the same weights for every k", "conv.h", "wgmma_rows(weights + (k << 5), S::chunk)", "wgmma_rows(weights, S::chunk)"),
+    ("wrong distance of weights' rows", "ptx.h", "static_cast<uint64_t>(bytes * 8 >> 4) << 32", "static_cast<uint64_t>(bytes * 4 >> 4) << 32"),
+    ("another swizzle", "ptx.h", "(bytes == 128 ? 1 : 2) << 62", "(bytes == 128 ? 2 : 1) << 62"),
+    ("a band of the wrong channels", "conv.h", "acc[i][band * 4 + c / 2]", "acc[i][c / 2]"),
     ("keys beyond the last", "attention.cu", "v = key < a.tokens ? v * to_log2 : -INFINITY;", "v = v * to_log2;"),
     ("outputs not rescaled", "attention.cu", "out[n][m][i] *= factor;", "out[n][m][i] *= 1;"),
     ("sums not rescaled", "attention.cu", "state[half].sum *= factor;", ""),
@@ -57,7 +69,7 @@ MUTANTS = [
     ("codes of the old range", "norm.cu", "if (old_scale == scale && old_zero == zero) return;", "return;"),
     ("zero point forgotten", "norm.cu", "round_even(v[c] * factor[c]) + zero", "round_even(v[c] * factor[c])"),
 ]
-KIND = {"conv.h": "CONV", "attention.cu": "ATTENTION", "norm.cu": "NORM"}
+KIND = {"conv.h": "CONV", "ptx.h": "CONV", "attention.cu": "ATTENTION", "norm.cu": "NORM"}
 FLAGS = ["-DTSR_SHIM", "-D_GNU_SOURCE", "-O1", "-w"]
 
 
@@ -106,7 +118,7 @@ class Bench:
 
 def main():
     root, cxx, cc, only = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-    jobs = [(f"unspoiled {f}", f, None, None) for f in KIND] + MUTANTS
+    jobs = [(f"unspoiled {f}", f, None, None) for f in KIND if f != "ptx.h"] + MUTANTS
     jobs = [j for j in jobs if not only or j[0] in only]
     bad = 0
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count())) as pool:

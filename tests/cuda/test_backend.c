@@ -146,9 +146,57 @@ static void fail_calls(int steps, int from_end, int stride) {
 /* ---------------------------------------------------------------- the tests */
 
 #ifndef LONG
-Test(cuda_backend, golden_fp8_to_host_memory) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
+static struct {
+    char name[128], text[1024];
+    int reads, writes;
+} folder; /* the cache folder's only file */
 
-Test(cuda_backend, golden_int8) { check("small_decode_t2_4x4_taps", TSR_PRECISION_INT8, 38, 0, 1); }
+static char *kept(const char *name) {
+    folder.reads++;
+    return *folder.text && strcmp(name, folder.name) == 0 ? strdup(folder.text) : NULL;
+}
+static void keep(const char *name, const char *text) {
+    folder.writes++;
+    snprintf(folder.name, sizeof folder.name, "%s", name);
+    snprintf(folder.text, sizeof folder.text, "%s", text);
+}
+
+/* Launches that preparing a plan took. */
+static int launches_of_preparing(const fake_cuda_config *config, tsr_precision precision, const clip *c) {
+    tsr_backend *b;
+    direct *d;
+    fake.setup(config);
+    ok(tsr_cuda_create(&b, -1));
+    b->kept = kept;
+    b->keep = keep;
+    ok(direct_create(&d, b, &c->vae->decoder,
+        &(direct_params){.steps = c->steps, .h = c->h, .w = c->w, .precision = precision}));
+    int n = counted().launches;
+    direct_destroy(&d);
+    b->v->destroy(b);
+    nothing_is_left();
+    return n;
+}
+
+/* The fake GPU takes as long as a launch has blocks: larger tiles win, where they are fewer. */
+static void tunes(int major, int minor, tsr_precision precision, const char *found) {
+    clip c;
+    fake_cuda_config config = ADA;
+    config.major = major, config.minor = minor;
+    memset(&folder, 0, sizeof folder);
+    open_tiny(&c, 2);
+    c.h = 8, c.w = 3; /* 16 rows, then 8: two tiles or one */
+    cr_assert_gt(launches_of_preparing(&config, precision, &c), 0);
+    cr_assert(strstr(folder.text, found), "%s", folder.text);
+    cr_assert(strstr(folder.name, "tiles-") == folder.name && !strpbrk(folder.name, " /"), "%s", folder.name);
+    cr_assert_eq(launches_of_preparing(&config, precision, &c), 0); /* known now */
+    cr_assert_eq(folder.writes, 1);
+    snprintf(folder.text, sizeof folder.text, "tessera tiles 1\nF16 3x3 K11\nU8 3x3 nonsense\n\n%s", "E4M3 3x3");
+    launches_of_preparing(&config, precision, &c); /* what makes no sense is no choice */
+    close_clip(&c);
+}
+
+Test(cuda_backend, golden_int8_to_host_memory) { check("small_decode_t2_4x4_taps", TSR_PRECISION_INT8, 38, 0, 0); }
 
 Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
     clip c;
@@ -250,11 +298,18 @@ Test(cuda_backend, too_little_memory) {
     close_clip(&c);
 }
 
+Test(cuda_backend, tiles_are_measured_once) {
+    tunes(8, 9, TSR_PRECISION_INT8, "U8 3x3 K33T\n");
+    tunes(9, 0, TSR_PRECISION_FP8, "E4M3 3x3 K33H\n");
+}
+
 Test(cuda_backend, any_call_may_fail) { fail_calls(1, 0, 7); }
 Test(cuda_backend, later_steps_may_fail) { fail_calls(2, 45, 9); }
 #else
 Test(cuda_backend_long, every_call_may_fail, .init = open_fake) { fail_calls(1, 0, 1); }
 Test(cuda_backend_long, every_call_of_a_clip_may_fail, .init = open_fake) { fail_calls(2, 0, 7); }
+Test(cuda_backend_long, t2_fp8, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
+Test(cuda_backend_long, t5_int8, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_INT8, 38, 2, 1); }
 Test(cuda_backend_long, t5, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP8, 30, 0, 1); }
 Test(cuda_backend_long, t5_frame_by_frame, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP16, 60, 2, 1); }
 Test(cuda_backend_long, t2_frame_by_frame, .init = open_fake) {
@@ -263,4 +318,15 @@ Test(cuda_backend_long, t2_frame_by_frame, .init = open_fake) {
 Test(cuda_backend_long, t2_small, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1); }
 Test(cuda_backend_long, t1, .init = open_fake) { check("small_decode_t1_8x8", TSR_PRECISION_BF16, 40, 0, 1); }
 Test(cuda_backend_long, t2, .init = open_fake) { check("small_decode_t2_6x10", TSR_PRECISION_FP16, 60, 0, 1); }
+Test(cuda_backend_long, fp8_by_warpgroups, .init = open_fake) {
+    clip c;
+    fake_cuda_config config = ADA;
+    config.major = 9, config.minor = 0;
+    open_golden(&c, "small_decode_t2_4x4_taps");
+    float *out = decode(&c, &config, (direct_params){.precision = TSR_PRECISION_FP8}, false);
+    double db = psnr(&c, out);
+    cr_expect_geq(db, 30.0, "%.1f dB", db);
+    free(out);
+    close_clip(&c);
+}
 #endif

@@ -31,13 +31,10 @@ static int out_columns(const tsr_kernel *k, const tsr_buffer *out) {
     return k->phases == 4 ? out->w / 2 : out->w;
 }
 
-/* Tiles a frame has in a conv's partial statistics; 0 where no kernel takes the conv. */
-static int conv_tiles(const tsr_program *p, const tsr_op *op) {
+/* Tiles a frame has in a conv's partial statistics. */
+static int conv_tiles(const tsr_program *p, const tsr_op *op, tsr_conv_shape shape) {
     const tsr_kernel *k = &p->kernel[op->kernel];
     const tsr_buffer *out = &p->buffer[op->out.buf];
-    tsr_conv_shape shape = tsr_conv_shape_for(k, p->buffer[op->in.buf].dtype, false);
-    if (shape == TSR_CONV_SHAPE_COUNT)
-        return 0;
     int tile_h = tsr_conv_forms[shape].tile_h;
     return k->phases * (int)blocks(out_rows(k, out), tile_h) *
            (int)blocks(out_columns(k, out), TSR_CONV_TILE_W);
@@ -73,10 +70,23 @@ static uint32_t *extremes_at(const partials *s, float *scratch) {
     return s->extremes && scratch ? (uint32_t *)(scratch + sums_floats(s)) : NULL;
 }
 
-size_t tsr_cuda_op_scratch(const tsr_program *p, const tsr_op *op) {
+/* With the shape that has most. */
+static int most_tiles(const tsr_cuda *c, const tsr_program *p, const tsr_op *op) {
+    tsr_conv_shape shape[TSR_CONV_CHOICES];
+    int most = 0;
+    int n = tsr_conv_choices(
+        &p->kernel[op->kernel], p->buffer[op->in.buf].dtype, tsr_cuda_hopper(c), shape);
+    for (int i = 0; i < n; i++) {
+        int tiles = conv_tiles(p, op, shape[i]);
+        most = tiles > most ? tiles : most;
+    }
+    return most;
+}
+
+size_t tsr_cuda_op_scratch(const tsr_cuda *c, const tsr_program *p, const tsr_op *op) {
     partials s = {0};
     if (gathers(op)) {
-        s = partials_of(p, op->stats, op->out.nt, conv_tiles(p, op), p->buffer[op->out.buf].c);
+        s = partials_of(p, op->stats, op->out.nt, most_tiles(c, p, op), p->buffer[op->out.buf].c);
     } else if (op->kind == TSR_OP_STATS && !gathered(p, op)) {
         const tsr_buffer *in = &p->buffer[op->in.buf];
         int tiles = (int)blocks((int64_t)in->h * in->w, STATS_PIXELS);
@@ -216,7 +226,8 @@ static tsr_status bind_conv(binder *b, const tsr_op *op) {
     const tsr_program *p = b->p;
     const tsr_kernel *k = &p->kernel[op->kernel];
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
-    int weight = b->x->plan->weight_of[b->kind][op->kernel], tiles = conv_tiles(p, op);
+    int weight = b->x->plan->weight_of[b->kind][op->kernel],
+        tiles = conv_tiles(p, op, b->x->packing[weight].shape);
     tsr_cuda_launch *l = NULL;
     tsr_status status = add_conv(b, op, &l);
     if (status != TSR_OK)
@@ -471,6 +482,15 @@ static tsr_status bind_op(binder *b, const tsr_op *op) {
         break;
     }
     return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: no %s here", tsr_op_kind_name(op->kind));
+}
+
+tsr_status tsr_cuda_bind_alone(tsr_exec *x, tsr_step step, int op, tsr_cuda_launch *out) {
+    binder b = {x, x->plan->program[step], step, op};
+    tsr_status status = bind_conv(&b, &b.p->op[op]);
+    if (status == TSR_OK)
+        *out = x->step[step].launch[0];
+    x->step[step].launches = 0;
+    return status;
 }
 
 tsr_status tsr_cuda_bind_step(tsr_exec *x, tsr_step step) {

@@ -12,22 +12,27 @@ const tsr_dtype tsr_cuda_element[TSR_CUDA_CONV_ELEMENTS] = {TSR_F16, TSR_BF16, T
 /* ---------------------------------------------------------------- what the planner asks */
 
 bool tsr_cuda_fp8(const tsr_cuda *c) {
-    return (c->major == 8 && c->minor == 9) || (c->major == 12 && c->minor == 0);
+    return (c->major == 8 && c->minor == 9) || c->major == 9 || (c->major == 12 && c->minor == 0);
 }
 
 tsr_status tsr_cuda_enter(const tsr_cuda *c) {
     return tsr_cu_check(tsr_cu.p_cuCtxSetCurrent(c->context), "entering the context");
 }
 
+/* Of the shape that needs most. */
 static size_t kernel_bytes(void *ctx, const tsr_kernel *k, tsr_dtype input) {
-    (void)ctx;
-    tsr_conv_shape shape = tsr_conv_shape_for(k, input, false);
-    return shape == TSR_CONV_SHAPE_COUNT ? 0 : tsr_conv_packing_of(k, shape, input).bytes;
+    tsr_conv_shape shape[TSR_CONV_CHOICES];
+    size_t most = 0;
+    int n = tsr_conv_choices(k, input, tsr_cuda_hopper(ctx), shape);
+    for (int i = 0; i < n; i++) {
+        size_t bytes = tsr_conv_packing_of(k, shape[i], input).bytes;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 static size_t op_scratch(void *ctx, const tsr_program *p, const tsr_op *op) {
-    (void)ctx;
-    return tsr_cuda_op_scratch(p, op);
+    return tsr_cuda_op_scratch(ctx, p, op);
 }
 
 /* A conv of a resnet, whose input a norm bounds, and with the channels that the 8-bit kernels take. */
@@ -36,8 +41,9 @@ static bool reads_eight(const tsr_half *half, int layer) {
         const tsr_block *b = &half->block[i];
         if (b->kind == TSR_BLOCK_RESNET && (b->layer[1] == layer || b->layer[3] == layer)) {
             tsr_kernel k;
+            tsr_conv_shape shape[TSR_CONV_CHOICES];
             tsr_kernel_describe(&k, half, layer, TSR_FOLD_NONE);
-            return tsr_conv_shape_for(&k, TSR_U8, false) != TSR_CONV_SHAPE_COUNT;
+            return tsr_conv_choices(&k, TSR_U8, false, shape) > 0;
         }
     }
     return false;
@@ -263,9 +269,7 @@ static tsr_status find_kernels(tsr_cuda *c) {
         for (int s = 0; s < TSR_CONV_SHAPE_COUNT; s++) {
             const tsr_conv_form *f = &tsr_conv_forms[s];
             char name[64];
-            if (tsr_dtype_size(tsr_cuda_element[e]) == 1 && !f->eight)
-                continue;
-            if (tsr_cuda_element[e] == TSR_E4M3 && !tsr_cuda_fp8(c))
+            if (!tsr_cuda_has(c, (tsr_conv_shape)s, tsr_cuda_element[e]))
                 continue;
             snprintf(name, sizeof name, "tsr_conv_%s_%s", element[e], f->name);
             TSR_TRY(find_kernel(c, name, f->shared, &c->conv[e][s]));
@@ -343,6 +347,9 @@ tsr_status tsr_cuda_create(tsr_backend **out, int index) {
     if (!c)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");
     c->base.v = &vtable;
+    for (int e = 0; e < TSR_CUDA_CONV_ELEMENTS; e++)
+        for (int f = 0; f < TSR_CUDA_FAMILIES; f++)
+            c->tuned[e][f] = TSR_CONV_SHAPE_COUNT;
     TSR_TRY(choose_device(c, index));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuDevicePrimaryCtxRetain(&c->context, c->device), "taking the device"));
     TSR_TRY(tsr_cuda_enter(c));

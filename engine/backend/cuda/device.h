@@ -22,6 +22,9 @@ typedef enum tsr_cuda_pass {
 enum { TSR_CUDA_CONV_ELEMENTS = 4 };
 extern const tsr_dtype tsr_cuda_element[TSR_CUDA_CONV_ELEMENTS]; /* inputs of convs */
 
+/* Convs that several shapes take: 3x3, and the merged upsamplers' 2x2. */
+typedef enum tsr_cuda_family { TSR_CUDA_3X3, TSR_CUDA_2X2, TSR_CUDA_FAMILIES } tsr_cuda_family;
+
 /* Device memory of one VMM reservation. */
 typedef struct tsr_cuda_block {
     CUdeviceptr at;
@@ -42,6 +45,8 @@ typedef struct tsr_cuda {
     int major, minor, sms; /* compute capability; multiprocessors */
     bool exports;          /* memory can be exported */
     CUexternalSemaphore lane, progress; /* shared timelines (backend.h); NULL: none */
+    tsr_conv_shape tuned[TSR_CUDA_CONV_ELEMENTS][TSR_CUDA_FAMILIES]; /* TSR_CONV_SHAPE_COUNT: not known */
+    bool tuned_read;       /* what the cache folder knows */
     uint8_t *eight;        /* [eight_layers], of the half that numerics() was last asked about */
     int eight_layers;
 } tsr_cuda;
@@ -162,8 +167,20 @@ struct tsr_exec {
     int turn; /* of the ring */
 };
 
-/* Bytes of scratch an op's launches need between them. */
-size_t tsr_cuda_op_scratch(const tsr_program *p, const tsr_op *op);
+/* autotune.c */
+bool tsr_cuda_hopper(const tsr_cuda *c);
+/* The kernel has what this shape needs of the GPU. */
+bool tsr_cuda_has(const tsr_cuda *c, tsr_conv_shape shape, tsr_dtype input);
+/* The shape that runs a conv: the fastest measured, else the first choice. TSR_CONV_SHAPE_COUNT: none takes it. */
+tsr_conv_shape tsr_cuda_shape(const tsr_cuda *c, const tsr_kernel *k, tsr_dtype input);
+/* Measures the choices of the plan's convs that were never measured on this GPU, where the backend has a place to keep
+ * what it finds. Before weights are there: the arena and they hold anything. */
+tsr_status tsr_cuda_autotune(tsr_exec *x);
+
+/* Bytes of scratch an op's launches need between them, with the shape that needs most. */
+size_t tsr_cuda_op_scratch(const tsr_cuda *c, const tsr_program *p, const tsr_op *op);
+/* The launch of a conv alone, with the shape that its packing names. */
+tsr_status tsr_cuda_bind_alone(tsr_exec *x, tsr_step step, int op, tsr_cuda_launch *out);
 /* The launches of a step, all pointers but those that move filled in. */
 tsr_status tsr_cuda_bind_step(tsr_exec *x, tsr_step step);
 /* Folds, rounds or quantises, packs and uploads every kernel; and the norms' vectors. */

@@ -23,6 +23,7 @@
     X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                                 \
     X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamQuery)                                    \
     X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventSynchronize)                      \
+    X(cuEventElapsedTime)                                                                          \
     X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphAddKernelNode) X(cuGraphAddMemcpyNode)             \
     X(cuGraphInstantiate) X(cuGraphExecDestroy) X(cuGraphLaunch)                                   \
     X(cuGraphExecKernelNodeSetParams) X(cuGraphExecMemcpyNodeSetParams)

@@ -71,6 +71,7 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory"));
     TSR_TRY(take_memory(x));
     TSR_TRY(take_host_memory(x));
+    TSR_TRY(tsr_cuda_autotune(x));
     TSR_TRY(tsr_cuda_weights(x));
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
         TSR_TRY(tsr_cu_check(

@@ -4,38 +4,66 @@
 
 #include <string.h>
 
-#define FORM(eight, name, th, chunk, couts, kh, kw, s, step, hs, ws)                               \
+#define FORM(eight, hopper, name, th, chunk, couts, kh, kw, s, step, hs, ws)                               \
     [TSR_CONV_##name] = {#name, th, chunk, couts, kh, kw, s,                                       \
         TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s),                                                 \
-        TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws), eight},
-#define ALL(...) FORM(true, __VA_ARGS__)
-#define ONLY_16(...) FORM(false, __VA_ARGS__)
-const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {
-    TSR_CONV_SHAPES_8(ALL) TSR_CONV_SHAPES_16(ONLY_16)};
+        TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws), eight, hopper},
+#define ALL(...) FORM(true, false, __VA_ARGS__)
+#define ONLY_16(...) FORM(false, false, __VA_ARGS__)
+#define HOPPER(...) FORM(true, true, __VA_ARGS__)
+#define HOPPER_16(...) FORM(false, true, __VA_ARGS__)
+const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {TSR_CONV_SHAPES_8(ALL)
+        TSR_CONV_SHAPES_16(ONLY_16) TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_16H(HOPPER_16)};
 
-tsr_conv_shape tsr_conv_shape_for(const tsr_kernel *k, tsr_dtype input, bool large) {
-    size_t size = tsr_dtype_size(input);
-    int pixel_bytes = k->cin * (int)size;
-    bool three = k->kh == 3 && k->kw == 3, rows = pixel_bytes % 16 == 0, octets = k->cout % 8 == 0;
-    if (size == 1)
-        return three && k->sy == 1 && rows && octets ? large ? TSR_CONV_K33T : TSR_CONV_K33
-                                                     : TSR_CONV_SHAPE_COUNT;
-    if (k->sy != k->sx || size != 2)
-        return TSR_CONV_SHAPE_COUNT;
-    if (k->phases == 4)
-        return k->kh == 2 && k->kw == 2 && k->sy == 1 && rows && octets ? TSR_CONV_K22
-                                                                        : TSR_CONV_SHAPE_COUNT;
+/* 3x3: all tiles. Hopper multiplies e4m3 by wgmma alone. */
+static int squares(tsr_dtype input, bool hopper, tsr_conv_shape *out) {
+    int n = 0;
+    if (hopper) {
+        out[n++] = TSR_CONV_K33H;
+        out[n++] = TSR_CONV_K33J;
+    }
+    if (!hopper || input != TSR_E4M3) {
+        out[n++] = TSR_CONV_K33;
+        out[n++] = TSR_CONV_K33T;
+    }
+    return n;
+}
+
+/* 16-bit convs that only one shape takes; TSR_CONV_SHAPE_COUNT: none. */
+static tsr_conv_shape single(const tsr_kernel *k, bool rows, bool octets) {
+    bool three = k->kh == 3 && k->kw == 3;
     if (k->kh == 1 && k->kw == 1 && k->sy == 1 && rows && octets)
         return TSR_CONV_K11;
     if (three && k->sy == 2 && rows && octets)
         return TSR_CONV_K33S;
     if (three && k->sy == 1 && rows && k->cout <= 32)
         return TSR_CONV_K33O;
-    if (three && k->sy == 1 && octets && (!rows || pixel_bytes <= 64))
+    if (three && k->sy == 1 && octets && (!rows || k->cin <= 32))
         return TSR_CONV_K33N;
-    if (three && k->sy == 1 && rows && octets)
-        return large ? TSR_CONV_K33T : TSR_CONV_K33;
     return TSR_CONV_SHAPE_COUNT;
+}
+
+int tsr_conv_choices(
+    const tsr_kernel *k, tsr_dtype input, bool hopper, tsr_conv_shape out[TSR_CONV_CHOICES]) {
+    int size = (int)tsr_dtype_size(input), n = 0;
+    bool rows = k->cin * size % 16 == 0, octets = k->cout % 8 == 0, whole = rows && octets;
+    bool three = k->kh == 3 && k->kw == 3 && k->sy == 1 && k->sx == 1;
+    if (size > 2 || k->sy != k->sx)
+        return 0;
+    if (size == 1)
+        return three && whole ? squares(input, hopper, out) : 0;
+    if (k->phases == 4) {
+        if (k->kh != 2 || k->kw != 2 || k->sy != 1 || !whole)
+            return 0;
+        if (hopper)
+            out[n++] = TSR_CONV_K22H;
+        out[n++] = TSR_CONV_K22;
+        return n;
+    }
+    out[0] = single(k, rows, octets);
+    if (out[0] != TSR_CONV_SHAPE_COUNT)
+        return 1;
+    return three && whole ? squares(input, hopper, out) : 0;
 }
 
 static size_t place(size_t *end, size_t bytes) {

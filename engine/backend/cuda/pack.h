@@ -13,12 +13,14 @@ typedef struct tsr_conv_form {
     int halo_bytes; /* of one stage */
     int shared;     /* bytes a block needs */
     bool eight;     /* exists for 8-bit elements too */
+    bool hopper;    /* exists on sm_90a only */
 } tsr_conv_form;
 extern const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT];
 
-/* The shape for a conv whose input is of this type; large: prefer 16x16 tiles where there is a choice.
- * TSR_CONV_SHAPE_COUNT where no kernel takes it. */
-tsr_conv_shape tsr_conv_shape_for(const tsr_kernel *k, tsr_dtype input, bool large);
+/* The shapes that take a conv whose input is of this type, on Hopper or elsewhere; how many: 0 where no kernel takes it.
+ * The first is a good choice where nothing was measured. */
+enum { TSR_CONV_CHOICES = 4 };
+int tsr_conv_choices(const tsr_kernel *k, tsr_dtype input, bool hopper, tsr_conv_shape out[TSR_CONV_CHOICES]);
 
 /* One block of memory: weights, then the vectors, at 256-byte aligned offsets. */
 typedef struct tsr_conv_packing {

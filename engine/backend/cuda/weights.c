@@ -66,7 +66,7 @@ static tsr_status upload_norms(tsr_exec *x) {
 static tsr_status choose_packing(tsr_exec *x) {
     for (int i = 0; i < x->plan->weights; i++) {
         const tsr_plan_weight *w = &x->plan->weight[i];
-        tsr_conv_shape shape = tsr_conv_shape_for(w->kernel, w->input, false);
+        tsr_conv_shape shape = tsr_cuda_shape(x->cuda, w->kernel, w->input);
         if (shape == TSR_CONV_SHAPE_COUNT)
             return tsr_fail(TSR_ERR_UNSUPPORTED,
                 "cuda: no kernel for %s, %d to %d channels of %s; use --device cpu",

@@ -38,6 +38,7 @@ struct CUctx_st {
 struct CUstream_st {
     std::deque<std::function<bool()>> work; /* false: it failed */
     uint64_t done = 0, queued = 0;
+    uint64_t blocks = 0; /* of the launches queued so far: what passes for time */
 };
 struct CUextMemory_st {
     char *map;
@@ -52,6 +53,7 @@ struct CUextSemaphore_st {
 struct CUevent_st {
     CUstream stream = nullptr;
     uint64_t at = 0; /* of the stream's work */
+    uint64_t blocks = 0;
 };
 struct launch {
     const shim::named_kernel *kernel;
@@ -83,7 +85,7 @@ struct CUgraphExec_st {
 namespace {
 
 const size_t GRANULARITY = 2 << 20;
-const int MOST_SHARED = 99 << 10, FREE_SHARED = 48 << 10;
+const int MOST_SHARED = 99 << 10, MOST_SHARED_HOPPER = 227 << 10, FREE_SHARED = 48 << 10;
 
 /* What Mesa's software driver puts in front of memory that it exports, and looks for in what it imports. */
 struct mesa_header {
@@ -497,7 +499,9 @@ CUresult CUDAAPI cuLibraryGetKernel(CUkernel *out, CUlibrary l, const char *name
 }
 CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute a, int v, CUkernel k, CUdevice) {
     BEGIN
-    NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && v <= MOST_SHARED, "%d bytes of shared memory", v);
+    NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES &&
+             v <= (config.major == 9 ? MOST_SHARED_HOPPER : MOST_SHARED),
+        "%d bytes of shared memory", v);
     k->most_shared = v;
     return CUDA_SUCCESS;
 }
@@ -508,8 +512,10 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned
     launch l = {};
     const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
     CUresult r = take_launch(reinterpret_cast<CUkernel>(f), grid, block, shared, params, &l);
-    if (r == CUDA_SUCCESS)
+    if (r == CUDA_SUCCESS) {
+        s->blocks += static_cast<uint64_t>(gx) * gy * gz;
         queue(s, [l] { return run_launch(l); });
+    }
     return r;
 }
 
@@ -713,6 +719,7 @@ CUresult CUDAAPI cuEventRecord(CUevent e, CUstream s) {
     NEED(events.count(e) && known(s), "recording no event");
     e->stream = s;
     e->at = s->queued;
+    e->blocks = s->blocks;
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuEventSynchronize(CUevent e) {
@@ -720,6 +727,14 @@ CUresult CUDAAPI cuEventSynchronize(CUevent e) {
     NEED(events.count(e) && e->stream && known(e->stream), "waiting for an event that nothing will signal");
     counts.waits += e->stream->done < e->at;
     return run_until(e->stream, e->at);
+}
+CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
+    BEGIN
+    NEED(events.count(from) && events.count(to) && from->stream && from->stream == to->stream && known(to->stream),
+        "the time between events that were not recorded");
+    NEED(to->stream->done >= to->at, "the time of work that was not waited for");
+    *ms = static_cast<float>(to->blocks - from->blocks) * 1e-3f;
+    return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuStreamQuery(CUstream s) {
     BEGIN

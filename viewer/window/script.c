@@ -318,7 +318,8 @@ static bool item_command(app *a, char **w, int n) {
         button(a, false);
     } else if (strcmp(w[0], "slide") == 0 && n == 4) {
         y = (double)(r.y + 0.8f * r.h); /* where a slider has its knob */
-        drag(a, x + atof(w[2]) * (double)r.w, y, x + atof(w[3]) * (double)r.w, y);
+        double last = (double)r.w - 1; /* the right edge is no longer on it */
+        drag(a, x + atof(w[2]) * last, y, x + atof(w[3]) * last, y);
     } else {
         return false;
     }

@@ -144,6 +144,7 @@ static tsr_status step(tsr_backend *b, tsr_exec *exec, const tsr_step_args *a) {
     f->has_job = true;
     f->exec = exec;
     f->job = *a;
+    f->job.not_finite = NULL; /* the caller's, for as long as the call */
     f->t = t, f->y = y, f->x = x;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);

@@ -118,7 +118,7 @@ static void check_result(const tsr_plan *plan, const tsr_result *result, bool ho
 }
 
 static void decode(rig *r, tsr_precision precision, bool host) {
-    enum { T = 3, H = 2, W = 3 };
+    enum { T = 3, H = 1, W = 2 };
     tsr_plan_params params = params_of(precision, host);
     tsr_plan *plan = NULL;
     tsr_latent *latent = NULL;
@@ -138,7 +138,7 @@ static void decode(rig *r, tsr_precision precision, bool host) {
     tsr_latent_close(&latent);
 }
 
-enum { CLIP_W = 9, CLIP_H = 6, CLIP_T = 10 };
+enum { CLIP_W = 9, CLIP_H = 6, CLIP_T = 5 };
 
 static tsr_status read_frame(void *user, int64_t index, float *rgb) {
     (void)user;

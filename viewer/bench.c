@@ -162,6 +162,8 @@ int cmd_bench(const options *o) {
     if (status == EXIT_OK)
         status = create_engine(&e, o);
     catch_interrupts();
+    if (status == EXIT_OK)
+        status = measure_quality(e, m, NULL, o);
     interrupt_cancels(e);
     if (status == EXIT_OK)
         status = failed(tsr_bench_ops(e, m, &p, on_op, step));

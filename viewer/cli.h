@@ -27,10 +27,12 @@ int create_engine(tsr_engine **out, const options *o);
 /* "WxHxF" in output pixels and frames to latents, rounded up; says so where that is more than was
  * asked for. */
 int parse_extent(tsr_extent *out, const char *text, const tsr_model *m);
-/* Of the first argument: a latent's, or a size where it looks like one and no file has that name. */
-int find_extent(tsr_extent *out, const options *o, const tsr_model *m);
+/* Of the first argument: a latent's, which *z then is, or a size where it looks like one and no file has that name. */
+int find_extent(tsr_extent *out, tsr_latent **z, const options *o, const tsr_model *m);
 /* --frames of a video of `total` frames: [*first, *end). */
 int clip_frames(const options *o, int64_t total, int64_t *first, int64_t *end);
+/* Where a quality is asked for: what the choice of precisions needs, measured on z where there is one. */
+int measure_quality(tsr_engine *e, tsr_model *m, const tsr_latent *z, const options *o);
 /* For output frames [first, end). */
 int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent,
     const options *o, int64_t first, int64_t end);

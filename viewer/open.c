@@ -177,19 +177,17 @@ int parse_extent(tsr_extent *out, const char *text, const tsr_model *m) {
     return EXIT_OK;
 }
 
-int find_extent(tsr_extent *out, const options *o, const tsr_model *m) {
+int find_extent(tsr_extent *out, tsr_latent **z, const options *o, const tsr_model *m) {
     const char *what = o->args[0];
     if (what[strspn(what, "0123456789x")] == 0 && access(what, F_OK) != 0)
         return parse_extent(out, what, m);
-    tsr_latent *z = NULL;
-    int status = open_latent(&z, what, o, m);
+    int status = open_latent(z, what, o, m);
     if (status == EXIT_OK) {
-        const tsr_latent_info *i = tsr_latent_get_info(z);
+        const tsr_latent_info *i = tsr_latent_get_info(*z);
         *out = (tsr_extent){i->frames, i->height, i->width};
         if (i->videos > 1)
             say(TSR_LOG_INFO, "batch: %d videos, decoded one after the other", i->videos);
     }
-    tsr_latent_close(&z);
     return status;
 }
 
@@ -206,6 +204,15 @@ int clip_frames(const options *o, int64_t total, int64_t *first, int64_t *end) {
     if (o->end > total)
         say(TSR_LOG_INFO, "frames: the video ends at %lld", (long long)total);
     return EXIT_OK;
+}
+
+int measure_quality(tsr_engine *e, tsr_model *m, const tsr_latent *z, const options *o) {
+    if (!(o->plan.quality > 0))
+        return EXIT_OK;
+    interrupt_cancels(e);
+    int status = failed(tsr_quality_measure(e, m, z, o->plan.precision));
+    interrupt_cancels(NULL);
+    return status;
 }
 
 int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent,
@@ -245,6 +252,7 @@ static void plan_event(const tsr_plan_info *p) {
     json_integer(&j, "tiles", (int64_t)p->columns * p->rows);
     json_integer(&j, "segment", p->segment);
     json_text(&j, "precision", tsr_precision_name(p->precision));
+    json_text(&j, "numbers", p->numbers);
     json_text(&j, "device", p->device);
     json_pair(&j, "size", p->width, p->height);
     json_integer(&j, "frames", p->frames);

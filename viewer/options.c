@@ -172,6 +172,12 @@ static bool parse_overlap(options *o, const option *row, const char *value) {
            pixel_pair(value, 0, &o->plan.overlap_width, &o->plan.overlap_height);
 }
 
+static bool parse_quality(options *o, const option *row, const char *value) {
+    char *end;
+    o->plan.quality = strtod(value, &end);
+    return end != value && !*end && o->plan.quality >= (double)row->least && o->plan.quality <= (double)row->most;
+}
+
 static bool parse_frames(options *o, const option *row, const char *value) {
     (void)row;
     const char *colon = strchr(value, ':');
@@ -290,6 +296,10 @@ const option option_table[] = {
         AT(engine.threads), 1, 4096},
     {0, "precision", "auto|f32|fp16|bf16|fp8|int8", "auto", "of the decode", PLANNED, parse_choice,
         AT(plan.precision), 0, 0},
+    {0, "quality", "DB", NULL,
+        "PSNR against f32 to hold: resnets that lose too much in 8 bits stay wide; measured once for a model",
+        DECODING & ~ON(VIEW),
+        parse_quality, 0, 20, 100},
     {0, "vram", "auto|SIZE|N%", "auto: free memory less 10%",
         "device memory for everything: 13G, 800M, 80%", PLANNED, parse_vram, 0, 0, 0},
     {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles",

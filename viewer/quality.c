@@ -144,6 +144,7 @@ static tsr_plan_params params_of(const options *o, const tsr_plan_info *plan, in
     tsr_plan_params p = o->plan;
     bool tiled = plan->mode == TSR_MODE_TILED;
     p.precision = plan->precision;
+    p.quality = plan->quality;
     p.untiled = !tiled;
     p.tile_width = tiled ? plan->tile_width : 0;
     p.tile_height = tiled ? plan->tile_height : 0;

@@ -493,6 +493,8 @@ int cmd_render(const options *given) {
     if (status == EXIT_OK)
         status = create_engine(&r.engine, o);
     if (status == EXIT_OK)
+        status = measure_quality(r.engine, r.model, r.part[0].z, o);
+    if (status == EXIT_OK)
         status = plan_parts(&r);
     if (status == EXIT_OK)
         status = open_output(&r);

@@ -145,21 +145,25 @@ static int run(tsr_engine *e, tsr_model *m, const tsr_extent *extent, const opti
 int cmd_tune(const options *o) {
     tsr_model *m = NULL;
     tsr_engine *e = NULL;
+    tsr_latent *z = NULL;
     tsr_extent extent;
     options own = *o;
     int status = check_chart(&own);
     if (status == EXIT_OK)
         status = open_model(&m, o);
     if (status == EXIT_OK)
-        status = find_extent(&extent, o, m);
+        status = find_extent(&extent, &z, o, m);
     if (status == EXIT_OK)
         status = create_engine(&e, o);
     catch_interrupts();
+    if (status == EXIT_OK)
+        status = measure_quality(e, m, z, o);
     interrupt_cancels(e);
     if (status == EXIT_OK)
         status = run(e, m, &extent, &own);
     interrupt_cancels(NULL);
     tsr_engine_destroy(&e);
+    tsr_latent_close(&z);
     tsr_model_close(&m);
     return status;
 }

@@ -1,7 +1,9 @@
 #include "plan/describe.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---------------------------------------------------------------- one line each */
 
@@ -60,6 +62,40 @@ void tsr_plan_explain(tsr_plan *p) {
     }
 }
 
+/* "up_blocks.3.resnets.2" of "decoder.up_blocks.3.resnets.2.conv1". */
+static void append_block(char *to, size_t room, const tsr_half *half, int block) {
+    const char *name = half->layer[half->block[block].layer[1]].name, *dot = strchr(name, '.');
+    size_t used = strlen(to);
+    name = dot ? dot + 1 : name;
+    const char *end = strrchr(name, '.');
+    snprintf(to + used, room - used, "%s%.*s", used ? ", " : "", end ? (int)(end - name) : (int)strlen(name), name);
+}
+
+void tsr_plan_name_numbers(tsr_plan *p) {
+    const tsr_mix *mix = &p->target.mix;
+    const tsr_half *half = p->half;
+    const char *name = tsr_precision_name(p->info.precision);
+    char wide[320] = "", held[64] = "";
+    int of = 0, kept = 0;
+    for (int b = 0; b < half->blocks && b < TSR_MIX_BLOCKS; b++)
+        if (half->block[b].kind == TSR_BLOCK_RESNET) {
+            of++;
+            if (mix->wide >> b & 1) {
+                kept++;
+                append_block(wide, sizeof wide, half, b);
+            }
+        }
+    if (mix->quality > 0 && isinf(mix->expected))
+        snprintf(held, sizeof held, ", for %.4g dB", mix->quality);
+    else if (mix->quality > 0 && mix->expected > 0)
+        snprintf(held, sizeof held, ", %.1f dB expected for %.4g", mix->expected, mix->quality);
+    if (kept)
+        snprintf(p->numbers, sizeof p->numbers, "%s in %d of %d resnets%s; %s in %s", name, of - kept, of, held,
+            p->numerics.act == TSR_F32 ? "f32" : "16 bits", wide);
+    else
+        snprintf(p->numbers, sizeof p->numbers, "%s%s%s%s", name, held, mix->why[0] ? ": " : "", mix->why);
+}
+
 /* ---------------------------------------------------------------- the table */
 
 static void line(FILE *f, const char *name, int64_t bytes, int64_t total, const char *note) {
@@ -82,7 +118,7 @@ static void heading(FILE *f, const tsr_plan *p) {
     fprintf(f, "\nchosen      %s\n", tsr_candidate_text(text, p, &p->candidate[0]));
     if (i->mode == TSR_MODE_TILED)
         fprintf(f, "            overlapping by at least %dx%d pixels, in segments of %d latents\n", i->overlap_width, i->overlap_height, i->segment);
-    fprintf(f, "because     %s\nrunner-up   %s\n", i->why, i->runner_up);
+    fprintf(f, "because     %s\nrunner-up   %s\nnumbers     %s\n", i->why, i->runner_up, i->numbers);
 }
 
 static int streamed_caches(const tsr_plan *p) {

@@ -106,6 +106,25 @@ static void set_budget(tsr_task *t) {
     t->host_budget = target->host_free > 0 ? target->host_free : INT64_MAX;
 }
 
+/* Convolutions of the blocks that the mix leaves wide read no 8 bits. */
+static tsr_status set_mix(tsr_task *t) {
+    tsr_numerics *n = &t->numerics;
+    const tsr_half *half = t->half;
+    uint64_t wide = t->target->mix.wide;
+    if (!wide || !n->eight)
+        return TSR_OK;
+    t->eight = malloc((size_t)half->layers);
+    if (!t->eight)
+        return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
+    memcpy(t->eight, n->eight, (size_t)half->layers);
+    for (int b = 0; b < half->blocks && b < TSR_MIX_BLOCKS; b++)
+        for (int j = 0; j < 5 && (wide >> b & 1); j++)
+            if (half->block[b].layer[j] >= 0)
+                t->eight[half->block[b].layer[j]] = 0;
+    n->eight = t->eight;
+    return TSR_OK;
+}
+
 static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
     *t = (tsr_task){.half = half, .target = target, .params = *params, .extent = *extent};
     tsr_status status;
@@ -115,6 +134,8 @@ static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *
         (status = set_frames(t)) != TSR_OK)
         return status;
     target->numerics(target->ctx, params->precision, half, &t->numerics);
+    if ((status = set_mix(t)) != TSR_OK)
+        return status;
     if (half->encodes)
         t->numerics.slot = TSR_F32; /* latents are small, and kept */
     if ((status = tsr_task_weights(t, &t->weight_bytes)) != TSR_OK)
@@ -230,30 +251,39 @@ static void fill_info(const tsr_task *t, tsr_plan *p) {
         .device = p->target.name,
         .why = p->why,
         .runner_up = p->runner_up,
+        .numbers = p->numbers,
+        .quality = p->target.mix.quality,
     };
     tsr_plan_explain(p);
+    tsr_plan_name_numbers(p);
+}
+
+/* The plan of a task that is set. */
+static tsr_status make(tsr_task *task, tsr_plan **out) {
+    /* Candidates are weighed by the lower bound of their arena. Where the packing misses it and that is too much, the
+     * choice is made again with so much to spare. */
+    for (;;) {
+        tsr_status status = build(task, out);
+        if (status != TSR_OK)
+            return status;
+        int64_t over = (*out)->candidate[0].bytes.total - task->budget;
+        if (over <= 0)
+            break;
+        tsr_plan_free(out);
+        task->slack += over > task->slack ? over : task->slack;
+    }
+    fill_info(task, *out);
+    return TSR_OK;
 }
 
 tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
     tsr_task task;
     *out = NULL;
     tsr_status status = set_task(&task, half, target, extent, params);
-    if (status != TSR_OK)
-        return status;
-    /* Candidates are weighed by the lower bound of their arena. Where the packing misses it and that is too much, the
-     * choice is made again with so much to spare. */
-    for (;;) {
-        status = build(&task, out);
-        if (status != TSR_OK)
-            return status;
-        int64_t over = (*out)->candidate[0].bytes.total - task.budget;
-        if (over <= 0)
-            break;
-        tsr_plan_free(out);
-        task.slack += over > task.slack ? over : task.slack;
-    }
-    fill_info(&task, *out);
-    return TSR_OK;
+    if (status == TSR_OK)
+        status = make(&task, out);
+    free(task.eight);
+    return status;
 }
 
 void tsr_plan_free(tsr_plan **plan) {

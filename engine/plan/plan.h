@@ -22,6 +22,15 @@
 #include "model/program.h"
 #include "plan/spans.h"
 
+/* Which blocks of a half keep their inputs wide in a mode of 8 bits; the session's, chosen by what was measured. */
+typedef struct tsr_mix {
+    uint64_t wide;    /* bit i: block i. Blocks from MOST_BLOCKS on are all alike: 8 bits */
+    double quality;   /* PSNR that was to be held, dB; 0: none was */
+    double expected;  /* by what was measured; INFINITY where nothing is rounded; 0: not measured */
+    char why[128];    /* this precision, where nobody named one; "" else */
+} tsr_mix;
+enum { TSR_MIX_BLOCKS = 64 };
+
 /* What the planner must know of a backend; filled by the backend, which must outlive the plans made from it.
  * The planner never names one. */
 typedef struct tsr_target {
@@ -41,6 +50,7 @@ typedef struct tsr_target {
     size_t (*op_scratch)(void *ctx, const tsr_program *p, const tsr_op *op);
     void (*numerics)(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out);
     void *ctx;
+    tsr_mix mix; /* not the backend's: what the session wants of it; zero: none */
 } tsr_target;
 
 typedef struct tsr_axis { /* one axis of the tiling */
@@ -125,7 +135,7 @@ struct tsr_plan {
      * the video's (it lies as far back as causality sees). */
     int first_latent, end_latent;
     int segment; /* latents */
-    char why[256], runner_up[256];
+    char why[256], runner_up[256], numbers[512];
     int candidates; /* the best of each kind, the chosen one first */
     tsr_candidate candidate[TSR_MOST_CANDIDATES];
 

@@ -11,6 +11,7 @@ typedef struct tsr_task {
     tsr_plan_params params; /* end_frame resolved */
     tsr_extent extent;
     tsr_numerics numerics;
+    uint8_t *eight;                 /* the numerics', where a mix narrows what the backend would do */
     int first_latent, end_latent;
     int latents;                    /* end - first */
     int wanted;                     /* output frames that leave; of an encoder, latents */

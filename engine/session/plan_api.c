@@ -17,27 +17,34 @@ static tsr_status make(tsr_plan **out, tsr_engine *e, const tsr_half *half, cons
     return TSR_OK;
 }
 
-static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_half *half,
-    const tsr_extent *extent, const tsr_plan_params *params) {
-    if (params->quality > 0)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "plan: choosing precisions by a quality of %g dB is not there yet; give a precision", params->quality);
-    tsr_plan_params p = *params;
-    if (p.precision == TSR_PRECISION_AUTO) {
-        char why[128];
-        p.precision = e->backend->v->best(e->backend, half, why);
-        tsr_log(TSR_LOG_DEBUG, "precision %s: %s", tsr_precision_name(p.precision), why);
-    }
-    tsr_target target = {0};
-    e->backend->v->target(e->backend, &target);
-    pthread_mutex_lock(&e->lock); /* what is ready to run goes before another plan is made ready */
+/* What is ready to run goes before another plan is made ready. */
+static void target_of(tsr_engine *e, tsr_target *target) {
+    *target = (tsr_target){0};
+    e->backend->v->target(e->backend, target);
+    pthread_mutex_lock(&e->lock);
     tsr_memory ready = e->exec_bytes;
     pthread_mutex_unlock(&e->lock);
-    if (target.memory_free > 0)
-        target.memory_free += ready.device;
-    if (target.host_free > 0)
-        target.host_free += ready.host + (target.host_is_device ? ready.device : 0);
-    return make(out, e, half, &target, extent, &p);
+    if (target->memory_free > 0)
+        target->memory_free += ready.device;
+    if (target->host_free > 0)
+        target->host_free += ready.host + (target->host_is_device ? ready.device : 0);
+}
+
+tsr_status tsr_plan_mixed(tsr_plan **out, tsr_engine *e, const tsr_half *half, const tsr_extent *extent,
+    const tsr_plan_params *params, const tsr_mix *mix) {
+    tsr_target target;
+    target_of(e, &target);
+    target.mix = *mix;
+    return make(out, e, half, &target, extent, params);
+}
+
+static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_half *half,
+    const tsr_extent *extent, const tsr_plan_params *params) {
+    tsr_plan_params p = *params;
+    tsr_target target;
+    target_of(e, &target);
+    tsr_status status = tsr_quality_decide(e, m, half, &p, &target);
+    return status == TSR_OK ? make(out, e, half, &target, extent, &p) : status;
 }
 
 /* A plan that has to be tiled, with the tile size left open, takes the one that tune found best, if it fits. */
@@ -48,7 +55,7 @@ static void use_tuned(tsr_plan **plan, tsr_engine *e, const tsr_model *m, const 
     if (p->info.mode != TSR_MODE_TILED || params->tile_width || params->tile_height ||
         !tsr_tuned_tile(e, m, p->info.precision, &tuned.tile_width, &tuned.tile_height))
         return;
-    if (create(&better, e, p->half, &p->info.extent, &tuned) != TSR_OK)
+    if (create(&better, e, m, p->half, &p->info.extent, &tuned) != TSR_OK)
         return tsr_log(TSR_LOG_DEBUG, "plan: not the tile that tune found: %s", tsr_last_error());
     const char *because = strrchr(p->why, ';');
     snprintf(better->why, sizeof better->why, "%.*s; tiles of the size that tune found fastest here",
@@ -63,7 +70,7 @@ tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
     if (!m->vae->decoder.present)
         return tsr_fail(TSR_ERR_UNSUPPORTED,
             "plan: %s: the file holds no decoder; use one that does", m->vae->info.path);
-    tsr_status status = create(out, e, &m->vae->decoder, extent, params);
+    tsr_status status = create(out, e, m, &m->vae->decoder, extent, params);
     if (status == TSR_OK)
         use_tuned(out, e, m, params);
     return status;
@@ -75,7 +82,7 @@ tsr_status tsr_encode_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m,
     if (!m->vae->encoder.present)
         return tsr_fail(TSR_ERR_UNSUPPORTED,
             "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
-    return create(out, e, &m->vae->encoder, extent, params);
+    return create(out, e, NULL, &m->vae->encoder, extent, params);
 }
 
 /* ---------------------------------------------------------------- what is left of a task */

@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "formats/latent_file.h"
+#include "session/mix.h"
 #include "vulkan/vk.h"
 
 #include <pthread.h>
@@ -34,10 +35,11 @@ struct tsr_engine {
 
     /* The plan decoded last stays ready to run, so that the next video by it starts at once. */
     pthread_mutex_t
-        lock; /* of the three below: a plan may be destroyed while another one is decoded */
+        lock; /* of the four below: a plan may be destroyed while another one is decoded */
     tsr_exec *exec;
     const tsr_plan *exec_plan; /* NULL: none */
     tsr_memory exec_bytes;     /* counted memory that exec takes */
+    tsr_losses losses;         /* measured last; under the lock, too */
 };
 
 /* Takes over backend, also on failure. For tsr_engine_create, and for tests that bring their own.
@@ -67,6 +69,12 @@ tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);
 tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out);
 /* Frees what is ready to run, if it is of this plan; NULL: whichever. */
 void tsr_engine_forget(tsr_engine *e, const tsr_plan *plan);
+
+/* A plan of this mix; of the precision that params name. */
+tsr_status tsr_plan_mixed(tsr_plan **out, tsr_engine *e, const tsr_half *half, const tsr_extent *extent,
+    const tsr_plan_params *params, const tsr_mix *mix);
+/* Makes a quality or TSR_PRECISION_AUTO in p a precision, and target->mix. m: NULL for encoders, which are not mixed. */
+tsr_status tsr_quality_decide(tsr_engine *e, const tsr_model *m, const tsr_half *half, tsr_plan_params *p, tsr_target *target);
 
 /* The same task from output frame `first` on (of an encoder: all of it), otherwise as `params` say. */
 tsr_status tsr_plan_rest(tsr_plan **out, const tsr_plan *p, int64_t first, const tsr_plan_params *params);

@@ -85,8 +85,15 @@ static void target(tsr_backend *b, tsr_target *out) {
 }
 
 static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
-    (void)b, (void)half;
-    snprintf(why, 128, "the CPU's f32 path");
+    const tsr_cpu *cpu = (tsr_cpu *)b;
+    static const tsr_kernel usual = {.cin = 64, .cout = 64, .kt = 3, .kh = 3, .kw = 3, .phases = 1, .classes = 1};
+    (void)half;
+    for (int i = cpu->tiers - 1; i > 0; i--)
+        if (tsr_tier_at(i)->kernel_bytes && tsr_tier_at(i)->kernel_bytes(&usual, TSR_U8) > 0) {
+            snprintf(why, 128, "8 bits are multiplied faster than f32 here (%s)", tsr_tier_at(i)->name);
+            return TSR_PRECISION_INT8;
+        }
+    snprintf(why, 128, "nothing here multiplies 8 bits faster");
     return TSR_PRECISION_F32;
 }
 

@@ -154,7 +154,10 @@ typedef struct tsr_plan_params {
     int overlap_width, overlap_height; /* output pixels, -1: auto */
     tsr_cache_home caches;
     int first_frame, end_frame;        /* output frames [first, end); end 0: all. Earlier ones are computed where causality needs them */
-    double quality;            /* PSNR to hold in dB, 0: none asked */
+    double quality;            /* PSNR against f32 to hold, dB over a range of 2; 0: none asked. Of the blocks whose convs
+                                  `precision` would run in 8 bits (auto: the device's own) the plan keeps those wide that
+                                  lose most for their work, by what tsr_quality_measure() found. Decoders only; 16-bit
+                                  precisions and f32 are taken as they are */
     bool exact;                /* tiles equal to untiled */
     bool live;                 /* for watching: whole frames early, where the memory for that is there */
 } tsr_plan_params;
@@ -180,6 +183,8 @@ typedef struct tsr_plan_info {
     double seconds;                    /* it is predicted to take; 0: unknown, the device's rates are not */
     int64_t arena_bound;               /* no arena could be smaller: the largest set of buffers that live together */
     const char *device, *why, *runner_up;
+    const char *numbers;               /* which layers are computed in which precision, and why, in words */
+    double quality;                    /* PSNR that these were chosen to hold, dB; 0: none */
 } tsr_plan_info;
 
 typedef struct tsr_plan tsr_plan;
@@ -189,6 +194,12 @@ TSR_API tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_mode
 /* Frees what the engine holds ready for it, too. Not while it is decoded. */
 TSR_API void tsr_plan_destroy(tsr_plan **p);
 TSR_API const tsr_plan_info *tsr_plan_get_info(const tsr_plan *p);
+/* Finds out how much every resnet of the decoder loses in the 8 bits of `precision` (auto: the device's own), on a piece of
+ * z, or of noise where z is NULL (which does only as long as there is nothing better): once for a model file, tens of
+ * seconds, on the CPU, said in the log. What was found is kept in the cache folder and by the engine; where it is known
+ * already, or the precision has no 8 bits, this returns at once. Plans with a quality need it; those of TSR_PRECISION_AUTO
+ * use it where it is there. tsr_cancel(e) stops it: TSR_ERR_CANCELLED. */
+TSR_API tsr_status tsr_quality_measure(tsr_engine *e, tsr_model *m, const tsr_latent *z, tsr_precision precision);
 /* The table that `tessera plan` prints. Free with free(). */
 TSR_API char *tsr_plan_text(const tsr_plan *p);
 

@@ -30,6 +30,7 @@ typedef struct fake {
     tsr_exec *exec;
     tsr_step_args job;
     int x, y, t;
+    bool spoilt;
     uint64_t done;
 } fake;
 
@@ -118,13 +119,13 @@ static void check_order(
     *cache = (struct cache){.latent = t, .x = x, .y = y, .begin = begin, .spoilt = spoilt};
 }
 
-static tsr_status run_step(fake *f, tsr_exec *exec, const tsr_step_args *a, int t, int y, int x) {
+static tsr_status run_step(fake *f, tsr_exec *exec, const tsr_step_args *a, int t, int y, int x, bool spoilt) {
     for (int op = 0; op < OPS; op++) {
         if (atomic_load(f->base.cancel))
             return tsr_fail(TSR_ERR_CANCELLED, "fake: cancelled");
         nap(f->params->op_us);
     }
-    fill_slot(exec->plan, a, t, y, x, exec->cache[a->cache_set].spoilt);
+    fill_slot(exec->plan, a, t, y, x, spoilt);
     return TSR_OK;
 }
 
@@ -137,13 +138,14 @@ static tsr_status step(tsr_backend *b, tsr_exec *exec, const tsr_step_args *a) {
     check_input(f, p, a->input);
     check_order(f, p, &exec->cache[a->cache_set], a, t, y, x);
     if (!b->v->asynchronous)
-        return run_step(f, exec, a, t, y, x);
+        return run_step(f, exec, a, t, y, x, exec->cache[a->cache_set].spoilt);
     pthread_mutex_lock(&f->lock);
     while (f->has_job)
         pthread_cond_wait(&f->changed, &f->lock);
     f->has_job = true;
     f->exec = exec;
     f->job = *a;
+    f->spoilt = exec->cache[a->cache_set].spoilt;
     f->job.not_finite = NULL; /* the caller's, for as long as the call */
     f->t = t, f->y = y, f->x = x;
     pthread_cond_broadcast(&f->changed);
@@ -156,7 +158,7 @@ static void *work(void *arg) {
     pthread_mutex_lock(&f->lock);
     while (!f->ends) {
         if (f->has_job) {
-            run_step(f, f->exec, &f->job, f->t, f->y, f->x);
+            run_step(f, f->exec, &f->job, f->t, f->y, f->x, f->spoilt);
             f->has_job = false;
             f->done = f->job.ready_value;
             pthread_cond_broadcast(&f->changed);

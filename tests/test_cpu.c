@@ -238,7 +238,12 @@ Test(cpu, says_what_it_is) {
     rig_plan(&r, false, 0, 1);
     r.b->v->report(r.b, count_line, &lines);
     cr_assert_geq(lines, 3);
-    cr_assert_eq(r.b->v->best(r.b, &r.vae->decoder, why), TSR_PRECISION_F32);
+    tsr_precision best = r.b->v->best(r.b, &r.vae->decoder, why);
+    cr_assert(best == TSR_PRECISION_INT8 ? strstr(why, "faster than f32") != NULL : best == TSR_PRECISION_F32, "%s", why);
+    tsr_backend *plain;
+    cr_assert_eq(tsr_cpu_create(&plain, &(tsr_cpu_params){.reference = true}), TSR_OK);
+    cr_assert_eq(plain->v->best(plain, &r.vae->decoder, why), TSR_PRECISION_F32);
+    plain->v->destroy(plain);
     r.b->v->target(r.b, &target);
     cr_assert(target.memory_free > 0 && target.memory_free <= target.memory_total);
     cr_assert(target.flops_f32 > 1e8 && target.bandwidth > 1e8);

@@ -53,7 +53,7 @@ static void lay_out_step(tsr_plan *p, tsr_step s) {
     p->scratch_at[s] = calloc((size_t)g->ops, sizeof(size_t));
     size_t end = 0;
     for (int i = 0; i < g->buffers; i++)
-        p->buffer_at[s][i] = place(&end, g->buffer[i].bytes, t->align);
+        p->buffer_at[s][i] = place(g->buffer[i].paged ? &p->host_bytes : &end, g->buffer[i].bytes, t->align);
     for (int i = 0; i < g->ops; i++) {
         const tsr_op *op = &g->op[i];
         size_t scratch = t->op_scratch(t->ctx, g, op);
@@ -79,8 +79,13 @@ static void lay_out_rest(tsr_plan *p) {
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         last = p->program[s] ? p->program[s] : last;
     p->cache_at = last->caches ? calloc((size_t)last->caches, sizeof(size_t)) : NULL;
-    for (int i = 0; i < last->caches; i++)
-        p->cache_at[i] = place(&p->cache_bytes, last->cache[i].bytes, p->target.align);
+    p->host_at = last->caches && last->bands ? calloc((size_t)last->caches, sizeof(size_t)) : NULL;
+    for (int i = 0; i < last->caches; i++) {
+        size_t *end = last->cache[i].paged ? &p->host_bytes : &p->cache_bytes, at = place(end, last->cache[i].bytes, p->target.align);
+        p->cache_at[i] = last->cache[i].paged ? SIZE_MAX : at;
+        if (p->host_at)
+            p->host_at[i] = at;
+    }
     p->cache_sets = last->caches > 0;
     p->slot_bytes = (size_t)last->out_frames * (size_t)last->out_c * (size_t)last->out_h *
                     (size_t)last->out_w * 4;
@@ -101,7 +106,9 @@ static tsr_status make_programs(direct *d) {
             .numerics = p->numerics,
             .keep = i + 1 < d->params.steps,
             .join_heads = p->target.join_heads,
-            .slice_level = d->params.slice_level > 0 ? d->params.slice_level : TSR_MAX_LEVELS};
+            .slice_level = d->params.slice_level > 0 ? d->params.slice_level : TSR_MAX_LEVELS,
+            .band = d->params.band,
+            .page_level = d->params.page_level};
         if (s != TSR_STEP_FIRST)
             params.keep = true; /* one program for the last of its kind and those before */
         tsr_status status =
@@ -119,6 +126,7 @@ tsr_status direct_create(
     d->params = *params;
     d->backend = b;
     d->plan.half = half;
+    d->plan.band = params->band;
     b->v->target(b, &d->plan.target);
     TSR_TRY(make_programs(d));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
@@ -158,6 +166,7 @@ void direct_destroy(direct **out) {
     free(p->weight);
     free(p->norm_at);
     free(p->cache_at);
+    free(p->host_at);
     free(d);
     *out = NULL;
 }

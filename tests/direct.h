@@ -11,6 +11,7 @@ typedef struct direct_params {
     int h, w;        /* of the input: latents, or pixels */
     int slice_level; /* 0: never one frame at a time; else from this level on */
     tsr_precision precision; /* AUTO: f32 */
+    int band, page_level;    /* as in tsr_program_params; band 0: whole frames */
 } direct_params;
 
 typedef struct direct direct;

@@ -239,7 +239,7 @@ int may_write(const char *path, bool *overwrite) {
 }
 
 const char *mode_name(tsr_mode mode) {
-    static const char *const name[] = {"auto", "untiled", "offloaded", "tiled"};
+    static const char *const name[] = {"auto", "untiled", "offloaded", "tiled", "exact"};
     return (unsigned)mode < sizeof name / sizeof *name ? name[mode] : "?";
 }
 
@@ -250,6 +250,8 @@ static void plan_event(const tsr_plan_info *p) {
     json_pair(&j, "tile", p->tile_width, p->tile_height);
     json_pair(&j, "overlap", p->overlap_width, p->overlap_height);
     json_integer(&j, "tiles", (int64_t)p->columns * p->rows);
+    json_integer(&j, "bands", p->bands);
+    json_integer(&j, "band_height", p->band_height);
     json_integer(&j, "segment", p->segment);
     json_text(&j, "precision", tsr_precision_name(p->precision));
     json_text(&j, "numbers", p->numbers);
@@ -286,11 +288,13 @@ void say_plan(const tsr_plan_info *p, const options *o) {
         if (p->columns * p->rows > 1)
             snprintf(tiles, sizeof tiles, ", %dx%d tiles of %dx%d, overlap %dx%d", p->columns,
                 p->rows, p->tile_width, p->tile_height, p->overlap_width, p->overlap_height);
+        if (p->bands)
+            snprintf(tiles, sizeof tiles, ", %d bands of %dx%d", p->bands, p->width, p->band_height);
         say(TSR_LOG_INFO, "plan: %s%s, %s on %s, %s of %s: %s", mode_name(p->mode), tiles,
             tsr_precision_name(p->precision), p->device, bytes_text(total, p->bytes.total),
             bytes_text(budget, p->budget), p->why);
     }
-    if (o->plan.tile_width > 0)
+    if (o->plan.tile_width > 0 && !p->bands)
         say_bite("tile", o->plan.tile_width, o->plan.tile_height, p->tile_width, p->tile_height);
     if (o->plan.overlap_width >= 0 && p->columns * p->rows > 1)
         say_bite("overlap", o->plan.overlap_width, o->plan.overlap_height, p->overlap_width,

@@ -306,6 +306,8 @@ const option option_table[] = {
         PLANNED & ~ON(TUNE), parse_tile, 0, 0, 0},
     {0, "overlap", "auto|WxH|N", "auto", "of tiles, in output pixels", PLANNED, parse_overlap, 0,
         0, 0},
+    {0, "exact", NULL, NULL, "no tiles but those whose result is that of whole frames: bands of rows", PLANNED,
+        parse_switch, AT(plan.exact), 0, 0},
     {0, "caches", "auto|device|host", "auto", "where temporal caches live", PLANNED, parse_choice,
         AT(plan.caches), 0, 0},
     {0, "fullscreen", NULL, NULL, "begins on the whole screen", ON(VIEW), parse_switch,

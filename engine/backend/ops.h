@@ -24,6 +24,7 @@ typedef struct tsr_packed {
 typedef struct tsr_op_io {
     const tsr_program *program;
     const tsr_op *op;
+    int band;               /* of an op in a section: which */
     void *bound;            /* from the tier's bind(); NULL where it has none */
     const void *in;         /* the buffer `in`, its frame 0 (head frames lie before it) */
     void *out;              /* the buffer `out`, its frame 0 */
@@ -49,6 +50,15 @@ static inline ptrdiff_t tsr_io_stats_at(const tsr_buffer *stats, int t) {
 /* The range that lies in a cache of u8 codes. */
 static inline tsr_code_range *tsr_cache_range(const tsr_cache *c, void *at) {
     return (tsr_code_range *)((char *)at + c->bytes - TSR_CACHE_RANGE);
+}
+/* The rows of a view that are the picture's: not all where a band reaches past an end. */
+static inline void tsr_io_rows(const tsr_op_io *io, tsr_view v, int *begin, int *end) {
+    const tsr_buffer *b = &io->program->buffer[v.buf];
+    int first = tsr_picture_begin(b, io->band), last = first + tsr_picture_rows(b);
+    *begin = v.y0 > first ? v.y0 : first;
+    *end = v.y0 + v.ny < last ? v.y0 + v.ny : last;
+    if (*end < *begin)
+        *end = *begin;
 }
 /* NORM to u8: *io->range from statistics and the cache. */
 void tsr_io_choose_range(const tsr_op_io *io);

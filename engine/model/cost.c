@@ -11,7 +11,7 @@ const char *tsr_step_name(tsr_step s) {
 
 const char *tsr_op_kind_name(tsr_op_kind k) {
     static const char *const name[] = {
-        "input", "conv", "stats", "norm", "attention", "quantise", "load", "save", "store"};
+        "input", "conv", "stats", "norm", "attention", "quantise", "load", "save", "store", "page in", "page out"};
     return (unsigned)k < TSR_OP_KINDS ? name[k] : "?";
 }
 
@@ -33,7 +33,7 @@ double tsr_op_flops(const tsr_program *p, const tsr_op *op) {
 double tsr_program_flops(const tsr_program *p) {
     double sum = 0;
     for (int i = 0; i < p->ops; i++)
-        sum += tsr_op_flops(p, &p->op[i]);
+        sum += tsr_op_runs(p, &p->op[i]) * tsr_op_flops(p, &p->op[i]);
     return sum;
 }
 
@@ -65,7 +65,8 @@ double tsr_op_bytes(const tsr_program *p, const tsr_op *op) {
     case TSR_OP_CACHE_LOAD:
         return 2 * out;
     case TSR_OP_CACHE_SAVE:
-        return (double)p->cache[op->cache].bytes + view_bytes(p, op->in, op->in.nt);
+        return (op->section < 0 ? (double)p->cache[op->cache].bytes : view_bytes(p, op->in, p->cache[op->cache].frames)) +
+               view_bytes(p, op->in, op->in.nt);
     default:
         return view_bytes(p, op->in, op->in.nt) + out;
     }

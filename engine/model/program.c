@@ -1,5 +1,5 @@
 /* Unrolls a half of the VAE into the flat list of ops of one step. */
-#include "model/program.h"
+#include "model/bands.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +82,8 @@ static tsr_op *new_op(maker *m, tsr_op_kind kind, int layer, tsr_view in, tsr_vi
         .in = in,
         .out = out,
         .stats = -1,
-        .out_dt = 1};
+        .out_dt = 1,
+        .section = -1};
     return op;
 }
 
@@ -468,12 +469,14 @@ static void lay_out(maker *m) {
     p->out_c = half->out_channels;
 }
 
+/* What a section touches lives through all of it: its ops come again for the next band. */
 static void touch(tsr_program *p, int buf, int op) {
     if (buf < 0)
         return;
+    int section = p->op[op].section;
     if (p->buffer[buf].first_op < 0)
-        p->buffer[buf].first_op = op;
-    p->buffer[buf].last_op = op;
+        p->buffer[buf].first_op = section < 0 ? op : p->section[section].first;
+    p->buffer[buf].last_op = section < 0 ? op : p->section[section].end - 1;
 }
 
 /* Lets the conv that completes a buffer's frames gather the statistics that are taken of it later:
@@ -481,7 +484,7 @@ static void touch(tsr_program *p, int buf, int op) {
 static void join_statistics(tsr_program *p) {
     for (int i = 0; i < p->ops; i++) {
         const tsr_op *stats = &p->op[i];
-        int missing = stats->in.nt;
+        int missing = stats->section < 0 ? stats->in.nt : 0; /* those of bands are added up */
         for (int j = i - 1;
              stats->kind == TSR_OP_STATS && stats->in.t0 == 0 && missing > 0 && j >= 0; j--) {
             tsr_op *op = &p->op[j];
@@ -515,6 +518,9 @@ static tsr_status check(const tsr_half *half, const tsr_program_params *params) 
             params->encode ? "pictures" : "latents", params->w, params->h, down, MOST_SIDE / up);
     if (params->encode && params->step == TSR_STEP_SECOND)
         return tsr_fail(TSR_ERR_ARGUMENT, "encoding has no second kind of step");
+    if (params->band && (params->encode || params->slice_level < half->levels || !params->join_heads ||
+                            params->page_level < 1 || params->page_level >= half->levels))
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "bands are for decoders, from level 1 up, without slices");
     for (int i = 0; n->eight && i < half->layers; i++) {
         const tsr_layer *l = &half->layer[i];
         bool normed = (l->kind == TSR_LAYER_CONV && l->sy == 1 && l->kh == 3 &&
@@ -557,6 +563,11 @@ tsr_status tsr_program_create(
         tsr_program_destroy(&m.p);
         return tsr_fail(TSR_ERR_MEMORY, "out of memory for a step program");
     }
+    status = params->band ? tsr_program_in_bands(m.p) : TSR_OK;
+    if (status != TSR_OK) {
+        tsr_program_destroy(&m.p);
+        return status;
+    }
     settle(m.p);
     *out = m.p;
     return TSR_OK;
@@ -570,6 +581,7 @@ void tsr_program_destroy(tsr_program **p) {
     free((*p)->kernel);
     free((*p)->cache);
     free((*p)->quant);
+    free((*p)->section);
     free(*p);
     *p = NULL;
 }

@@ -8,6 +8,11 @@
  *
  * Buffers are [head + frames][h][w][c], c fastest (NDHWC). The head holds the frames that a causal conv remembers
  * from before (kt - st of them), at negative frame numbers; CACHE_LOAD fills it and CACHE_SAVE keeps the last ones.
+ *
+ * Bands: from params.page_level up, the frames that outlive a section lie whole in host memory, "paged". A section is a
+ * run of ops that is repeated for every band of rows: copy rows in, with one more above and below where a conv reads
+ * across; norm, conv, statistics; copy rows out. It ends where the next op wants what only all bands together give: the
+ * statistics of a whole frame, or the neighbours of rows just written. So the result is that of whole frames.
  */
 #ifndef TSR_PROGRAM_H
 #define TSR_PROGRAM_H
@@ -29,11 +34,14 @@ typedef enum tsr_op_kind {
     TSR_OP_CACHE_SAVE, /* cache = frames in.t0 .. in.t0 + in.nt of in (as many as the cache has; negative ones lie in
                           its head, or, where heads are not joined, are the cache's own last), or frame in.t0 repeated */
     TSR_OP_STORE,      /* the slot's frames out.t0.. = in, planar [frame][channel][row][column], in the slot's dtype */
+    TSR_OP_PAGE_IN,    /* out, a band = its rows of in, whole frames; rows outside of the picture are zero */
+    TSR_OP_PAGE_OUT,   /* out, whole frames: its rows = in, a band without its halo */
     TSR_OP_KINDS,
 } tsr_op_kind;
 const char *tsr_op_kind_name(tsr_op_kind k);
 
-typedef struct tsr_view { /* frames [t0, t0+nt), rows [y0, y0+ny) of a buffer */
+typedef struct tsr_view { /* frames [t0, t0+nt), rows [y0, y0+ny) of a buffer; of whole frames that PAGE_IN and
+                             PAGE_OUT move, rows count from the band's first */
     int buf;              /* -1: none (INPUT's in, STORE's out) */
     int t0, nt;
     int y0, ny;
@@ -65,11 +73,12 @@ typedef struct tsr_op {
     int stats;       /* NORM: the statistics' buffer. CONV: statistics the epilogue may produce on the way, -1: none */
     /* CONV: output frame i reads input frames in.t0 + i*st - (kt-1) .. in.t0 + i*st (in.t0 is the last tap of the
      * first output) and lands at out.t0 + i*out_dt. in.nt is the number of outputs. Rows likewise: output rows
-     * out.y0.. read rows from sy*y - pad_top; rows outside the buffer's picture are zero. */
+     * out.y0.. read rows from in.y0 + sy*y - pad_top; rows outside the buffer are zero. */
     int out_dt;
     bool accumulate; /* CONV: add to out (the residual stream is updated in place) */
     bool silu;       /* NORM */
     bool replicate;  /* CACHE_SAVE: frame 0 fills the whole cache (first step) */
+    int section;     /* -1: runs once */
 } tsr_op;
 
 typedef struct tsr_buffer {
@@ -82,14 +91,31 @@ typedef struct tsr_buffer {
     size_t bytes;          /* (head + frames) * h * w * c * size */
     tsr_dtype rounded;     /* F16, BF16, E4M3 (times 1/8): an f32 buffer whose numbers are rounded to those of this
                               type; F32: not */
+    bool paged;            /* whole frames in host memory, not in the arena */
+    int halo;              /* of a band: rows above, and as many below, that belong to its neighbours */
+    int whole;             /* of a band: rows of the whole picture; 0: no band */
 } tsr_buffer;
+
+/* Rows of the picture that the buffer shows, or shows a part of. */
+static inline int tsr_picture_rows(const tsr_buffer *b) {
+    return b->whole ? b->whole : b->h;
+}
+/* Row of the buffer where band number `band` of the picture has the picture's row 0: 0 or less, but for a halo. */
+static inline int tsr_picture_begin(const tsr_buffer *b, int band) {
+    return b->halo - band * (b->h - 2 * b->halo);
+}
 
 typedef struct tsr_cache {
     int layer;      /* the conv that remembers */
     tsr_dtype dtype;
     int frames, h, w, c;
     size_t bytes;   /* frames * h * w * c * size, and TSR_CACHE_RANGE for u8 codes */
+    bool paged;     /* loaded and saved in bands: lies on the host */
 } tsr_cache;
+
+typedef struct tsr_section {
+    int first, end; /* ops [first, end), all of them once for every band */
+} tsr_section;
 
 /* Number types of the parts of a program. */
 typedef struct tsr_numerics {
@@ -110,17 +136,21 @@ typedef struct tsr_program_params {
     bool keep;             /* a later step will follow: leave caches for it. A first step that keeps nothing has none */
     bool join_heads;       /* conv inputs hold their head frames in one piece; false: read from the cache by the backend */
     int slice_level;       /* levels >= this run one frame at a time within the step; 0..levels-1; >= levels: never */
+    int band;              /* latent rows of a band; 0: no bands. A decoder without slices, with joined heads */
+    int page_level;        /* with bands: levels >= this run in bands; 1..levels-1 */
 } tsr_program_params;
 
 typedef struct tsr_program {
     tsr_program_params params;
     const tsr_half *half;
-    int ops, buffers, kernels, caches, quants;
+    int ops, buffers, kernels, caches, quants, sections;
+    int bands;             /* of a picture: the last may reach beyond its end */
     tsr_op *op;
     tsr_buffer *buffer;
     tsr_kernel *kernel;
     tsr_cache *cache;      /* the same numbering and sizes in all steps of a (shape, numerics) that have any */
     tsr_quant *quant;
+    tsr_section *section;
     int in_frames, in_h, in_w, in_c;     /* of the step's input */
     int out_frames, out_h, out_w, out_c; /* of what STORE leaves in the slot */
 } tsr_program;
@@ -128,6 +158,10 @@ typedef struct tsr_program {
 tsr_status tsr_program_create(tsr_program **out, const tsr_half *half, const tsr_program_params *params);
 void tsr_program_destroy(tsr_program **p);
 
+/* How often an op is run in a step: once, or once a band. What an op costs below is that of one run. */
+static inline int tsr_op_runs(const tsr_program *p, const tsr_op *op) {
+    return op->section < 0 ? 1 : p->bands;
+}
 /* Multiply-adds counted as 2; norms and activations neglected. */
 double tsr_op_flops(const tsr_program *p, const tsr_op *op);
 double tsr_program_flops(const tsr_program *p);

@@ -8,6 +8,7 @@ enum {
     OVERLAP_PIXELS = 64, /* where the user leaves it open: as wide as a quarter of a tile at most */
     MOST_CUTS = 96,
     RESERVES = 4,
+    MOST_BANDS = 48,
     MOST_UNTILED = TSR_MOST_CANDIDATES - 5,
     MOST_TILED = 5,
 };
@@ -180,7 +181,8 @@ static tsr_status weigh_offloaded(const tsr_task *t, const tsr_candidate *reside
         c.mode = TSR_MODE_OFFLOADED;
         c.room = t->budget - t->slack - tsr_sat_add(b->weights, tsr_sat_add(b->slots, b->frames));
         c.reserve = most / RESERVES * share;
-        tsr_status status = tsr_tile_measure(t, (tsr_shape){c.tile_h, c.tile_w, c.slice_level, true, c.room, c.reserve}, &cost);
+        tsr_status status = tsr_tile_measure(t, (tsr_shape){.h = c.tile_h, .w = c.tile_w, .slice_level = c.slice_level, .stream = true, .room = c.room,
+                .reserve = c.reserve}, &cost);
         if (status != TSR_OK)
             return status;
         b->arena = cost.arena;
@@ -244,6 +246,71 @@ static tsr_status try_untiled(const tsr_task *t, tsr_cut y, tsr_cut x, tsr_choic
     return TSR_OK;
 }
 
+static tsr_status weigh_bands(const tsr_task *t, int band, int page_level, tsr_candidate *out) {
+    tsr_shape s = {.h = t->extent.height, .w = t->extent.width, .slice_level = t->half->levels, .band = band, .page_level = page_level};
+    tsr_tile_cost cost;
+    tsr_status status = tsr_tile_measure(t, s, &cost);
+    if (status != TSR_OK)
+        return status;
+    *out = (tsr_candidate){
+        .mode = TSR_MODE_EXACT,
+        .tile_h = s.h,
+        .tile_w = s.w,
+        .rows = 1,
+        .columns = 1,
+        .slice_level = s.slice_level,
+        .band = band,
+        .page_level = page_level,
+        .bytes = {.weights = t->weight_bytes, .arena = cost.arena, .slots = tsr_sat_mul(cost.slot, tsr_task_slots(t))},
+    };
+    set_segment(t, &cost, out, 1, 1, 0);
+    out->bytes.host = tsr_sat_add(out->bytes.host, cost.host);
+    add_up(t, out);
+    return TSR_OK;
+}
+
+/* Heights of bands worth looking at, in latents, tallest first; what the user asks for alone. */
+static int list_bands(const tsr_task *t, int *out) {
+    int factor = t->half->space_factor, total = t->extent.height, n = 0;
+    if (t->params.tile_height) {
+        int most = t->params.tile_height / factor, bands = (total + most - 1) / most;
+        out[0] = (total + bands - 1) / bands;
+        return 1;
+    }
+    for (int64_t bands = 1; n < MOST_BANDS; bands += bands < 4 ? 1 : bands / 3) {
+        int band = bands < total ? (int)((total + bands - 1) / bands) : 1;
+        if (!n || band < out[n - 1])
+            out[n++] = band;
+        if (band == 1)
+            break;
+    }
+    return n;
+}
+
+/* In bands from each level up: the tallest that fit, for they load the fewest rows twice. Taller ones need more. */
+static tsr_status try_bands(const tsr_task *t, tsr_choice *choice) {
+    int height[MOST_BANDS], n = list_bands(t, height);
+    for (int level = t->half->levels - 1; level > 0; level--) {
+        tsr_candidate best = {0};
+        int low = 0, high = n - 1; /* the answer, if there is one, is in [low, high] */
+        do {
+            int mid = low + (high - low) / 2;
+            tsr_candidate c;
+            tsr_status status = weigh_bands(t, height[mid], level, &c);
+            if (status != TSR_OK)
+                return status;
+            if (!best.band || better(&c, &best))
+                best = c;
+            if (c.fits)
+                high = mid - 1;
+            else
+                low = mid + 1;
+        } while (low <= high);
+        keep(choice, 0, MOST_UNTILED, &best);
+    }
+    return TSR_OK;
+}
+
 /* For every number of rows the fewest columns that fit: a staircase, because larger tiles need more. */
 static tsr_status try_tiles(const tsr_task *t, const tsr_cut *y, int ys, const tsr_cut *x, int xs, int slice_level, tsr_choice *choice) {
     int column = xs - 1, untiled = 0;
@@ -279,17 +346,27 @@ static tsr_status too_small(const tsr_task *t, const tsr_candidate *c) {
         snprintf(what, sizeof what, "decoding in tiles of %dx%d pixels", c->tile_w * t->half->space_factor,
             c->tile_h * t->half->space_factor);
     int64_t total = tsr_sat_add(c->bytes.total, t->slack);
+    if (c->mode == TSR_MODE_EXACT)
+        snprintf(what, sizeof what, "decoding in bands of %d rows", c->band * t->half->space_factor);
     if (total == INT64_MAX)
         return tsr_fail(TSR_ERR_BUDGET, "plan: %s: a latent of %dx%d takes more memory than can be counted; decode a smaller one",
             what, t->extent.width, t->extent.height);
     if (total <= t->budget)
-        return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes) of host memory for parked caches, %s are free; "
-            "decode fewer frames, or keep caches on the device", what, tsr_bytes_text(need, c->bytes.host),
-            (long long)c->bytes.host, tsr_bytes_text(have, t->host_budget));
+        return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes) of host memory, %s are free; "
+            "%s", what, tsr_bytes_text(need, c->bytes.host),
+            (long long)c->bytes.host, tsr_bytes_text(have, t->host_budget),
+            c->mode == TSR_MODE_EXACT ? "allow tiles that are not exact" : "decode fewer frames, or keep caches on the device");
     const tsr_plan_params *p = &t->params;
     return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes), the budget is %s; raise it%s", what,
         tsr_bytes_text(need, total), (long long)total, tsr_bytes_text(have, t->budget),
         p->untiled ? ", or allow tiles" : p->tile_width || p->tile_height ? ", or ask for smaller tiles" : "");
+}
+
+static tsr_status no_bands(const tsr_task *t, const tsr_candidate *c) {
+    char need[32], have[32];
+    return tsr_fail(TSR_ERR_BUDGET, "plan: untiled needs %s (%lld bytes), the budget is %s, and exact tiles are not made on %s; "
+        "raise the budget, or decode without exact", tsr_bytes_text(need, tsr_sat_add(c->bytes.total, t->slack)),
+        (long long)c->bytes.total, tsr_bytes_text(have, t->budget), t->half->encodes ? "the way to latents" : t->target->name);
 }
 
 static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
@@ -301,14 +378,18 @@ static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
 
 tsr_status tsr_choose(const tsr_task *t, tsr_choice *out) {
     tsr_cut y[MOST_CUTS], x[MOST_CUTS];
-    int ys = list_cuts(t, t->params.tile_height, t->params.overlap_height, t->extent.height, y);
-    int xs = list_cuts(t, t->params.tile_width, t->params.overlap_width, t->extent.width, x);
+    bool exact = t->params.exact, bands = t->target->bands && !t->half->encodes;
+    int ys = list_cuts(t, exact ? 0 : t->params.tile_height, t->params.overlap_height, t->extent.height, y);
+    int xs = list_cuts(t, exact ? 0 : t->params.tile_width, t->params.overlap_width, t->extent.width, x);
     bool whole = y[0].count == 1 && x[0].count == 1;
     tsr_status status = TSR_OK;
     out->candidates = 0;
-    if (whole)
+    bool asked = exact && bands && t->params.tile_height; /* for bands of some height */
+    if (whole && !asked)
         TSR_TRY(try_untiled(t, y[0], x[0], out));
-    if (!t->params.untiled && !(whole && out->candidate[0].fits)) {
+    if (whole && bands && exact && (asked || !out->candidate[0].fits))
+        TSR_TRY(try_bands(t, out));
+    if (!t->params.untiled && !exact && !(whole && out->candidate[0].fits)) {
         int finest = finest_slice(t) < t->half->levels ? t->half->levels - 2 : t->half->levels;
         for (int level = t->half->levels; level >= (finest < 0 ? 0 : finest); level--)
             TSR_TRY(try_tiles(t, y, ys, x, xs, level, out));
@@ -320,6 +401,8 @@ tsr_status tsr_choose(const tsr_task *t, tsr_choice *out) {
             out->candidate[0] = best;
         }
     const tsr_candidate *c = &out->candidate[0];
+    if (!c->fits && exact && !bands)
+        TSR_TRY(no_bands(t, c));
     if (!c->fits)
         TSR_TRY(too_small(t, c));
     out->y = find_cut(y, ys, c->rows);

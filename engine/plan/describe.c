@@ -17,15 +17,18 @@ const char *tsr_candidate_text(char buf[128], const tsr_plan *p, const tsr_candi
         snprintf(slices, sizeof slices, c->slice_level ? ", level %d up frame by frame" : ", frame by frame", c->slice_level);
     if (c->mode == TSR_MODE_TILED)
         snprintf(tiles, sizeof tiles, "%dx%d tiles of %dx%d", c->columns, c->rows, pixels(p, c->tile_w), pixels(p, c->tile_h));
+    if (c->mode == TSR_MODE_EXACT)
+        snprintf(tiles, sizeof tiles, "%d bands of %dx%d, exact, from level %d", (c->tile_h + c->band - 1) / c->band,
+            pixels(p, c->tile_w), pixels(p, c->band), c->page_level);
     snprintf(buf, 128, "%s%s%s", tiles, slices, c->parked_sets ? ", caches parked" : c->mode == TSR_MODE_OFFLOADED ? ", caches streamed" : "");
     return buf;
 }
 
-/* The cheapest untiled way that was weighed, whether it fits or not; NULL where none was. */
+/* The cheapest way with whole frames on the device that was weighed, whether it fits or not; NULL where none was. */
 static const tsr_candidate *least_untiled(const tsr_plan *p) {
     const tsr_candidate *least = NULL;
     for (int i = 0; i < p->candidates; i++)
-        if (p->candidate[i].mode != TSR_MODE_TILED && (!least || p->candidate[i].bytes.total < least->bytes.total))
+        if (p->candidate[i].mode != TSR_MODE_TILED && p->candidate[i].mode != TSR_MODE_EXACT && (!least || p->candidate[i].bytes.total < least->bytes.total))
             least = &p->candidate[i];
     return least;
 }
@@ -43,6 +46,11 @@ void tsr_plan_explain(tsr_plan *p) {
     tsr_bytes_text(have, p->info.budget);
     if (c->mode == TSR_MODE_OFFLOADED)
         snprintf(p->why, sizeof p->why, "with caches streamed from host memory it fits into %s: no seams", have);
+    else if (c->mode == TSR_MODE_EXACT && p->params.tile_height)
+        snprintf(p->why, sizeof p->why, "exact tiles of the height asked for: no seams");
+    else if (c->mode == TSR_MODE_EXACT && untiled)
+        snprintf(p->why, sizeof p->why, "untiled needs %s, the budget is %s; frames in host memory, band by band: no seams",
+            tsr_bytes_text(need, untiled->bytes.total), have);
     else if (c->mode == TSR_MODE_UNTILED)
         snprintf(p->why, sizeof p->why, p->info.budget == INT64_MAX ? "untiled, no budget to keep" : "untiled fits into %s: no seams", have);
     else if (p->params.tile_width || p->params.tile_height)
@@ -150,6 +158,8 @@ static void memory(FILE *f, const tsr_plan *p) {
     const char *input = p->half->encodes ? "frames of the clip" : "latents";
     if (p->parked_sets)
         snprintf(note, sizeof note, "parked caches of %d tiles, %s", p->parked_sets, input);
+    else if (p->band)
+        snprintf(note, sizeof note, "frames and caches of levels %d to %d, %s", p->page_level, p->half->levels - 1, input);
     else if (p->host_bytes)
         snprintf(note, sizeof note, "%d of %d caches, %s", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches, input);
     else

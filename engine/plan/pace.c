@@ -14,7 +14,15 @@ static double flops_rate(const tsr_target *t, tsr_dtype in) {
     return rate > 0 ? rate : NOMINAL_FLOPS;
 }
 
+/* Rows and caches of bands go over the link. */
+static bool moves(const tsr_program *p, const tsr_op *op) {
+    return (op->kind == TSR_OP_PAGE_IN && p->buffer[op->in.buf].paged) || op->kind == TSR_OP_PAGE_OUT ||
+           (op->section >= 0 && (op->kind == TSR_OP_CACHE_LOAD || op->kind == TSR_OP_CACHE_SAVE));
+}
+
 double tsr_op_seconds(const tsr_target *t, const tsr_program *p, const tsr_op *op) {
+    if (moves(p, op))
+        return OP_START + tsr_link_seconds(t, tsr_op_bytes(p, op) / 2); /* counted where they come from and go to */
     double bandwidth = t->bandwidth > 0 ? t->bandwidth : NOMINAL_BANDWIDTH;
     double flops = tsr_op_flops(p, op), traffic = tsr_op_bytes(p, op) / bandwidth;
     double compute = flops > 0 ? flops / flops_rate(t, p->buffer[op->in.buf].dtype) : 0;
@@ -24,7 +32,7 @@ double tsr_op_seconds(const tsr_target *t, const tsr_program *p, const tsr_op *o
 double tsr_program_seconds(const tsr_target *t, const tsr_program *p) {
     double seconds = 0;
     for (int i = 0; i < p->ops; i++)
-        seconds += tsr_op_seconds(t, p, &p->op[i]);
+        seconds += tsr_op_runs(p, &p->op[i]) * tsr_op_seconds(t, p, &p->op[i]);
     return seconds;
 }
 

@@ -194,8 +194,8 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     if (!p)
         return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
     tsr_candidate *c = &choice.candidate[0];
-    TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->mode == TSR_MODE_OFFLOADED, c->room,
-        c->reserve}, p));
+    TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->band, c->page_level,
+        c->mode == TSR_MODE_OFFLOADED, c->room, c->reserve}, p));
     TSR_TRY(lay_axis(&choice.y, t->extent.height, t->half, &p->y));
     TSR_TRY(lay_axis(&choice.x, t->extent.width, t->half, &p->x));
     settle(t, p, c);
@@ -243,6 +243,8 @@ static void fill_info(const tsr_task *t, tsr_plan *p) {
         .columns = c->columns,
         .rows = c->rows,
         .segment = c->segment,
+        .bands = c->band ? p->program[TSR_STEP_FIRST]->bands : 0,
+        .band_height = c->band * factor,
         .bytes = c->bytes,
         .budget = t->budget,
         .flops = p->info.flops * tiles,

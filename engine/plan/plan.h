@@ -13,7 +13,7 @@
  *             park its caches
  *         the segment's frames are whole
  *
- * Untiled is one tile and segments of one latent. Plans of an encoder are the same the other way round: a step takes
+ * Untiled is one tile and segments of one latent; exact tiles are bands of rows within each step of it (program.h). Plans of an encoder are the same the other way round: a step takes
  * the pixels of one latent, and what is in flight are latents, blended in latents on the host, in f32.
  */
 #ifndef TSR_PLAN_H
@@ -40,6 +40,7 @@ typedef struct tsr_target {
     int64_t memory_free, memory_total; /* bytes; 0: unknown */
     bool host_is_device;   /* a CPU: what lies on the host is taken from the same memory */
     bool norm_in_place;    /* NORM may write where it reads, where types agree and the input ends there */
+    bool bands;            /* runs programs in bands: TSR_MODE_EXACT */
     bool streams;          /* runs plans whose caches live on the host (host_at, move_at below) */
     int64_t host_free;     /* 0: unknown */
     double flops_f32, flops_16, flops_8; /* sustained rates, FLOP/s; 0: unknown */
@@ -71,7 +72,7 @@ typedef struct tsr_plan_weight {
 typedef struct tsr_candidate {
     tsr_mode mode;
     int tile_h, tile_w, rows, columns; /* tiles in latents */
-    int slice_level;                   /* as in tsr_program_params */
+    int slice_level, band, page_level; /* as in tsr_program_params */
     int64_t room, reserve;             /* offloaded: for arena and resident caches together; what of it is kept for
                                           transfers in flight */
     int segment, cache_sets, parked_sets, frames; /* as in tsr_plan */
@@ -79,7 +80,7 @@ typedef struct tsr_candidate {
     double seconds, transfer;          /* by the roofline, and what of it moves caches: for comparing */
     bool fits;
 } tsr_candidate;
-enum { TSR_MOST_CANDIDATES = 2 * (TSR_MAX_LEVELS + 1) + 5 };
+enum { TSR_MOST_CANDIDATES = 3 * (TSR_MAX_LEVELS + 1) + 5 };
 
 struct tsr_plan {
     tsr_plan_info info;
@@ -89,7 +90,7 @@ struct tsr_plan {
     const tsr_half *half;
     tsr_axis y, x;
     int tile_h, tile_w; /* latents; all tiles are equal */
-    int slice_level;
+    int slice_level, band, page_level;
 
     tsr_program *program[TSR_STEP_COUNT]; /* NULL where the video has no such step */
 
@@ -102,7 +103,7 @@ struct tsr_plan {
 
     /* The arena: one block, shared by the steps. */
     size_t arena_bytes, arena_bound;    /* and the lower bound: the largest live set */
-    size_t *buffer_at[TSR_STEP_COUNT];  /* [buffers], offset in the arena */
+    size_t *buffer_at[TSR_STEP_COUNT];  /* [buffers], offset in the arena; of paged ones in the host block */
     size_t *scratch_at[TSR_STEP_COUNT]; /* [ops], offset in the arena of op_scratch() bytes; SIZE_MAX where none */
 
     /* Caches. A video of one latent has none: cache_at is NULL, and CACHE_SAVE is not to be run. */
@@ -118,7 +119,8 @@ struct tsr_plan {
      * before op move_at[] (more than the save; at most the number of ops: then, before the next step's op 0). A
      * transfer in also waits for the one that last saved the same cache. */
     size_t *host_at;      /* [caches], offset in the host block; SIZE_MAX: lives on the device. NULL: none does not */
-    size_t host_bytes;
+    size_t host_bytes;    /* of the host block. In bands: what levels in bands remember, which ops load and save there
+                             row by row, then the paged frames of a step */
     int *move_at[TSR_STEP_COUNT]; /* [ops]; -1 where nothing moves. NULL in other plans */
 
     int slots;              /* in the ring */

@@ -64,6 +64,8 @@ static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, ts
         .keep = step != main_step(t) || tsr_task_steps(t, step) > 1, /* another step follows the first of this kind */
         .join_heads = t->target->join_heads || s.stream,
         .slice_level = s.slice_level,
+        .band = s.band,
+        .page_level = s.page_level,
     };
     return tsr_program_create(out, t->half, &params);
 }
@@ -72,7 +74,7 @@ static tsr_status make_program(const tsr_task *t, tsr_shape s, tsr_step step, ts
  * what it read. The head of the output then lies in front. */
 static bool in_place(const tsr_target *target, const tsr_program *p, int i) {
     const tsr_op *op = &p->op[i];
-    if (op->kind != TSR_OP_NORM || !target->norm_in_place)
+    if (op->kind != TSR_OP_NORM || !target->norm_in_place || op->section >= 0)
         return false;
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
     return in->dtype == out->dtype && in->head == 0 && in->frames == out->frames && op->in.nt == in->frames &&
@@ -81,13 +83,14 @@ static bool in_place(const tsr_target *target, const tsr_program *p, int i) {
 }
 
 /* Buffers, then the scratch of ops that want it: [buffers + ops] lives, zero bytes where there is none. The head of a
- * buffer is alive only from when the cache is loaded into it: it may lie where what the frames were made of lay. */
+ * buffer is alive only from when the cache is loaded into it: it may lie where what the frames were made of lay. Paged
+ * buffers take no room; bands keep their heads from one to the next. */
 static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
     tsr_life *life = malloc(((size_t)p->buffers + (size_t)p->ops) * sizeof *life);
     if (!life)
         return NULL;
     for (int i = 0; i < p->buffers; i++)
-        life[i] = (tsr_life){p->buffer[i].bytes, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
+        life[i] = (tsr_life){p->buffer[i].paged ? 0 : p->buffer[i].bytes, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
     for (int i = 0; i < p->ops; i++) {
         const tsr_op *op = &p->op[i];
         size_t bytes = target->op_scratch ? target->op_scratch(target->ctx, p, op) : 0;
@@ -96,7 +99,7 @@ static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
             life[op->out.buf].first = life[op->in.buf].first;
             life[op->in.buf].bytes = 0;
         }
-        if (op->kind == TSR_OP_CACHE_LOAD) {
+        if (op->kind == TSR_OP_CACHE_LOAD && op->section < 0) {
             const tsr_buffer *b = &p->buffer[op->out.buf];
             life[op->out.buf].lead = b->bytes / (size_t)(b->head + b->frames) * (size_t)b->head;
             life[op->out.buf].lead_first = i;
@@ -105,10 +108,19 @@ static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
     return life;
 }
 
-static int64_t cache_bytes(const tsr_target *target, const tsr_program *p) {
+/* Lives of the frames that lie whole in host memory: [buffers]. */
+static tsr_life *pages_of(const tsr_program *p) {
+    tsr_life *life = malloc((size_t)p->buffers * sizeof *life);
+    for (int i = 0; life && i < p->buffers; i++)
+        life[i] = (tsr_life){p->buffer[i].paged ? p->buffer[i].bytes : 0, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
+    return life;
+}
+
+static int64_t cache_bytes(const tsr_target *target, const tsr_program *p, bool paged) {
     int64_t bytes = 0;
     for (int i = 0; i < p->caches; i++)
-        bytes = tsr_sat_add(bytes, clamp_size(tsr_align(p->cache[i].bytes, target->align)));
+        if (p->cache[i].paged == paged)
+            bytes = tsr_sat_add(bytes, clamp_size(tsr_align(p->cache[i].bytes, target->align)));
     return bytes;
 }
 
@@ -232,6 +244,25 @@ error:
     return status;
 }
 
+/* In bands. Their packing misses the lower bound by a little, so it is made. */
+static tsr_status measure_bands(const tsr_task *t, const tsr_program *p, const tsr_life *life, tsr_tile_cost *out) {
+    int n = p->buffers + p->ops;
+    tsr_status status = TSR_OK;
+    tsr_life *pages = pages_of(p);
+    size_t *at = malloc((size_t)n * sizeof *at), bytes;
+    if (!pages || !at)
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
+    out->host = tsr_sat_add(cache_bytes(t->target, p, true), clamp_size(tsr_pack_bound(pages, p->buffers, t->target->align)));
+    if (tsr_pack_bound(life, n, t->target->align) < SIZE_MAX) {
+        TSR_TRY(tsr_pack(life, n, t->target->align, PACK_EFFORT, 0, at, &bytes));
+        out->arena = clamp_size(bytes);
+    }
+error:
+    free(pages);
+    free(at);
+    return status;
+}
+
 tsr_status tsr_tile_measure(const tsr_task *t, tsr_shape s, tsr_tile_cost *out) {
     tsr_program *p = NULL;
     tsr_life *life = NULL;
@@ -245,12 +276,14 @@ tsr_status tsr_tile_measure(const tsr_task *t, tsr_shape s, tsr_tile_cost *out) 
     if (!life)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
     out->arena = clamp_size(tsr_pack_bound(life, p->buffers + p->ops, t->target->align));
-    out->cache = cache_bytes(t->target, p);
+    out->cache = cache_bytes(t->target, p, false);
     out->slot = clamp_size(slot_bytes(p));
     if (s.stream)
         TSR_TRY(measure_streamed(t, s, p, life, out));
     else
         out->seconds = t->latents * tsr_program_seconds(t->target, p);
+    if (s.band)
+        TSR_TRY(measure_bands(t, p, life, out));
 error:
     free(life);
     tsr_program_destroy(&p);
@@ -302,6 +335,27 @@ error:
     return status;
 }
 
+/* Places one step's paged frames in the host block, behind the caches. */
+static tsr_status lay_out_pages(const tsr_task *t, tsr_step step, tsr_plan *p) {
+    const tsr_program *program = p->program[step];
+    size_t n = (size_t)program->buffers, caches = (size_t)cache_bytes(t->target, program, true), bytes;
+    tsr_status status = TSR_OK;
+    tsr_life *life = pages_of(program);
+    size_t *at = malloc(n * sizeof *at);
+    if (!life || !at)
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
+    TSR_TRY(tsr_pack(life, program->buffers, t->target->align, PACK_EFFORT, 0, at, &bytes));
+    for (size_t i = 0; i < n; i++)
+        if (program->buffer[i].paged)
+            p->buffer_at[step][i] = caches + at[i];
+    if (caches + bytes > p->host_bytes)
+        p->host_bytes = caches + bytes;
+error:
+    free(life);
+    free(at);
+    return status;
+}
+
 /* Places one step's buffers and scratch in the arena, and adds the tile's seconds. */
 static tsr_status lay_out_arena(const tsr_task *t, tsr_shape s, tsr_step step, tsr_plan *p) {
     const tsr_program *program = p->program[step];
@@ -313,7 +367,7 @@ static tsr_status lay_out_arena(const tsr_task *t, tsr_shape s, tsr_step step, t
     p->scratch_at[step] = malloc((size_t)program->ops * sizeof *at);
     if (!life || !at || !p->buffer_at[step] || !p->scratch_at[step])
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
-    if (p->host_at) {
+    if (s.stream && p->host_at) {
         TSR_TRY(pack_streamed(t, s, step, p, life, at, &bytes));
     } else {
         TSR_TRY(tsr_pack(life, n, t->target->align, PACK_EFFORT, 0, at, &bytes));
@@ -346,9 +400,10 @@ static tsr_status lay_out_caches(const tsr_task *t, tsr_shape s, tsr_plan *p) {
         return TSR_OK;
     size_t n = (size_t)program->caches;
     p->cache_at = malloc(n * sizeof *p->cache_at);
-    p->host_at = s.stream ? malloc(n * sizeof *p->host_at) : NULL;
+    bool away = s.stream || s.band;
+    p->host_at = away ? malloc(n * sizeof *p->host_at) : NULL;
     life = lives_of(t->target, program);
-    if (!p->cache_at || (s.stream && !p->host_at) || !life)
+    if (!p->cache_at || (away && !p->host_at) || !life)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
     if (s.stream) {
         TSR_TRY(begin_streaming(t, program, life, &move));
@@ -356,10 +411,10 @@ static tsr_status lay_out_caches(const tsr_task *t, tsr_shape s, tsr_plan *p) {
             t->params.caches == TSR_CACHES_HOST, move.on_host);
     }
     for (size_t i = 0; i < n; i++) {
-        bool host = s.stream && move.on_host[i];
+        bool host = s.stream ? move.on_host[i] : program->cache[i].paged;
         size_t *at = host ? &p->host_bytes : &p->cache_bytes;
         p->cache_at[i] = host ? SIZE_MAX : *at;
-        if (s.stream)
+        if (away)
             p->host_at[i] = host ? *at : SIZE_MAX;
         *at += tsr_align(program->cache[i].bytes, t->target->align);
     }
@@ -388,8 +443,10 @@ tsr_status tsr_tile_lay_out(const tsr_task *t, tsr_shape s, tsr_plan *p) {
     }
     TSR_TRY(lay_out_caches(t, s, p));
     for (tsr_step step = 0; step < TSR_STEP_COUNT; step++)
-        if (p->program[step])
+        if (p->program[step]) {
             TSR_TRY(lay_out_arena(t, s, step, p));
+            TSR_TRY(lay_out_pages(t, step, p));
+        }
     p->norm_at = malloc((size_t)t->half->layers * sizeof *p->norm_at);
     if (!p->norm_at)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
@@ -397,6 +454,8 @@ tsr_status tsr_tile_lay_out(const tsr_task *t, tsr_shape s, tsr_plan *p) {
     p->tile_h = s.h;
     p->tile_w = s.w;
     p->slice_level = s.slice_level;
+    p->band = s.band;
+    p->page_level = s.page_level;
 error:
     p->weight = set.weight; /* the plan's, also on failure */
     p->weights = set.n;

@@ -26,7 +26,7 @@ typedef struct tsr_task {
 /* How a tile is run: its shape, how finely a step is sliced, and where caches live. */
 typedef struct tsr_shape {
     int h, w; /* latents */
-    int slice_level;
+    int slice_level, band, page_level; /* as in tsr_program_params */
     bool stream;  /* caches live on the host: as few as leave the rest and the arena within `room` */
     int64_t room, reserve; /* bytes; reserve: what of the room is kept for transfers in flight */
 } tsr_shape;

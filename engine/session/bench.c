@@ -78,8 +78,8 @@ static void add_op(
     }
     g->op.count++;
     g->op.seconds += seconds;
-    g->op.flops += tsr_op_flops(p, op);
-    g->op.bytes += tsr_op_bytes(p, op);
+    g->op.flops += tsr_op_runs(p, op) * tsr_op_flops(p, op);
+    g->op.bytes += tsr_op_runs(p, op) * tsr_op_bytes(p, op);
 }
 
 static int slowest_first(const void *a, const void *b) {

@@ -102,7 +102,8 @@ static tsr_run run_for(
     r.balance = t->flops_f32 > 0 && t->bandwidth > 0 ? t->flops_f32 / t->bandwidth : USUAL_BALANCE;
     for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
         for (int i = 0; i < p->program[s]->ops; i++)
-            r.step_work[s] += tsr_run_op_work(&r, p->program[s], &p->program[s]->op[i]);
+            r.step_work[s] += tsr_op_runs(p->program[s], &p->program[s]->op[i]) *
+                              tsr_run_op_work(&r, p->program[s], &p->program[s]->op[i]);
     for (int i = r.first_latent; i < p->end_latent; i++)
         r.work_all += tsr_run_tiles(p) * r.step_work[tsr_run_step(&r, i)];
     return r;

@@ -32,7 +32,8 @@ static tsr_status make_plan(tsr_finite *f) {
     params.overlap_width = params.overlap_height = -1;
     params.caches = TSR_CACHES_DEVICE;
     params.quality = 0;
-    params.exact = params.live = false;
+    params.exact = p->band > 0; /* may be in bands, too */
+    params.live = false;
     params.budget = p->info.budget - p->info.bytes.total;
     if (params.budget <= 0)
         return tsr_fail(TSR_ERR_BUDGET, "the plan leaves none of the budget");

@@ -42,9 +42,14 @@ static int halo_of(const tsr_kernel *k) {
     return k->phases == 4 ? 2 : k->kh - 1;
 }
 
-static tile_cut cut_of(const tsr_kernel *k, const tsr_buffer *in, int frames) {
-    int chunk = k->cin < CHUNK ? k->cin : CHUNK;
-    return tile_cut_of(in->h, in->w, halo_of(k), TILE_PATCH / (int)sizeof(float) / (k->kt * chunk),
+/* Rows of `in` that are the middle of a filter: not a band's halo. */
+static int rows_of(const tsr_buffer *in, const tsr_op *op) {
+    return in->h - 2 * op->in.y0;
+}
+
+static tile_cut cut_of(const tsr_kernel *k, const tsr_buffer *in, const tsr_op *op) {
+    int chunk = k->cin < CHUNK ? k->cin : CHUNK, frames = op->in.nt;
+    return tile_cut_of(rows_of(in, op), in->w, halo_of(k), TILE_PATCH / (int)sizeof(float) / (k->kt * chunk),
         frames, blocks_of(k));
 }
 
@@ -58,13 +63,13 @@ static bool can(const tsr_program *p, const tsr_op *op) {
                                      k->pad_left == k->kh / 2 && k->pad_bottom == k->kh / 2 &&
                                      k->pad_right == k->kh / 2;
     bool small = k->cin > 256 &&
-                 in->h * in->w < 32 * 32; /* weights outweigh pixels: oneDNN's order suits those */
+                 tsr_picture_rows(in) * in->w < 32 * 32; /* weights outweigh pixels: oneDNN's order suits those */
     return plain && whole && same && !small && k->sy == 1 && k->sx == 1 && k->kt * k->kh > 1 &&
-           k->cin % 4 == 0 && cut_of(k, in, op->in.nt).w > 0;
+           k->cin % 4 == 0 && cut_of(k, in, op).w > 0;
 }
 
 static size_t scratch(const tsr_program *p, const tsr_op *op) {
-    tile_cut c = cut_of(&p->kernel[op->kernel], &p->buffer[op->in.buf], op->in.nt);
+    tile_cut c = cut_of(&p->kernel[op->kernel], &p->buffer[op->in.buf], op);
     return (size_t)tile_parts(&c, op->in.nt) * sizeof(part);
 }
 
@@ -135,7 +140,7 @@ static void gather_row(const work *w, int t, int y, float *to) {
 static void gather(const work *w) {
     size_t row = (size_t)w->u.columns * (size_t)w->n;
     int t0 = w->io->op->in.t0 + w->u.frame * w->k->st - (w->k->kt - 1),
-        y0 = w->u.y - halo_of(w->k) / 2;
+        y0 = w->io->op->in.y0 + w->u.y - halo_of(w->k) / 2;
     for (int t = 0; t < w->k->kt; t++)
         for (int y = 0; y < w->u.rows; y++)
             gather_row(w, t0 + t, y0 + y, w->s->patch + (size_t)(t * w->u.rows + y) * row);
@@ -199,9 +204,10 @@ static float *output_of(const work *w, int i, int phase) {
 /* Biases of a phase differ where its filter reaches over the picture's edge. */
 static const float *bias_of(const work *w, int i, int phase) {
     const tsr_buffer *in = tsr_io_in(w->io);
-    int y = w->u.y + i / w->u.w, x = w->u.x + i % w->u.w, class = 0;
+    int y = w->io->op->in.y0 + w->u.y + i / w->u.w, x = w->u.x + i % w->u.w, class = 0;
+    int top = tsr_picture_begin(in, w->io->band), bottom = top + tsr_picture_rows(in) - 1;
     if (w->k->classes == 4)
-        class = (y == (phase / 2 ? in->h - 1 : 0)) * 2 + (x == (phase % 2 ? in->w - 1 : 0));
+        class = (y == (phase / 2 ? bottom : top)) * 2 + (x == (phase % 2 ? in->w - 1 : 0));
     return biases_of(w->io->kernel) + (size_t)((phase * w->k->classes + class) * w->k->cout);
 }
 
@@ -252,14 +258,14 @@ static void run_parts(void *ctx, size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++)
         for (int at; (at = atomic_fetch_add(&j->next, 1)) < tiles;) {
             work w = {.io = j->io, .k = k, .s = (part *)j->io->scratch + i};
-            w.u = tile_at(&j->c, at, in->h, in->w, halo_of(k), blocks_of(k));
+            w.u = tile_at(&j->c, at, rows_of(in, j->io->op), in->w, halo_of(k), blocks_of(k));
             if (w.u.h > 0 && w.u.w > 0)
                 run_tile(&w);
         }
 }
 
 static tsr_status run(const tsr_op_io *io) {
-    job j = {.io = io, .c = cut_of(io->kernel->kernel, tsr_io_in(io), io->op->in.nt)};
+    job j = {.io = io, .c = cut_of(io->kernel->kernel, tsr_io_in(io), io->op)};
     tsr_parallel_for((size_t)tile_parts(&j.c, io->op->in.nt), 1, run_parts, &j);
     return TSR_OK;
 }

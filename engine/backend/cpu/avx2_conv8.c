@@ -166,7 +166,7 @@ static void gather(const work *w) {
     int t0 = w->io->op->in.t0 + w->u.frame * k->st - (k->kt - 1);
     for (int t = 0; t < k->kt; t++)
         for (int y = 0; y < w->u.rows; y++)
-            gather_row(w, t0 + t, w->u.y - k->pad_top + y,
+            gather_row(w, t0 + t, w->io->op->in.y0 + w->u.y - k->pad_top + y,
                 w->s->patch + (size_t)(t * w->u.rows + y) * row);
 }
 

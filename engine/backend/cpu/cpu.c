@@ -70,6 +70,7 @@ static void target(tsr_backend *b, tsr_target *out) {
         .host_is_device = true,
         .norm_in_place = true,
         .streams = true,
+        .bands = true,
         .flops_f32 = cpu->gemm,
         .flops_16 = cpu->gemm, /* everything is computed in f32 */
         .flops_8 = cpu->gemm,

@@ -1,5 +1,6 @@
 /* A plan made ready to run: its blocks allocated, kernels packed, ops bound; and the running of a
  * step. */
+#include "backend/cpu/ref.h"
 #include "backend/cpu/stream.h"
 
 #include <stdlib.h>
@@ -125,7 +126,7 @@ static void *buffer_at(const tsr_exec *x, tsr_step step, int buffer) {
         return NULL;
     const tsr_buffer *b = &x->plan->program[step]->buffer[buffer];
     size_t head = b->bytes / (size_t)(b->head + b->frames) * (size_t)b->head;
-    return x->arena + x->plan->buffer_at[step][buffer] + head;
+    return (b->paged ? x->host : x->arena) + x->plan->buffer_at[step][buffer] + head;
 }
 
 /* NORM to u8: the gain of the convolution that reads the codes. */
@@ -203,6 +204,15 @@ static tsr_status allocate(char **out, size_t bytes, const char *what) {
         tsr_bytes_text(text, (int64_t)bytes), what);
 }
 
+/* Frames and caches of levels that run in bands. */
+static tsr_status allocate_host(tsr_exec *x) {
+    char text[32];
+    x->host = tsr_mem_alloc_host(x->plan->host_bytes);
+    return x->host ? TSR_OK
+                   : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s of host memory for frames in bands; give a larger budget",
+                         tsr_bytes_text(text, (int64_t)x->plan->host_bytes));
+}
+
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     tsr_status status;
     tsr_exec *x = calloc(1, sizeof *x);
@@ -218,7 +228,7 @@ tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     TSR_TRY(allocate(&x->weights, plan->weight_bytes, "weights"));
     TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
     TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
-    TSR_TRY(tsr_cpu_stream_create(&x->stream, plan, x->arena));
+    TSR_TRY(plan->band ? allocate_host(x) : tsr_cpu_stream_create(&x->stream, plan, x->arena));
     TSR_TRY(pack_kernels(x, cpu->tiers));
     read_norms(x);
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
@@ -251,6 +261,7 @@ void tsr_exec_destroy(tsr_exec **out) {
         if (x->packed[i].layout)
             x->packed_by[i]->unpack(&x->packed[i]);
     tsr_cpu_stream_destroy(&x->stream);
+    tsr_mem_free(x->host);
     tsr_mem_free(x->caches);
     tsr_mem_free(x->arena);
     tsr_mem_free(x->weights);
@@ -262,25 +273,27 @@ void tsr_exec_destroy(tsr_exec **out) {
 
 /* ---------------------------------------------------------------- running */
 
-/* Where the op's cache lies on the device, if it does; and the range of its codes. */
+/* Where the op's cache lies on the device, or in bands, if it does; and the range of its codes. */
 static void set_cache(const tsr_exec *x, int set, tsr_op_io *io) {
+    const tsr_plan *p = x->plan;
     int cache = io->op->cache;
-    size_t at = x->plan->cache_at[cache];
-    if (at == SIZE_MAX) {
+    size_t at = p->cache_at[cache];
+    if (at == SIZE_MAX && x->stream) {
         io->cache_range = tsr_cpu_stream_range(x->stream, cache);
         return;
     }
-    io->cache = x->caches + (size_t)set * x->plan->cache_bytes + at;
+    io->cache = at == SIZE_MAX ? x->host + p->host_at[cache] : x->caches + (size_t)set * p->cache_bytes + at;
     io->cache_range = tsr_cache_range(&io->program->cache[cache], io->cache);
 }
 
-static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
+static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i, int band) {
     const tsr_plan *plan = x->plan;
     const tsr_bound_op *b = &x->op[args->step][i];
     tsr_op_io io = b->io;
     const tsr_op *op = io.op;
     if (op->cache >= 0 && !plan->cache_at) /* a video of one latent keeps nothing */
         return TSR_OK;
+    io.band = band;
     if (op->cache >= 0)
         set_cache(x, args->cache_set, &io);
     io.input = args->input;
@@ -291,31 +304,46 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i) {
         return TSR_OK;
     }
     tsr_status status = b->tier->op[op->kind].run(&io);
-    if (status == TSR_OK)
+    if (status == TSR_OK) {
         tsr_cpu_round(io.program, op, io.out);
+        tsr_band_pad(&io);
+    }
     return status;
+}
+
+/* One op, with what is due around every one. */
+static tsr_status take(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args, int i, int band) {
+    const tsr_program *p = x->plan->program[args->step];
+    if (cpu->base.cancel && atomic_load(cpu->base.cancel))
+        return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
+    double begin = cpu->base.on_op ? tsr_now() : 0;
+    if (x->stream)
+        tsr_cpu_stream_before(x->stream, i);
+    tsr_status status = run_op(x, args, i, band);
+    if (status != TSR_OK) {
+        char text[160];
+        return tsr_fail_context(status, "%s", tsr_op_text(text, p, &p->op[i]));
+    }
+    if (cpu->base.on_op)
+        cpu->base.on_op(cpu->base.on_op_user, p, i, begin, tsr_now());
+    return TSR_OK;
 }
 
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args) {
     const tsr_program *p = x->plan->program[args->step];
     atomic_store(&x->not_finite, 0);
+    tsr_status status = TSR_OK;
     if (x->stream)
         tsr_cpu_stream_begin(x->stream, args->step);
-    for (int i = 0; i < p->ops; i++) {
-        if (cpu->base.cancel && atomic_load(cpu->base.cancel))
-            return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
-        double begin = cpu->base.on_op ? tsr_now() : 0;
-        if (x->stream)
-            tsr_cpu_stream_before(x->stream, i);
-        tsr_status status = run_op(x, args, i);
-        if (status != TSR_OK) {
-            char text[160];
-            return tsr_fail_context(status, "%s", tsr_op_text(text, p, &p->op[i]));
-        }
-        if (cpu->base.on_op)
-            cpu->base.on_op(cpu->base.on_op_user, p, i, begin, tsr_now());
+    for (int i = 0, end; i < p->ops; i = end) {
+        int section = p->op[i].section;
+        end = section < 0 ? i + 1 : p->section[section].end;
+        for (int band = 0; band < tsr_op_runs(p, &p->op[i]); band++)
+            for (int j = i; j < end; j++)
+                TSR_TRY(take(x, cpu, args, j, band));
     }
     if (args->not_finite)
         *args->not_finite = atomic_load(&x->not_finite);
-    return TSR_OK;
+error:
+    return status;
 }

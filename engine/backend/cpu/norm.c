@@ -43,13 +43,15 @@ static void stats_pieces(void *ctx, size_t begin, size_t end) { /* of [nt][PIECE
     const tsr_op_io *io = ctx;
     const tsr_simd *simd = io->bound;
     const tsr_buffer *in = &io->program->buffer[io->op->in.buf];
-    size_t c = (size_t)in->c, pixels = (size_t)in->h * (size_t)in->w,
+    int y0, y1;
+    tsr_io_rows(io, io->op->in, &y0, &y1);
+    size_t c = (size_t)in->c, pixels = (size_t)(y1 - y0) * (size_t)in->w,
            piece = piece_of(io->program, io->op);
     for (size_t i = begin; i < end; i++) {
         size_t t = i / PIECES, first = pixels * (i % PIECES) / PIECES,
                last = pixels * (i % PIECES + 1) / PIECES;
-        const float *x = (const float *)io->in +
-                         ((ptrdiff_t)io->op->in.t0 + (ptrdiff_t)t) * (ptrdiff_t)(pixels * c);
+        const float *x =
+            (const float *)io->in + (((ptrdiff_t)io->op->in.t0 + (ptrdiff_t)t) * in->h + y0) * in->w * in->c;
         double *sum = (double *)io->scratch + i * piece;
         memset(sum, 0, 2 * c * sizeof *sum);
         if (piece == 2 * c) {
@@ -68,7 +70,7 @@ static void stats_pieces(void *ctx, size_t begin, size_t end) { /* of [nt][PIECE
 static void join_extremes(const tsr_op_io *io, size_t t, double *out) {
     size_t c = (size_t)io->program->buffer[io->op->in.buf].c;
     for (size_t j = 0; j < c; j++) {
-        float least = INFINITY, most = -INFINITY;
+        float least = io->band ? (float)out[2 * j] : INFINITY, most = io->band ? (float)out[2 * j + 1] : -INFINITY;
         for (size_t i = 0; i < PIECES; i++) {
             const float *piece =
                 (const float *)((const double *)io->scratch + (t * PIECES + i) * 3 * c + 2 * c);
@@ -90,7 +92,7 @@ static tsr_status stats_run(const tsr_op_io *io) {
         double *frame = (double *)io->out + tsr_io_stats_at(to, op->out.t0 + (int)t);
         for (size_t g = 0; g < TSR_GROUPS; g++) {
             const double *piece = (const double *)io->scratch + t * PIECES * length;
-            double sum = 0, squares = 0;
+            double sum = io->band ? frame[2 * g] : 0, squares = io->band ? frame[2 * g + 1] : 0;
             for (size_t i = 0; i < PIECES; i++, piece += length)
                 for (size_t j = g * size; j < (g + 1) * size; j++) {
                     sum += piece[j];
@@ -151,7 +153,7 @@ static tsr_status norm_run(const tsr_op_io *io) {
     for (size_t t = 0; t < (size_t)op->in.nt; t++) {
         float *scale = (float *)io->scratch + t * 2 * c;
         tsr_norm_affine(io->stats_in + tsr_io_stats_at(stats, (int)t),
-            (double)in->c / TSR_GROUPS * in->h * in->w, in->c, io->gamma, io->beta, scale,
+            (double)in->c / TSR_GROUPS * tsr_picture_rows(in) * in->w, in->c, io->gamma, io->beta, scale,
             scale + c);
     }
     if (is_u8(&io->program->buffer[op->out.buf])) {

@@ -63,6 +63,10 @@ static shape op_shape(const tsr_program *p, const tsr_op *op, int phase) {
     const tsr_kernel *k = &p->kernel[op->kernel];
     const tsr_buffer *in = &p->buffer[op->in.buf];
     shape s = kernel_shape(k, phase, k->phases == 4 ? 1 : op->in.nt, in->h, in->w);
+    if (k->phases == 1) { /* in a band, halo rows take the place of padding */
+        s.top -= op->in.y0;
+        s.bottom -= op->in.y0;
+    }
     s.sum = op->accumulate;
     return s;
 }
@@ -380,14 +384,16 @@ typedef struct scatter {
     const float *from; /* [h][w][c] */
     float *to;         /* the output frame, [2h][2w][c] */
     const float *bias; /* [classes][c] of the phase */
-    int h, w, c, p, r, classes;
+    int h, w, c, p, r, classes; /* rows of `from` */
+    int skip;                   /* of them before the first that has a place in `to` */
+    int top, bottom;            /* the picture's first and last */
 } scatter;
 
 static void scatter_pixel(const scatter *s, int y, int x) {
     const float *from = s->from + ((size_t)y * (size_t)s->w + (size_t)x) * (size_t)s->c;
     float *to =
-        s->to + ((size_t)(2 * y + s->p) * 2 * (size_t)s->w + (size_t)(2 * x + s->r)) * (size_t)s->c;
-    int ey = y == (s->p ? s->h - 1 : 0), ex = x == (s->r ? s->w - 1 : 0), class = ey * 2 + ex;
+        s->to + ((size_t)(2 * (y - s->skip) + s->p) * 2 * (size_t)s->w + (size_t)(2 * x + s->r)) * (size_t)s->c;
+    int ey = y == (s->p ? s->bottom : s->top), ex = x == (s->r ? s->w - 1 : 0), class = ey * 2 + ex;
     if (class == 0 || s->classes == 1) {
         memcpy(to, from, (size_t)s->c * sizeof *to);
         return;
@@ -401,7 +407,7 @@ static void scatter_rows(void *ctx, size_t begin, size_t end) {
     const scatter *s = ctx;
     for (size_t y = begin; y < end; y++)
         for (int x = 0; x < s->w; x++)
-            scatter_pixel(s, (int)y, x);
+            scatter_pixel(s, (int)y + s->skip, x);
 }
 
 static tsr_status run_phases(const tsr_op_io *io, const conv *c, const float *in, float *out) {
@@ -410,7 +416,8 @@ static tsr_status run_phases(const tsr_op_io *io, const conv *c, const float *in
     const tsr_buffer *from = &io->program->buffer[op->in.buf];
     size_t frame = (size_t)from->h * (size_t)from->w * (size_t)from->c,
            bytes = phase_bytes(io->program, op);
-    size_t out_frame = 4 * (size_t)from->h * (size_t)from->w * (size_t)k->cout;
+    size_t out_frame = 2 * (size_t)op->out.ny * (size_t)from->w * (size_t)k->cout;
+    int top = tsr_picture_begin(from, io->band);
     const float *biases =
         (const float *)((const char *)io->kernel->at + (size_t)k->phases * weights_bound(k));
     for (int i = 0; i < op->in.nt; i++)
@@ -422,8 +429,8 @@ static tsr_status run_phases(const tsr_op_io *io, const conv *c, const float *in
                 return status;
             scatter s = {io->scratch, out + (size_t)(i * op->out_dt) * out_frame,
                 biases + phase * k->classes * k->cout, from->h, from->w, k->cout, phase / 2,
-                phase % 2, k->classes};
-            tsr_parallel_for((size_t)from->h, 4, scatter_rows, &s);
+                phase % 2, k->classes, op->in.y0, top, top + tsr_picture_rows(from) - 1};
+            tsr_parallel_for((size_t)op->out.ny / 2, 4, scatter_rows, &s);
         }
     return TSR_OK;
 }

@@ -89,8 +89,8 @@ static tsr_status create_desc(const tsr_program *p, const tsr_op *op,
     TSR_TRY(describe(p, op, &d));
     DNNL_TRY(dnnl_convolution_forward_desc_init(&conv, dnnl_forward_inference,
         dnnl_convolution_direct, &d.src, weights ? weights : &d.weights, NULL, &d.dst,
-        (dnnl_dims_t){k->st, 1, 1}, (dnnl_dims_t){0, k->pad_top, k->pad_left},
-        (dnnl_dims_t){0, k->pad_bottom, k->pad_right}));
+        (dnnl_dims_t){k->st, 1, 1}, (dnnl_dims_t){0, k->pad_top - op->in.y0, k->pad_left},
+        (dnnl_dims_t){0, k->pad_bottom - op->in.y0, k->pad_right})); /* bands have halo rows there */
     DNNL_TRY(dnnl_primitive_attr_create(&attr));
     DNNL_TRY(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user));
     DNNL_TRY(dnnl_post_ops_create(&post));
@@ -283,7 +283,7 @@ static void mend_rows(void *ctx, size_t begin, size_t end) { /* of [frames][rows
     const tsr_buffer *out = &e->io->program->buffer[e->io->op->out.buf];
     for (size_t r = begin; r < end; r++) {
         int y = (int)(r % (size_t)out->h),
-            row = (y == 0 ? ABOVE : 0) | (y == out->h - 1 ? BELOW : 0);
+            row = e->io->op->in.y0 ? 0 : (y == 0 ? ABOVE : 0) | (y == out->h - 1 ? BELOW : 0);
         float *to = e->out + r * (size_t)out->w * (size_t)out->c;
         int step = row || out->w == 1 ? 1 : out->w - 1; /* between: the two ends only */
         for (int x = 0; x < out->w; x += step)

@@ -56,5 +56,7 @@ const tsr_tier tsr_tier_c = {
             [TSR_OP_CACHE_LOAD] = {.run = tsr_ref_cache_load},
             [TSR_OP_CACHE_SAVE] = {.run = tsr_ref_cache_save},
             [TSR_OP_STORE] = {.run = tsr_ref_store},
+            [TSR_OP_PAGE_IN] = {.run = tsr_band_page},
+            [TSR_OP_PAGE_OUT] = {.run = tsr_band_page},
         },
 };

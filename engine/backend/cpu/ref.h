@@ -19,6 +19,13 @@ tsr_status tsr_ref_cache_save(const tsr_op_io *io);
 void tsr_ref_recode(const tsr_op_io *io, void *codes, tsr_code_range old);
 tsr_status tsr_ref_store(const tsr_op_io *io);
 
+/* The same in bands of rows, and what only bands need. */
+tsr_status tsr_band_load(const tsr_op_io *io);
+tsr_status tsr_band_save(const tsr_op_io *io);
+tsr_status tsr_band_page(const tsr_op_io *io); /* PAGE_IN, PAGE_OUT */
+/* After a norm: rows outside of the picture become what convs pad with. */
+void tsr_band_pad(const tsr_op_io *io);
+
 tsr_status tsr_ref_conv(const tsr_op_io *io);
 size_t tsr_ref_kernel_bytes(const tsr_kernel *k, tsr_dtype input);
 tsr_status tsr_ref_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,

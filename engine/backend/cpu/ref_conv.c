@@ -63,7 +63,8 @@ typedef struct run {
 static const float *biases_at(const run *u, int x) {
     const tsr_kernel *k = u->k;
     const tsr_buffer *in = tsr_io_in(u->io);
-    int ey = u->row == (u->p ? in->h - 1 : 0), ex = x == (u->r ? in->w - 1 : 0);
+    int top = tsr_picture_begin(in, u->io->band), row = u->row + u->io->op->in.y0;
+    int ey = row == (u->p ? top + tsr_picture_rows(in) - 1 : top), ex = x == (u->r ? in->w - 1 : 0);
     int class = k->classes == 4 ? ey * 2 + ex : 0, phase = u->p * 2 + u->r;
     return (const float *)u->io->kernel->at + tsr_kernel_weights(k) +
            (phase * k->classes + class) * k->cout + u->o0;
@@ -90,7 +91,7 @@ static void add_tap(const run *u, int a, int b, int c, float acc[PIXELS][CHANNEL
     const tsr_buffer *in = tsr_io_in(u->io);
     bool spread = k->phases == 4;
     int t = u->io->op->in.t0 + u->frame * k->st - (k->kt - 1) + a;
-    int y = u->row * k->sy + b - (spread ? 1 - u->p : k->pad_top),
+    int y = u->io->op->in.y0 + u->row * k->sy + b - (spread ? 1 - u->p : k->pad_top),
         tap = (a * k->kh + b) * k->kw + c;
     if (y < 0 || y >= in->h)
         return;

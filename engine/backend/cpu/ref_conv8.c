@@ -43,7 +43,7 @@ static void add_tap(const run *u, int a, int b, int c, int32_t acc[PIXELS][CHANN
     const tsr_op_io *io = u->io;
     const tsr_kernel *k = io->kernel->kernel;
     const tsr_buffer *in = tsr_io_in(io);
-    int t = io->op->in.t0 + u->frame * k->st - (k->kt - 1) + a, y = u->row * k->sy + b - k->pad_top;
+    int t = io->op->in.t0 + u->frame * k->st - (k->kt - 1) + a, y = io->op->in.y0 + u->row * k->sy + b - k->pad_top;
     size_t tap = (size_t)((a * k->kh + b) * k->kw + c), cout = (size_t)k->cout;
     const int8_t *w =
         (const int8_t *)io->kernel->at + 12 * cout + tap * (size_t)k->cin * cout + u->o0;

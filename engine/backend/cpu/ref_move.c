@@ -49,6 +49,8 @@ void tsr_ref_recode(const tsr_op_io *io, void *codes, tsr_code_range old) {
 
 tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
     const tsr_op *op = io->op;
+    if (op->section >= 0)
+        return tsr_band_load(io);
     const tsr_cache *c = &io->program->cache[op->cache];
     size_t skip =
         (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
@@ -62,6 +64,8 @@ tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
 
 tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
     const tsr_op *op = io->op;
+    if (op->section >= 0)
+        return tsr_band_save(io);
     const tsr_cache *c = &io->program->cache[op->cache];
     const tsr_buffer *in = tsr_io_in(io);
     size_t size = frame_bytes(c);
@@ -85,14 +89,16 @@ static void store_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     const tsr_buffer *in = tsr_io_in(io);
     const tsr_view *v = &io->op->in;
     size_t size = tsr_dtype_size(io->slot_dtype);
+    int y0, y1, top = tsr_picture_begin(in, io->band), height = tsr_picture_rows(in);
     long long bad = 0;
+    tsr_io_rows(io, *v, &y0, &y1);
     for (size_t r = begin; r < end; r++) {
-        int t = (int)(r / (size_t)v->ny), y = v->y0 + (int)(r % (size_t)v->ny);
+        int t = (int)(r / (size_t)(y1 - y0)), y = y0 + (int)(r % (size_t)(y1 - y0));
         for (int x = 0; x < in->w; x++)
             for (int c = 0; c < in->c; c++) {
                 float value;
                 size_t plane = (size_t)(io->op->out.t0 + t) * (size_t)in->c + (size_t)c;
-                size_t at = (plane * (size_t)in->h + (size_t)y) * (size_t)in->w + (size_t)x;
+                size_t at = (plane * (size_t)height + (size_t)(y - top)) * (size_t)in->w + (size_t)x;
                 tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, y, x), c, 1, &value);
                 tsr_from_f32(io->slot_dtype, &value, (char *)io->slot + at * size, 1);
                 bad += !isfinite(value);
@@ -103,6 +109,8 @@ static void store_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
 }
 
 tsr_status tsr_ref_store(const tsr_op_io *io) {
-    tsr_parallel_for((size_t)io->op->in.nt * (size_t)io->op->in.ny, 1, store_rows, (void *)io);
+    int y0, y1;
+    tsr_io_rows(io, io->op->in, &y0, &y1);
+    tsr_parallel_for((size_t)io->op->in.nt * (size_t)(y1 - y0), 1, store_rows, (void *)io);
     return TSR_OK;
 }

@@ -9,12 +9,15 @@ static void stats_groups(void *ctx, size_t begin, size_t end) { /* of [nt][group
     const tsr_op_io *io = ctx;
     const tsr_buffer *in = tsr_io_in(io);
     const tsr_view *v = &io->op->in;
-    int size = in->c / TSR_GROUPS;
+    int size = in->c / TSR_GROUPS, y0, y1;
     float x[TSR_REF_CHUNK];
+    tsr_io_rows(io, *v, &y0, &y1);
     for (size_t i = begin; i < end; i++) {
         int t = (int)(i / TSR_GROUPS), group = (int)(i % TSR_GROUPS);
-        double sum = 0, squares = 0;
-        for (int p = 0; p < in->h * in->w; p++)
+        double *out =
+            (double *)io->out + tsr_io_stats_at(tsr_io_out(io), io->op->out.t0 + t) + 2 * group;
+        double sum = io->band ? out[0] : 0, squares = io->band ? out[1] : 0;
+        for (int p = y0 * in->w; p < y1 * in->w; p++)
             for (int c = 0; c < size; c += TSR_REF_CHUNK) {
                 int n = size - c < TSR_REF_CHUNK ? size - c : TSR_REF_CHUNK;
                 tsr_ref_get(io->program, in, tsr_pixel(in, io->in, v->t0 + t, 0, p),
@@ -24,8 +27,6 @@ static void stats_groups(void *ctx, size_t begin, size_t end) { /* of [nt][group
                     squares += (double)x[j] * (double)x[j];
                 }
             }
-        double *out =
-            (double *)io->out + tsr_io_stats_at(tsr_io_out(io), io->op->out.t0 + t) + 2 * group;
         out[0] = sum;
         out[1] = squares;
     }
@@ -34,16 +35,19 @@ static void stats_groups(void *ctx, size_t begin, size_t end) { /* of [nt][group
 static void channel_extremes(void *ctx, size_t begin, size_t end) { /* of [nt][c] */
     const tsr_op_io *io = ctx;
     const tsr_buffer *in = tsr_io_in(io);
+    int y0, y1;
+    tsr_io_rows(io, io->op->in, &y0, &y1);
     for (size_t i = begin; i < end; i++) {
         int t = (int)(i / (size_t)in->c), c = (int)(i % (size_t)in->c);
-        float x, least = INFINITY, most = -INFINITY;
-        for (int p = 0; p < in->h * in->w; p++) {
+        double *out = (double *)io->out + tsr_io_stats_at(tsr_io_out(io), io->op->out.t0 + t) +
+                      2 * (TSR_GROUPS + c);
+        float x, least = io->band ? (float)out[0] : INFINITY,
+                 most = io->band ? (float)out[1] : -INFINITY;
+        for (int p = y0 * in->w; p < y1 * in->w; p++) {
             tsr_ref_get(io->program, in, tsr_pixel(in, io->in, io->op->in.t0 + t, 0, p), c, 1, &x);
             least = x < least ? x : least; /* NaN is the sums' to tell */
             most = x > most ? x : most;
         }
-        double *out = (double *)io->out + tsr_io_stats_at(tsr_io_out(io), io->op->out.t0 + t) +
-                      2 * (TSR_GROUPS + c);
         out[0] = (double)least;
         out[1] = (double)most;
     }
@@ -73,7 +77,7 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     const tsr_buffer *in = tsr_io_in(io), *out = tsr_io_out(io);
     const tsr_view *from = &io->op->in, *to = &io->op->out;
     int size = in->c / TSR_GROUPS;
-    double count = (double)size * in->h * in->w;
+    double count = (double)size * tsr_picture_rows(in) * in->w;
     float v[TSR_REF_CHUNK];
     for (size_t r = begin; r < end; r++) {
         int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
@@ -100,7 +104,7 @@ static void code_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
                      *stats = &io->program->buffer[io->op->stats];
     const tsr_view *from = &io->op->in, *to = &io->op->out;
     int size = in->c / TSR_GROUPS;
-    double count = (double)size * in->h * in->w;
+    double count = (double)size * tsr_picture_rows(in) * in->w;
     for (size_t r = begin; r < end; r++) {
         int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
         const double *sums = io->stats_in + tsr_io_stats_at(stats, t);

@@ -25,7 +25,7 @@ static void round_range(void *ctx, size_t begin, size_t end) { /* in chunks */
 }
 
 void tsr_cpu_round(const tsr_program *p, const tsr_op *op, void *out) {
-    if (op->out.buf < 0 || op->kind == TSR_OP_CACHE_LOAD ||
+    if (op->out.buf < 0 || op->kind == TSR_OP_CACHE_LOAD || op->kind == TSR_OP_PAGE_IN || op->kind == TSR_OP_PAGE_OUT ||
         p->buffer[op->out.buf].rounded == TSR_F32)
         return;
     const tsr_buffer *b = &p->buffer[op->out.buf];

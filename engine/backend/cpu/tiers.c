@@ -23,7 +23,7 @@ static const tsr_tier *const all[] = {
 
 void tsr_io_choose_range(const tsr_op_io *io) {
     const tsr_buffer *in = &io->program->buffer[io->op->in.buf];
-    double count = (double)in->c / TSR_GROUPS * in->h * in->w;
+    double count = (double)in->c / TSR_GROUPS * tsr_picture_rows(in) * in->w;
     tsr_code_range before = {0};
     if (io->op->cache >= 0)
         before = *io->cache_range;

@@ -478,6 +478,8 @@ static tsr_status bind_op(binder *b, const tsr_op *op) {
     case TSR_OP_STORE:
         return bind_store(b, op);
     case TSR_OP_CACHE_LOAD: /* heads are not joined */
+    case TSR_OP_PAGE_IN: /* not planned for it: target.bands */
+    case TSR_OP_PAGE_OUT:
     case TSR_OP_KINDS:
         break;
     }

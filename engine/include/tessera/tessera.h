@@ -138,7 +138,7 @@ TSR_API tsr_status tsr_engine_report(tsr_engine *e, tsr_line_fn line, void *user
 
 /* ---------------------------------------------------------------- plan */
 
-typedef enum tsr_mode { TSR_MODE_AUTO, TSR_MODE_UNTILED, TSR_MODE_OFFLOADED, TSR_MODE_TILED } tsr_mode;
+typedef enum tsr_mode { TSR_MODE_AUTO, TSR_MODE_UNTILED, TSR_MODE_OFFLOADED, TSR_MODE_TILED, TSR_MODE_EXACT } tsr_mode;
 typedef enum tsr_cache_home { TSR_CACHES_AUTO, TSR_CACHES_DEVICE, TSR_CACHES_HOST } tsr_cache_home;
 
 typedef struct tsr_extent {
@@ -158,7 +158,7 @@ typedef struct tsr_plan_params {
                                   `precision` would run in 8 bits (auto: the device's own) the plan keeps those wide that
                                   lose most for their work, by what tsr_quality_measure() found. Decoders only; 16-bit
                                   precisions and f32 are taken as they are */
-    bool exact;                /* tiles equal to untiled */
+    bool exact;                /* tiles equal to untiled: no others */
     bool live;                 /* for watching: whole frames early, where the memory for that is there */
 } tsr_plan_params;
 #define TSR_PLAN_PARAMS_DEFAULT {.overlap_width = -1, .overlap_height = -1}
@@ -176,6 +176,7 @@ typedef struct tsr_plan_info {
     int frames, width, height;         /* of the output */
     int tile_width, tile_height, overlap_width, overlap_height; /* output pixels; the frame itself where untiled */
     int columns, rows;                 /* tiles */
+    int bands, band_height;            /* exact tiles: of the frame's width, and so many rows of the output; else 0 */
     int segment;                       /* latent frames decoded for one tile before the next tile's turn */
     tsr_plan_bytes bytes;
     int64_t budget;

@@ -60,7 +60,7 @@ class Case(unittest.TestCase):
     def run_tessera(self, *args, **more):
         more.setdefault('env', self.env)
         more.setdefault('cwd', self.folder)
-        return subprocess.run([TESSERA, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=300, **more)
+        return subprocess.run([TESSERA, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=1800, **more)
 
     def ok(self, *args, **more):
         r = self.run_tessera(*args, **more)
@@ -476,7 +476,7 @@ class Trouble(Case):
             if json.loads(line).get('frames', 0) > 1 and b'"progress"' in line:
                 break
         p.send_signal(number)
-        _, err = p.communicate(timeout=60)
+        _, err = p.communicate(timeout=600)
         self.assertEqual(p.returncode, 130, err)
         self.assertEqual(err.decode().count('tessera: '), 1, err)
         self.assertIn(b'interrupted: ', err)
@@ -554,7 +554,7 @@ class Trouble(Case):
         p = self.start('render', self.latent('long.latent', frames=40), '-o', '-', '--format', 'rgb24', stdout=subprocess.PIPE)
         p.stdout.read(100)
         p.stdout.close()
-        _, err = p.communicate(timeout=60)
+        _, err = p.communicate(timeout=600)
         self.assertEqual(p.returncode, 1, err)
         self.assertIn(b'tessera: cannot write: standard output: Broken pipe', err)
 

@@ -138,7 +138,7 @@ class Encode(Back):
             if json.loads(line).get('frames', 0) > 1 and b'"progress"' in line:
                 break
         p.send_signal(signal.SIGINT)
-        _, err = p.communicate(timeout=120)
+        _, err = p.communicate(timeout=600)
         self.assertEqual(p.returncode, 130, err)
         self.assertEqual(err.decode().count('tessera: '), 1, err)
         self.assertEqual(self.files(), ['clip.npy'])

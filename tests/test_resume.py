@@ -43,7 +43,7 @@ class Killed(test_cli.Case):
                     break
         time.sleep(delay)
         p.kill()
-        out, err = p.communicate(timeout=300)
+        out, err = p.communicate(timeout=1800)
         self.assertIn(p.returncode, (0, -signal.SIGKILL), err)
         return p.returncode != 0
 
@@ -121,7 +121,7 @@ class Resume(Killed):
             if b'"progress"' in line and json.loads(line)['frames'] > 97:
                 break
         p.send_signal(signal.SIGINT)
-        _, err = p.communicate(timeout=300)
+        _, err = p.communicate(timeout=1800)
         self.assertEqual(p.returncode, 130, err)
         self.assertRegex(err.decode().splitlines()[-1], r'^tessera: interrupted: a\.mkv; \d+ of 317 frames are kept')
         self.assertEqual(self.files(), ['a.latent', 'a.mkv.parts', 'a.mkv.resume'])

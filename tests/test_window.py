@@ -34,12 +34,12 @@ class Display:
         self.server.wait()
 
     def do(self, *args):
-        return subprocess.run(['xdotool', *map(str, args)], env=self.env, check=True, timeout=120, capture_output=True,
+        return subprocess.run(['xdotool', *map(str, args)], env=self.env, check=True, timeout=600, capture_output=True,
                               text=True).stdout.strip()
 
     def see(self, path, size='1280x800'):
         subprocess.run(['ffmpeg', '-v', 'error', '-y', '-f', 'x11grab', '-video_size', size, '-i', self.name,
-                        '-frames:v', '1', '-pix_fmt', 'rgb24', path], check=True, timeout=120, stdin=subprocess.DEVNULL)
+                        '-frames:v', '1', '-pix_fmt', 'rgb24', path], check=True, timeout=600, stdin=subprocess.DEVNULL)
 
     def drag(self, x0, y0, x1, y1, steps=8):
         self.do('mousemove', x0, y0, 'mousedown', 1)
@@ -67,7 +67,7 @@ class Window(Base):
     def close(self, *keys):
         """The keys end it: status 0 and nothing said, by us, the validation layers or a sanitizer."""
         self.x.do('key', *keys)
-        out, err = self.p.communicate(timeout=300)
+        out, err = self.p.communicate(timeout=1800)
         self.assertEqual((self.p.returncode, out, err), (0, '', ''))
 
     def wait_for(self, what, seconds=300):

@@ -45,7 +45,8 @@ def write_latent(path, frames, height, width, batch=1, seed=1, loud=0.5, **meta)
 class Case(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix='tessera-cli-')
-        self.env = dict(os.environ, TESSERA_MODEL=MODEL)
+        # No cache folder: what was measured on this machine decides nothing here.
+        self.env = dict(os.environ, TESSERA_MODEL=MODEL, XDG_CACHE_HOME='/dev/null')
 
     def tearDown(self):
         shutil.rmtree(self.folder)

@@ -2,8 +2,8 @@
  * plain C reference. */
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/machine.h"
+#include "backend/cpu/rates.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,15 +54,10 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
     }
 }
 
-static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, int k);
-
 static void target(tsr_backend *b, tsr_target *out) {
     tsr_cpu *cpu = (tsr_cpu *)b;
     tsr_threads_apply();
-    if (cpu->gemm == 0)
-        cpu->gemm = gemm_rate(b, TSR_PRECISION_F32, 512, 512, 512);
-    if (cpu->bandwidth == 0)
-        cpu->bandwidth = tsr_machine_bandwidth();
+    tsr_cpu_find_rates(cpu);
     *out = (tsr_target){
         .name = cpu->tiers > 1 ? "CPU" : "CPU, plain C",
         .join_heads = true,
@@ -167,33 +162,7 @@ static void report(tsr_backend *b, tsr_line_fn line, void *user) {
 }
 
 static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, int k) {
-    const tsr_cpu *cpu = (const tsr_cpu *)b;
-    tsr_sgemm_fn gemm = tsr_tier_gemm(cpu->tiers);
-    double best_time = INFINITY, seconds = 0;
-    if (precision != TSR_PRECISION_F32)
-        return 0;
-    const int most =
-        16 << 20; /* elements of the left matrix: more rows change nothing but memory */
-    if ((double)m * k > most)
-        m = most / k > 256 ? most / k : 256;
-    tsr_threads_apply();
-    float *x =
-        malloc(((size_t)m * (size_t)k + (size_t)k * (size_t)n + (size_t)m * (size_t)n) * sizeof *x);
-    if (!x)
-        return 0;
-    float *w = x + (size_t)m * (size_t)k, *y = w + (size_t)k * (size_t)n;
-    for (float *v = x; v < y; v++)
-        *v = (float)((v - x) % 17) / 16 - 0.5f;
-    for (int i = 0; i < 5 && (i < 2 || seconds < 0.2);
-         i++) { /* the first run makes code and threads */
-        double begin = tsr_now();
-        gemm(m, n, k, x, k, w, n, 0, y, n);
-        double took = tsr_now() - begin;
-        best_time = fmin(best_time, took);
-        seconds += took;
-    }
-    free(x);
-    return 2.0 * m * n * k / best_time;
+    return precision == TSR_PRECISION_F32 ? tsr_cpu_gemm_rate((const tsr_cpu *)b, m, n, k) : 0;
 }
 
 static void destroy(tsr_backend *b) {

@@ -8,7 +8,7 @@
 typedef struct tsr_cpu {
     tsr_backend base;
     int tiers;              /* the first so many are used */
-    double gemm, bandwidth; /* FLOP/s, bytes/s, measured when first asked for; 0 before */
+    double gemm, bandwidth; /* FLOP/s, bytes/s, found when first asked for (rates.h); 0 before */
 } tsr_cpu;
 
 typedef struct tsr_bound_op {

@@ -105,7 +105,7 @@ static tsr_status make_programs(direct *d) {
             .w = d->params.w,
             .numerics = p->numerics,
             .keep = i + 1 < d->params.steps,
-            .join_heads = p->target.join_heads,
+            .join_heads = p->target.join_heads || d->params.join_heads,
             .slice_level = d->params.slice_level > 0 ? d->params.slice_level : TSR_MAX_LEVELS,
             .band = d->params.band,
             .page_level = d->params.page_level};

@@ -12,6 +12,7 @@ typedef struct direct_params {
     int slice_level; /* 0: never one frame at a time; else from this level on */
     tsr_precision precision; /* AUTO: f32 */
     int band, page_level;    /* as in tsr_program_params; band 0: whole frames */
+    bool join_heads;         /* also where the backend would not need it */
 } direct_params;
 
 typedef struct direct direct;

@@ -128,4 +128,42 @@ static inline tsr_status keep_frame(void *user, const tsr_frame *f) {
     return TSR_OK;
 }
 
+/* A program's way from an engine to frames, of a tiny clip. */
+typedef struct life {
+    tsr_engine *e;
+    tsr_plan *plan;
+    tsr_latent *latent;
+    struct tsr_model model;
+} life;
+
+/* config: NULL keeps the device as it is. */
+static inline tsr_status start_life(life *l, const clip *c, const fake_cuda_config *config) {
+    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+    params.device = TSR_DEVICE_CUDA;
+    *l = (life){.model = {c->vae}};
+    if (config)
+        fake.setup(config);
+    tsr_status status = tsr_latent_from_memory(&l->latent, c->input, c->steps, c->h, c->w, 16);
+    return status == TSR_OK ? tsr_engine_create(&l->e, &params) : status;
+}
+
+static inline tsr_status plan_life(life *l, const clip *c, tsr_precision precision, tsr_cache_home caches) {
+    return tsr_plan_create(&l->plan, l->e, &l->model, &(tsr_extent){c->steps, c->h, c->w},
+        &(tsr_plan_params){
+            .precision = precision, .overlap_width = -1, .overlap_height = -1, .untiled = true, .caches = caches});
+}
+
+static inline void close_life(life *l) {
+    tsr_plan_destroy(&l->plan);
+    tsr_engine_destroy(&l->e);
+    tsr_latent_close(&l->latent);
+}
+
+static inline tsr_status decode_life(life *l, const clip *c, float *out) {
+    shown s = {out, (size_t)(c->h * c->w) * 4, 1 + 2 * (c->steps - 1)};
+    tsr_result result;
+    return tsr_decode(l->e, &l->model, l->latent, l->plan,
+        &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = &s}, &result);
+}
+
 #endif

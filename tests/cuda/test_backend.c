@@ -209,6 +209,20 @@ Test(cuda_backend, graphs_and_plain_launches_give_the_same_bits) {
     close_clip(&c);
 }
 
+/* As where other caches live on the host: those on the device are copied to the heads. */
+Test(cuda_backend, joined_heads_give_the_same_bits) {
+    clip c;
+    open_tiny(&c, 3);
+    direct_params params = {.precision = TSR_PRECISION_INT8};
+    float *want = decode(&c, &ADA, params, false);
+    params.join_heads = true;
+    float *have = decode(&c, &ADA, params, false);
+    cr_assert_arr_eq(have, want, c.n * sizeof *want);
+    free(have);
+    free(want);
+    close_clip(&c);
+}
+
 static void keep_slots(void *user, const char *key, const char *value) {
     if (strcmp(key, "slots") == 0)
         snprintf(user, 384, "%s", value);

@@ -29,41 +29,11 @@ static void keep_told(void *user, const char *key, const char *value) {
         snprintf(t->timelines, sizeof t->timelines, "%s", value);
 }
 
-typedef struct life {
-    tsr_engine *e;
-    tsr_plan *plan;
-    tsr_latent *latent;
-    struct tsr_model model;
-} life;
-
 static tsr_status open_life(life *l, const clip *c, const fake_cuda_config *config, bool lend) {
-    tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
-    tsr_status status;
-    params.device = TSR_DEVICE_CUDA;
-    *l = (life){.model = {c->vae}};
-    if (config)
-        fake.setup(config);
-    TSR_TRY(tsr_latent_from_memory(&l->latent, c->input, c->steps, c->h, c->w, 16));
-    TSR_TRY(tsr_engine_create(&l->e, &params));
-    if (lend)
+    tsr_status status = start_life(l, c, config);
+    if (status == TSR_OK && lend)
         lend_timelines(l->e);
-    TSR_TRY(tsr_plan_create(&l->plan, l->e, &l->model, &(tsr_extent){c->steps, c->h, c->w},
-        &(tsr_plan_params){.precision = TSR_PRECISION_FP16, .overlap_width = -1, .overlap_height = -1, .untiled = true}));
-error:
-    return status;
-}
-
-static void close_life(life *l) {
-    tsr_plan_destroy(&l->plan);
-    tsr_engine_destroy(&l->e);
-    tsr_latent_close(&l->latent);
-}
-
-static tsr_status decode(life *l, const clip *c, float *out) {
-    shown s = {out, (size_t)(c->h * c->w) * 4, 1 + 2 * (c->steps - 1)};
-    tsr_result result;
-    return tsr_decode(l->e, &l->model, l->latent, l->plan,
-        &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = &s}, &result);
+    return status == TSR_OK ? plan_life(l, c, TSR_PRECISION_FP16, TSR_CACHES_AUTO) : status;
 }
 
 /* What the engine of such a device says of the way it found. */
@@ -89,7 +59,7 @@ static fake_cuda_counts same_bits(fake_cuda_config config, bool lend) {
     float *want = calloc(c.n, sizeof *want), *have = calloc(c.n, sizeof *have);
     elsewhere.uuid = NULL;
     ok(open_life(&l, &c, &elsewhere, false));
-    ok(decode(&l, &c, want));
+    ok(decode_life(&l, &c, want));
     close_life(&l);
     nothing_is_left();
 
@@ -97,7 +67,7 @@ static fake_cuda_counts same_bits(fake_cuda_config config, bool lend) {
     ok(tsr_engine_probe_slots(l.e));
     ok(tsr_engine_prepare(l.e, l.plan, &exec));
     fake_cuda_counts before = counted();
-    ok(decode(&l, &c, have));
+    ok(decode_life(&l, &c, have));
     fake_cuda_counts after = counted();
     cr_assert_arr_eq(have, want, c.n * sizeof *have);
     close_life(&l);
@@ -171,7 +141,7 @@ Test(cuda_interop, a_step_that_fails_on_the_device_lets_vulkan_go) {
     fake_cuda_config faulty = shared;
     faulty.fault_launch = 60; /* in the second step */
     fake.reconfigure(&faulty);
-    cr_assert_eq(decode(&l, &c, out), TSR_ERR_DEVICE);
+    cr_assert_eq(decode_life(&l, &c, out), TSR_ERR_DEVICE);
     has(tsr_last_error(), "cuda: ");
     cr_assert(!strchr(tsr_last_error(), '\n'));
     close_life(&l);
@@ -228,7 +198,7 @@ Test(cuda_interop, every_call_may_fail) {
     open_tiny(&c, 3);
     float *want = calloc(c.n, sizeof *want), *have = calloc(c.n, sizeof *have);
     ok(open_life(&l, &c, &shared, true));
-    ok(decode(&l, &c, want));
+    ok(decode_life(&l, &c, want));
     close_life(&l);
     int calls = counted().calls, errors = 0, n = 0;
     for (int at = 0; at < calls; at += 7, n++) {
@@ -238,7 +208,7 @@ Test(cuda_interop, every_call_may_fail) {
         bool good = open_life(&l, &c, NULL, false) == TSR_OK;
         if (good)
             lend_timelines(l.e);
-        good = good && decode(&l, &c, have) == TSR_OK;
+        good = good && decode_life(&l, &c, have) == TSR_OK;
         const char *error = tsr_last_error();
         cr_assert(good || (strstr(error, "cuda: ") && !strchr(error, '\n')), "call %d: %s", at, error);
         cr_assert(!good || memcmp(have, want, c.n * sizeof *have) == 0, "call %d failed and the frames are others", at);
@@ -263,7 +233,7 @@ Test(cuda_interop, nothing_grows) {
     float *out = calloc(c.n, sizeof *out);
     ok(open_life(&l, &c, &shared, true));
     for (int run = 0; run < 250; run++) {
-        ok(decode(&l, &c, out));
+        ok(decode_life(&l, &c, out));
         size_t held = mallinfo2().uordblks;
         before = run == 10 ? held : before;
         cr_assert(run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held, before);

@@ -1,5 +1,6 @@
 /* An NVIDIA GPU as a backend. */
 #include "backend/cuda/device.h"
+#include "backend/cpu/machine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,6 +117,7 @@ static void target(tsr_backend *b, tsr_target *out) {
     *out = (tsr_target){
         .name = c->name,
         .join_heads = false,
+        .streams = true,
         .align = 256, /* of what cp.async and packed weights want, and a few lines of L2 */
         .memory_free = (int64_t)left,
         .memory_total = (int64_t)total,
@@ -129,6 +131,8 @@ static void target(tsr_backend *b, tsr_target *out) {
         .numerics = numerics,
         .ctx = c,
     };
+    int64_t all;
+    tsr_machine_memory(&out->host_free, &all);
 }
 
 /* ---------------------------------------------------------------- running */

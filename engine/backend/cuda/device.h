@@ -102,6 +102,7 @@ typedef enum tsr_cuda_moves {
     MOVES_INPUT, /* input.in = input + from */
     MOVES_STORE, /* store.out = slot + to */
     MOVES_SAVE,  /* copy.to = caches + to */
+    MOVES_LOAD,  /* copy.from = caches + from */
     MOVES_SHIFT, /* copy.to = caches + to, copy.from = caches + from */
 } tsr_cuda_moves;
 
@@ -110,7 +111,8 @@ typedef struct tsr_cuda_copy {
     size_t bytes;
 } tsr_cuda_copy;
 
-/* One kernel launch or copy of a step. */
+/* One kernel launch or copy of a step. They run in order, but for transfers of caches that live on the host: each
+ * begins after the launch before it and after the transfer before it, and runs beside the launches that follow. */
 typedef struct tsr_cuda_launch {
     CUkernel kernel; /* NULL: a copy */
     unsigned grid[3], shared;
@@ -128,6 +130,8 @@ typedef struct tsr_cuda_launch {
     } args;
     tsr_cuda_moves moves;
     size_t to, from; /* offsets, as `moves` says */
+    bool beside;     /* such a transfer, begun before `op` */
+    int awaits;      /* the transfer (index of the list) that has to be done first; -1: none */
     int op;
     CUgraphNode node;
 } tsr_cuda_launch;
@@ -150,6 +154,13 @@ struct tsr_exec {
     tsr_conv_packing *packing; /* [plan->weights] */
     tsr_cuda_step step[TSR_STEP_COUNT];
     bool plain; /* launch by launch instead of graphs */
+
+    /* Caches on the host: [plan->host_bytes], pinned; launch by launch their transfers have a stream of their own, and
+     * each stream waits for the other by the event. All 0 where there are none. */
+    void *away_host;
+    CUdeviceptr away;
+    CUstream copies;
+    CUevent meet;
 
     /* Pinned host memory: inputs [TSR_CUDA_IN_FLIGHT][input_bytes], then the flag. */
     char *host;

@@ -20,10 +20,10 @@
     X(cuMemFree) X(cuImportExternalMemory) X(cuExternalMemoryGetMappedBuffer) X(cuDestroyExternalMemory)       \
     X(cuImportExternalSemaphore) X(cuDestroyExternalSemaphore)                                     \
     X(cuSignalExternalSemaphoresAsync) X(cuWaitExternalSemaphoresAsync)                            \
-    X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                                 \
+    X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyAsync)                                     \
     X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamQuery)                                    \
     X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventSynchronize)                      \
-    X(cuEventElapsedTime)                                                                          \
+    X(cuEventElapsedTime) X(cuStreamWaitEvent)                                                      \
     X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphAddKernelNode) X(cuGraphAddMemcpyNode)             \
     X(cuGraphInstantiate) X(cuGraphExecDestroy) X(cuGraphLaunch)                                   \
     X(cuGraphExecKernelNodeSetParams) X(cuGraphExecMemcpyNodeSetParams)

@@ -56,6 +56,37 @@ error:
     return status;
 }
 
+/* The block of caches on the host, and what their transfers need where no graph is. */
+static tsr_status take_stream(tsr_exec *x) {
+    char text[32];
+    void *host = NULL;
+    size_t bytes = x->plan->host_bytes;
+    tsr_status status;
+    if (!x->plan->host_at)
+        return TSR_OK;
+    status = tsr_cu_check(tsr_cu.p_cuMemHostAlloc(&host, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
+        "pinning host memory");
+    if (status != TSR_OK)
+        TSR_TRY(tsr_fail_context(status, "%s for caches on the host", tsr_bytes_text(text, (int64_t)bytes)));
+    x->away_host = host;
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->away, host, 0), "pinning host memory"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&x->copies, CU_STREAM_NON_BLOCKING), "making a stream for caches"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->meet, CU_EVENT_DISABLE_TIMING), "making an event"));
+error:
+    return status;
+}
+
+static void give_stream_back(tsr_exec *x) {
+    if (x->copies) {
+        tsr_cu.p_cuStreamSynchronize(x->copies);
+        tsr_cu.p_cuStreamDestroy(x->copies);
+    }
+    if (x->meet)
+        tsr_cu.p_cuEventDestroy(x->meet);
+    if (x->away_host)
+        tsr_cu.p_cuMemFreeHost(x->away_host);
+}
+
 tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan) {
     tsr_status status;
     tsr_exec *x = calloc(1, sizeof *x);
@@ -71,6 +102,7 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory"));
     TSR_TRY(take_memory(x));
     TSR_TRY(take_host_memory(x));
+    TSR_TRY(take_stream(x));
     TSR_TRY(tsr_cuda_autotune(x));
     TSR_TRY(tsr_cuda_weights(x));
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
@@ -102,6 +134,7 @@ void tsr_cuda_exec_destroy(tsr_exec **out) {
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
         if (x->ring[i].event)
             tsr_cu.p_cuEventDestroy(x->ring[i].event);
+    give_stream_back(x);
     if (x->host)
         tsr_cu.p_cuMemFreeHost(x->host);
     tsr_cuda_block_destroy(&x->memory);
@@ -132,6 +165,9 @@ static void aim(tsr_cuda_launch *l, const tsr_cuda_places *at) {
         break;
     case MOVES_STORE:
         l->args.store.out = (void *)(uintptr_t)(at->slot + l->to);
+        break;
+    case MOVES_LOAD:
+        l->args.copy.from = at->caches + l->from;
         break;
     case MOVES_SHIFT:
         l->args.copy.from = at->caches + l->from;
@@ -171,24 +207,23 @@ static CUDA_KERNEL_NODE_PARAMS kernel_node(tsr_cuda_launch *l, void **param) {
 }
 
 static CUDA_MEMCPY3D copy_node(const tsr_cuda_launch *l) {
-    return (CUDA_MEMCPY3D){.srcMemoryType = CU_MEMORYTYPE_DEVICE,
+    return (CUDA_MEMCPY3D){.srcMemoryType = CU_MEMORYTYPE_UNIFIED, /* device memory, or pinned host memory */
         .srcDevice = l->args.copy.from,
-        .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+        .dstMemoryType = CU_MEMORYTYPE_UNIFIED,
         .dstDevice = l->args.copy.to,
         .WidthInBytes = l->args.copy.bytes,
         .Height = 1,
         .Depth = 1};
 }
 
-static CUresult add_node(tsr_exec *x, CUgraph graph, tsr_cuda_launch *l, const CUgraphNode *before) {
+static CUresult add_node(tsr_exec *x, CUgraph graph, tsr_cuda_launch *l, const CUgraphNode *after, size_t n) {
     void *param[1];
     if (!l->kernel) {
         CUDA_MEMCPY3D copy = copy_node(l);
-        return tsr_cu.p_cuGraphAddMemcpyNode(
-            &l->node, graph, before, before != NULL, &copy, x->cuda->context);
+        return tsr_cu.p_cuGraphAddMemcpyNode(&l->node, graph, after, n, &copy, x->cuda->context);
     }
     CUDA_KERNEL_NODE_PARAMS kernel = kernel_node(l, param);
-    return tsr_cu.p_cuGraphAddKernelNode(&l->node, graph, before, before != NULL, &kernel);
+    return tsr_cu.p_cuGraphAddKernelNode(&l->node, graph, after, n, &kernel);
 }
 
 static CUresult update_node(tsr_exec *x, CUgraphExec exec, tsr_cuda_launch *l) {
@@ -201,11 +236,22 @@ static CUresult update_node(tsr_exec *x, CUgraphExec exec, tsr_cuda_launch *l) {
     return tsr_cu.p_cuGraphExecKernelNodeSetParams(exec, l->node, &kernel);
 }
 
+/* What `waits` gets from now on comes after what `other` got so far. */
+static CUresult wait_for(const tsr_exec *x, CUstream waits, CUstream other) {
+    CUresult r = tsr_cu.p_cuEventRecord(x->meet, other);
+    return r == CUDA_SUCCESS ? tsr_cu.p_cuStreamWaitEvent(waits, x->meet, 0) : r;
+}
+
 static CUresult run_plain(tsr_exec *x, tsr_cuda_launch *l) {
-    CUstream stream = x->cuda->stream;
+    CUstream ops = x->cuda->stream, stream = l->beside ? x->copies : ops;
     void *param[1] = {&l->args};
+    if (l->beside || l->awaits >= 0) { /* transfers that were begun later are waited for as well: no harm here */
+        CUresult r = wait_for(x, stream, l->beside ? ops : x->copies);
+        if (r != CUDA_SUCCESS)
+            return r;
+    }
     if (!l->kernel)
-        return tsr_cu.p_cuMemcpyDtoDAsync(l->args.copy.to, l->args.copy.from, l->args.copy.bytes, stream);
+        return tsr_cu.p_cuMemcpyAsync(l->args.copy.to, l->args.copy.from, l->args.copy.bytes, stream);
     return tsr_cu.p_cuLaunchKernel((CUfunction)l->kernel, l->grid[0], l->grid[1], l->grid[2],
         TSR_CONV_THREADS, 1, 1, l->shared, stream, param, NULL);
 }
@@ -219,14 +265,32 @@ static tsr_status check_launch(const tsr_exec *x, tsr_step step, const tsr_cuda_
 
 /* ---------------------------------------------------------------- running */
 
-/* The launches one after the other, each after the one before: ops of a step depend on each other in a chain. */
+/* Ops of a step depend on each other in a chain; transfers are a chain beside it (tsr_cuda_launch). */
+static tsr_status add_nodes(tsr_exec *x, tsr_step step, CUgraph graph) {
+    tsr_cuda_step *s = &x->step[step];
+    const tsr_cuda_launch *op = NULL, *transfer = NULL; /* the last of each chain */
+    for (int i = 0; i < s->launches; i++) {
+        tsr_cuda_launch *l = &s->launch[i];
+        const tsr_cuda_launch *other = l->beside ? transfer : l->awaits >= 0 ? &s->launch[l->awaits] : NULL;
+        CUgraphNode after[2];
+        size_t n = 0;
+        if (op)
+            after[n++] = op->node;
+        if (other)
+            after[n++] = other->node;
+        tsr_status status = check_launch(x, step, l, add_node(x, graph, l, after, n));
+        if (status != TSR_OK)
+            return status;
+        *(l->beside ? &transfer : &op) = l;
+    }
+    return TSR_OK;
+}
+
 static tsr_status build_graph(tsr_exec *x, tsr_step step) {
     tsr_cuda_step *s = &x->step[step];
     tsr_status status;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuGraphCreate(&s->graph, 0), "making a graph"));
-    for (int i = 0; i < s->launches; i++)
-        TSR_TRY(check_launch(x, step, &s->launch[i],
-            add_node(x, s->graph, &s->launch[i], i ? &s->launch[i - 1].node : NULL)));
+    TSR_TRY(add_nodes(x, step, s->graph));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuGraphInstantiate(&s->exec, s->graph, 0), "making a graph ready"));
     tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] CUDA Graph Captured: %s step, %d nodes",
         tsr_step_name(step), s->launches);
@@ -266,6 +330,8 @@ static tsr_status run_launches(tsr_exec *x, tsr_step step, const tsr_cuda_places
     const tsr_program *p = x->plan->program[step];
     const tsr_backend *b = &x->cuda->base;
     tsr_status status = TSR_OK;
+    if (x->copies) /* transfers of the step before */
+        TSR_TRY(tsr_cu_check(wait_for(x, x->cuda->stream, x->copies), "waiting for caches"));
     for (int op = 0, i = 0; op < p->ops; op++) {
         if (b->cancel && atomic_load(b->cancel))
             return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
@@ -304,8 +370,10 @@ static tsr_status submit(tsr_exec *x, const tsr_step_args *args) {
     TSR_TRY(tsr_cuda_signal_lane(x->cuda, args->ready_value));
     pthread_mutex_lock(&x->lock);
     status = tsr_cu_check(tsr_cu.p_cuEventRecord(x->ring[x->turn].event, x->cuda->stream), "recording an event");
-    x->ring[x->turn].value = args->ready_value;
-    x->turn = (x->turn + 1) % TSR_CUDA_IN_FLIGHT;
+    if (status == TSR_OK) {
+        x->ring[x->turn].value = args->ready_value;
+        x->turn = (x->turn + 1) % TSR_CUDA_IN_FLIGHT;
+    }
     pthread_mutex_unlock(&x->lock);
 error:
     return status;
@@ -336,7 +404,7 @@ tsr_status tsr_cuda_exec_wait(tsr_exec *x, uint64_t value) {
     TSR_TRY(tsr_cuda_enter(x->cuda));
     pthread_mutex_lock(&x->lock);
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
-        if (x->ring[i].value == value)
+        if (value && x->ring[i].value == value)
             event = x->ring[i].event;
     pthread_mutex_unlock(&x->lock);
     /* A value whose place another step took is reached: that step waited for it. One that is recorded anew in

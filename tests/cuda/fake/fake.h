@@ -18,6 +18,7 @@ typedef struct fake_cuda_config {
     int other_memory;       /* what is exported is not the memory, as where an import is not real */
     int no_imports;         /* importing memory fails */
     int drop_signals;       /* signals of timelines get lost */
+    int eager_copies;       /* copies run when they are queued; else as late as they may */
     int fault_launch;       /* the n-th kernel from now faults; 0: none */
 } fake_cuda_config;
 

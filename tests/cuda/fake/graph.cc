@@ -1,0 +1,125 @@
+/* Graphs. */
+#include "state.h"
+
+#include <random>
+
+static CUresult take_node(const CUDA_KERNEL_NODE_PARAMS *p, node *out) {
+    const unsigned grid[3] = {p->gridDimX, p->gridDimY, p->gridDimZ}, block[3] = {p->blockDimX, p->blockDimY, p->blockDimZ};
+    out->is_copy = false;
+    return take_launch(p->func ? reinterpret_cast<CUkernel>(p->func) : p->kern, grid, block, p->sharedMemBytes, p->kernelParams, &out->run);
+}
+
+static CUresult take_copy(const CUDA_MEMCPY3D *p, node *out) {
+    NEED(p->srcMemoryType == CU_MEMORYTYPE_UNIFIED && p->dstMemoryType == CU_MEMORYTYPE_UNIFIED && p->Height == 1 && p->Depth == 1 &&
+             p->WidthInBytes > 0,
+        "a copy node that is not one row between memory the device sees");
+    *out = node{true, {}, {at(p->dstDevice), at(p->srcDevice), p->WidthInBytes}, {}};
+    return CUDA_SUCCESS;
+}
+
+static CUresult add_node(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const node &what) {
+    NEED(graphs.count(g), "a node for a graph that does not exist");
+    g->nodes.push_back(what);
+    for (size_t i = 0; i < n; i++) {
+        bool here = before[i] && static_cast<size_t>(before[i]->index) < g->handles.size();
+        NEED(here && before[i] == &g->handles[static_cast<size_t>(before[i]->index)], "an edge from no node of this graph");
+        g->nodes.back().after.push_back(before[i]->index);
+    }
+    g->handles.push_back({static_cast<int>(g->nodes.size()) - 1, what.is_copy});
+    *out = &g->handles.back();
+    return CUDA_SUCCESS;
+}
+
+static CUresult update(CUgraphExec e, CUgraphNode n, const node &what) {
+    NEED(execs.count(e) && n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy, "an update of no such node");
+    node &old = e->nodes[static_cast<size_t>(n->index)];
+    NEED(what.is_copy || what.run.kernel == old.run.kernel, "an update to another kernel");
+    std::vector<int> after = old.after;
+    old = what;
+    old.after = after;
+    counts.updates++;
+    return CUDA_SUCCESS;
+}
+
+/* An order that the edges allow, by chance. */
+static std::vector<int> some_order(const std::deque<node> &nodes) {
+    std::vector<int> order, ready, missing;
+    std::vector<std::vector<int>> next(nodes.size());
+    std::mt19937_64 chance(++seed);
+    for (size_t i = 0; i < nodes.size(); i++) {
+        missing.push_back(static_cast<int>(nodes[i].after.size()));
+        for (int a : nodes[i].after)
+            next[static_cast<size_t>(a)].push_back(static_cast<int>(i));
+        if (nodes[i].after.empty())
+            ready.push_back(static_cast<int>(i));
+    }
+    while (!ready.empty()) {
+        size_t pick = chance() % ready.size();
+        int now = ready[pick];
+        ready.erase(ready.begin() + static_cast<std::ptrdiff_t>(pick));
+        order.push_back(now);
+        for (int i : next[static_cast<size_t>(now)])
+            if (--missing[static_cast<size_t>(i)] == 0)
+                ready.push_back(i);
+    }
+    return order;
+}
+
+extern "C" {
+
+CUresult CUDAAPI cuGraphCreate(CUgraph *out, unsigned) {
+    BEGIN
+    return make(out, graphs);
+}
+CUresult CUDAAPI cuGraphDestroy(CUgraph g) {
+    BEGIN_FREEING
+    return drop("destroying", g, graphs, end);
+}
+CUresult CUDAAPI cuGraphAddKernelNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_KERNEL_NODE_PARAMS *p) {
+    BEGIN
+    node what = {};
+    CUresult r = take_node(p, &what);
+    return r == CUDA_SUCCESS ? add_node(out, g, before, n, what) : r;
+}
+CUresult CUDAAPI cuGraphAddMemcpyNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_MEMCPY3D *p, CUcontext) {
+    BEGIN
+    node what = {};
+    CUresult r = take_copy(p, &what);
+    return r == CUDA_SUCCESS ? add_node(out, g, before, n, what) : r;
+}
+CUresult CUDAAPI cuGraphInstantiate(CUgraphExec *out, CUgraph g, unsigned long long) {
+    BEGIN
+    NEED(graphs.count(g) && !g->nodes.empty(), "making no graph ready");
+    make(out, execs);
+    (*out)->nodes = g->nodes;
+    counts.built++;
+    return CUDA_SUCCESS;
+}
+CUresult CUDAAPI cuGraphExecDestroy(CUgraphExec e) {
+    BEGIN_FREEING
+    return drop("destroying", e, execs, end);
+}
+CUresult CUDAAPI cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS *p) {
+    BEGIN
+    node what = {};
+    CUresult r = take_node(p, &what);
+    return r == CUDA_SUCCESS ? update(e, n, what) : r;
+}
+CUresult CUDAAPI cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_MEMCPY3D *p, CUcontext) {
+    BEGIN
+    node what = {};
+    CUresult r = take_copy(p, &what);
+    return r == CUDA_SUCCESS ? update(e, n, what) : r;
+}
+CUresult CUDAAPI cuGraphLaunch(CUgraphExec e, CUstream s) {
+    BEGIN
+    NEED(execs.count(e) && known(s), "launching no graph");
+    counts.graphs++;
+    for (int i : some_order(e->nodes)) {
+        node n = e->nodes[static_cast<size_t>(i)];
+        queue(s, [n] { return n.is_copy ? run_copy(n.move) : run_launch(n.run); });
+    }
+    return CUDA_SUCCESS;
+}
+
+} // extern "C"

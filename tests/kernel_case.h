@@ -6,18 +6,7 @@
 #define TSR_TESTS_KERNEL_CASE_H
 
 #include "backend/cpu/ref.h"
-
-typedef struct spec {
-    tsr_op_kind kind;
-    int cin, cout, nt, h, w;       /* h, w of the input */
-    int kt, k, st, s, top, bottom; /* CONV; kernels are square, left = top, right = bottom */
-    int phases, out_dt;
-    bool accumulate, silu, replicate;
-    bool in_place; /* NORM: reads what lies in out */
-    int y0, ny;    /* rows of the output; ny 0: all */
-    tsr_dtype in, out;
-    tsr_quant quant[2]; /* of in and out, where they are of 8 bits */
-} spec;
+#include "kernel_spec.h"
 
 const char *spec_text(char buf[160], const spec *s);
 

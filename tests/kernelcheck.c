@@ -14,118 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---------------------------------------------------------------- cases */
-
-#define CONV(cin, cout, nt, h, w, kt, k, ...)                                                      \
-    { TSR_OP_CONV, cin, cout, nt, h, w, kt, k, 1, 1, (k) / 2, (k) / 2, 1, 1, __VA_ARGS__ }
-#define DOWN(cin, cout, nt, h, w, kt, st)                                                          \
-    { TSR_OP_CONV, cin, cout, nt, h, w, kt, 3, st, 2, 0, 1, 1, 1, .ny = 0 }
-#define UP(cin, cout, nt, h, w, kt, out_dt)                                                        \
-    { TSR_OP_CONV, cin, cout, nt, h, w, kt, 2, 1, 1, 1, 1, 4, out_dt, .ny = 0 }
-#define PLAIN(kind, c, nt, h, w, ...)                                                              \
-    { kind, c, c, nt, h, w, 1, 1, 1, 1, 0, 0, 1, 1, __VA_ARGS__ }
-
-static const spec cases[] = {
-    /* the published model's convolutions, small pictures */
-    CONV(16, 512, 1, 5, 7, 3, 3, .ny = 0),
-    CONV(16, 512, 1, 5, 7, 1, 3, .ny = 0),
-    CONV(512, 512, 1, 3, 4, 3, 3, .accumulate = true),
-    CONV(512, 512, 1, 5, 3, 1, 3, .ny = 0),
-    CONV(512, 512, 2, 2, 3, 3, 3, .ny = 0),
-    CONV(512, 256, 4, 3, 3, 3, 3, .ny = 0),
-    CONV(256, 256, 4, 4, 5, 3, 3, .accumulate = true),
-    CONV(256, 128, 4, 5, 7, 3, 3, .ny = 0),
-    CONV(128, 128, 4, 9, 11, 3, 3, .accumulate = true),
-    CONV(128, 128, 1, 19, 17, 1, 3, .accumulate = true),
-    CONV(128, 3, 4, 17, 19, 3, 3, .ny = 0),
-    CONV(128, 3, 1, 17, 19, 1, 3, .ny = 0),
-    CONV(512, 1536, 1, 5, 7, 1, 1, .ny = 0),
-    CONV(512, 512, 1, 5, 7, 1, 1, .accumulate = true),
-    CONV(512, 256, 4, 6, 6, 1, 1, .ny = 0),
-    CONV(256, 128, 4, 9, 7, 1, 1, .ny = 0),
-    CONV(3, 128, 4, 24, 16, 3, 3, .ny = 0), /* encoder */
-    CONV(512, 32, 1, 4, 6, 3, 3, .ny = 0),
-    DOWN(128, 128, 4, 16, 12, 1, 1),
-    DOWN(256, 256, 2, 8, 6, 3, 2),
-    DOWN(512, 512, 1, 6, 4, 3, 2),
-    /* merged upsamplers */
-    UP(512, 512, 1, 3, 4, 2, 2),
-    UP(512, 512, 2, 2, 3, 2, 2),
-    UP(512, 512, 1, 5, 3, 1, 1),
-    UP(256, 256, 4, 3, 4, 3, 1),
-    UP(256, 256, 1, 9, 7, 1, 1),
-    UP(64, 64, 2, 1, 1, 2, 2),
-    UP(64, 64, 1, 1, 9, 2, 2),
-    UP(40, 24, 3, 7, 1, 3, 1),
-    /* pictures wider than any block */
-    CONV(32, 64, 3, 37, 41, 3, 3, .accumulate = true),
-    CONV(64, 32, 1, 9, 150, 1, 3, .ny = 0),
-    UP(32, 32, 2, 33, 40, 3, 1),
-    /* other widths and small pictures */
-    CONV(32, 32, 1, 1, 1, 3, 3, .ny = 0),
-    CONV(32, 32, 4, 1, 9, 3, 3, .accumulate = true),
-    CONV(64, 64, 3, 9, 1, 3, 3, .ny = 0),
-    CONV(96, 160, 2, 5, 6, 3, 3, .ny = 0),
-    CONV(40, 40, 1, 3, 3, 3, 3, .accumulate = true),
-    CONV(1, 1, 1, 4, 4, 3, 3, .ny = 0),
-    CONV(7, 5, 2, 6, 5, 3, 3, .ny = 0),
-    CONV(16, 48, 1, 2, 70, 1, 3, .ny = 0),
-    CONV(1024, 64, 1, 3, 5, 1, 1, .ny = 0),
-    CONV(32, 32, 2, 12, 8, 3, 3, .y0 = 5, .ny = 4), /* rows of a picture */
-    CONV(32, 32, 1, 12, 8, 1, 3, .y0 = 0, .ny = 3),
-    /* number types */
-    CONV(64, 64, 2, 8, 8, 3, 3, .in = TSR_F16, .out = TSR_F16),
-    CONV(64, 64, 2, 8, 8, 3, 3, .in = TSR_BF16, .out = TSR_F32, .accumulate = true),
-    CONV(64, 64, 2, 8, 8, 3, 3, .in = TSR_U8),
-    CONV(64, 64, 2, 8, 8, 3, 3, .in = TSR_E4M3, .out = TSR_F16, .quant = {{0.01f, 0}}),
-
-    PLAIN(TSR_OP_STATS, 32, 1, 1, 1, .ny = 0),
-    PLAIN(TSR_OP_STATS, 64, 3, 5, 7, .ny = 0),
-    PLAIN(TSR_OP_STATS, 128, 4, 40, 33, .ny = 0),
-    PLAIN(TSR_OP_STATS, 512, 2, 9, 8, .ny = 0),
-    PLAIN(TSR_OP_STATS, 96, 2, 9, 8, .in = TSR_F16),
-    PLAIN(TSR_OP_NORM, 32, 1, 1, 1, .silu = true),
-    PLAIN(TSR_OP_NORM, 64, 3, 5, 7, .silu = true),
-    PLAIN(TSR_OP_NORM, 128, 4, 40, 33, .silu = true),
-    PLAIN(TSR_OP_NORM, 512, 1, 9, 8, .silu = false),
-    PLAIN(TSR_OP_NORM, 96, 2, 9, 8, .silu = true, .y0 = 2, .ny = 5),
-    PLAIN(TSR_OP_NORM, 64, 3, 5, 7, .silu = true, .in_place = true),
-    PLAIN(TSR_OP_NORM, 96, 2, 33, 40, .silu = false, .in_place = true),
-    PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_F16),
-    PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .out = TSR_U8),
-    PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_E4M3,
-        .quant = {{0}, {0.02f, 0}}),
-    PLAIN(TSR_OP_QUANTISE, 64, 2, 6, 5, .out = TSR_F16),
-    PLAIN(TSR_OP_QUANTISE, 64, 2, 6, 5, .out = TSR_U8, .quant = {{0}, {0.01f, 128}}),
-    {TSR_OP_ATTENTION, 96, 32, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0},
-    {TSR_OP_ATTENTION, 192, 64, 3, 5, 7, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0},
-    {TSR_OP_ATTENTION, 1536, 512, 1, 9, 16, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0},
-    {TSR_OP_ATTENTION, 96, 32, 1, 40, 33, 1, 1, 1, 1, 0, 0, 1, 1,
-        .ny = 0}, /* more than a block of keys */
-    {TSR_OP_ATTENTION, 96, 32, 1, 9, 7, 1, 1, 1, 1, 0, 0, 1, 1, .y0 = 3, .ny = 4},
-    {TSR_OP_ATTENTION, 96, 32, 2, 4, 7, 1, 1, 1, 1, 0, 0, 1, 1, .in = TSR_F16, .out = TSR_F16},
-    PLAIN(TSR_OP_INPUT, 16, 1, 5, 7, .ny = 0),
-    PLAIN(TSR_OP_INPUT, 3, 4, 6, 8, .out = TSR_F16),
-    PLAIN(TSR_OP_CACHE_LOAD, 64, 2, 5, 7, .ny = 0),
-    PLAIN(TSR_OP_CACHE_SAVE, 64, 2, 5, 7, .ny = 0),
-    PLAIN(TSR_OP_CACHE_SAVE, 64, 2, 5, 7, .replicate = true, .in = TSR_F16),
-    PLAIN(TSR_OP_STORE, 3, 4, 6, 8, .ny = 0),
-    PLAIN(TSR_OP_STORE, 32, 1, 5, 7, .out = TSR_F16),
-    /* u8 codes whose range is chosen while decoding */
-    CONV(512, 64, 1, 5, 7, 1, 3, .in = TSR_U8),
-    CONV(256, 128, 1, 3, 4, 3, 3, .in = TSR_U8, .accumulate = true),
-    CONV(128, 64, 1, 9, 7, 3, 3, .in = TSR_U8, .accumulate = true),
-    CONV(96, 160, 2, 1, 6, 3, 3, .in = TSR_U8),
-    CONV(32, 32, 3, 9, 1, 3, 3, .in = TSR_U8, .accumulate = true),
-    CONV(32, 32, 1, 1, 1, 3, 3, .in = TSR_U8),
-    CONV(32, 32, 2, 12, 8, 3, 3, .in = TSR_U8, .y0 = 5, .ny = 4),
-    CONV(64, 64, 1, 8, 8, 1, 3, .in = TSR_U8, .out = TSR_F16),
-    PLAIN(TSR_OP_STATS, 64, 3, 5, 7, .out = TSR_U8), /* extremes too */
-    PLAIN(TSR_OP_STATS, 128, 4, 40, 33, .out = TSR_U8),
-    PLAIN(TSR_OP_NORM, 128, 4, 40, 33, .silu = true, .out = TSR_U8),
-    PLAIN(TSR_OP_NORM, 96, 2, 9, 8, .silu = true, .out = TSR_U8, .y0 = 2, .ny = 5),
-};
-
 /* ---------------------------------------------------------------- bounds */
 
 /* How far a value of the buffer's type may be from the next. */
@@ -360,18 +248,18 @@ static bool check_case(const tsr_tier *t, const spec *s, char *why, size_t room,
 static int check_all(void) {
     int number = 0, failed = 0;
     for (int i = 0; tsr_tier_at(i); i++)
-        for (size_t j = 0; j < sizeof cases / sizeof *cases; j++) {
+        for (int j = 0; j < kernel_spec_count; j++) {
             const tsr_tier *t = tsr_tier_at(i);
             char text[160], why[300];
             double worst;
             world v;
             case_seed = 1000 * j;
-            world_describe(&v, &cases[j]);
+            world_describe(&v, &kernel_specs[j]);
             if (!tier_runs(t, &v))
                 continue;
-            bool good = check_case(t, &cases[j], why, sizeof why, &worst);
+            bool good = check_case(t, &kernel_specs[j], why, sizeof why, &worst);
             printf("%s %d - %s: %s\n", good ? "ok" : "not ok", ++number, t->name,
-                spec_text(text, &cases[j]));
+                spec_text(text, &kernel_specs[j]));
             if (good && i > 0)
                 printf("# %.2f of the bound\n", worst);
             if (!good)

@@ -1,0 +1,32 @@
+#ifndef TSR_TESTS_CUDA_CASES_H
+#define TSR_TESTS_CUDA_CASES_H
+
+#include "checks.h"
+
+#include <functional>
+
+struct one_case {
+    std::string name;
+    std::function<std::string()> check; /* "" or what is wrong */
+    tsr_conv_shape shape;               /* TSR_CONV_SHAPE_COUNT: no conv */
+    tsr_dtype type;                     /* a conv's input, a norm's output: what the GPU must have */
+};
+typedef std::vector<one_case> cases;
+
+/* A shape and its input; the output is what the precision keeps its residual stream in. */
+conv_case conv_base(tsr_conv_shape shape, tsr_dtype in);
+void add(cases &all, const conv_case &c);
+void add(cases &all, const norm_case &c);
+void add(cases &all, const attention_case &c);
+cases cases_of(const std::string &group); /* "": all */
+
+/* For the tests: criterion is included. */
+#define RUN_CASES(suite, group)                                                                          \
+    Test(suite, group) {                                                                           \
+        for (const one_case &c : cases_of(#group)) {                                               \
+            std::string wrong = c.check();                                                         \
+            cr_assert(wrong.empty(), "%s: %s", c.name.c_str(), wrong.c_str());                     \
+        }                                                                                          \
+    }
+
+#endif

@@ -68,8 +68,8 @@ typedef struct tsr_backend_vtable {
     /* Asynchronous backends: returns when the lane has reached ready_value, or with the step's error. Called from
      * another thread than step(). NULL where step() is synchronous. */
     tsr_status (*wait)(tsr_backend *b, tsr_exec *x, uint64_t ready_value);
-    /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now: the ceiling
-     * that bench holds convolutions against. 0: unknown. */
+    /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now, with fewer rows
+     * where that many change nothing: the ceiling that bench holds convolutions against. 0: unknown. */
     double (*gemm_rate)(tsr_backend *b, tsr_precision precision, int m, int n, int k);
     /* Bytes of device memory that are free now, beside what is held already: looked at while a decode runs, which goes on
      * with a smaller plan where they run out. NULL: nothing is known. */

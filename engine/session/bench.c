@@ -3,14 +3,11 @@
 #include "session/bench_ops.h"
 #include "session/steps.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Rows of the matrix product that stands for a convolution: enough for its full rate, and no
- * gigabytes. */
-enum { GEMM_ROWS = 4096 };
 
 static tsr_status check_params(const tsr_bench_params *p) {
     if (p->repetitions < 1)
@@ -25,7 +22,6 @@ typedef struct timing {              /* seconds of every op of every step, in ev
     int repetitions, repetition;     /* -1: the warm-up, not kept */
     double *seconds[TSR_STEP_COUNT]; /* [ops][repetitions] */
     tsr_backend *b;
-    tsr_precision precision;
 } timing;
 
 static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
@@ -118,13 +114,22 @@ static double measured(void *ctx, const tsr_program *p, const tsr_op *op) {
     return tsr_median(&t->seconds[p->params.step][(op - p->op) * t->repetitions], t->repetitions);
 }
 
-/* By the device's plain product of the same sizes. */
+static tsr_precision precision_of(tsr_dtype t) {
+    return t == TSR_U8     ? TSR_PRECISION_INT8
+           : t == TSR_E4M3 ? TSR_PRECISION_FP8
+           : t == TSR_F16  ? TSR_PRECISION_FP16
+           : t == TSR_BF16 ? TSR_PRECISION_BF16
+                           : TSR_PRECISION_F32;
+}
+
+/* By the device's plain product of the same sizes and of what the op reads. */
 static double product_rate(void *ctx, const tsr_program *p, const tsr_op *op) {
     const timing *t = ctx;
     const tsr_kernel *k = &p->kernel[op->kernel];
     int depth = k->kt * k->kh * k->kw * k->cin;
-    int rows = (int)fmin(GEMM_ROWS, tsr_op_flops(p, op) / 2 / k->cout / depth);
-    return rows > 0 ? t->b->v->gemm_rate(t->b, t->precision, rows, k->cout, depth) : 0;
+    int rows = (int)fmin(INT_MAX, tsr_op_flops(p, op) / 2 / k->cout / depth);
+    tsr_precision precision = precision_of(p->buffer[op->in.buf].dtype);
+    return rows > 0 ? t->b->v->gemm_rate(t->b, precision, rows, k->cout, depth) : 0;
 }
 
 tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
@@ -143,7 +148,6 @@ tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *pa
     }
     TSR_TRY(run_steps(e, p, &t));
     t.b = e->backend;
-    t.precision = p->info.precision;
     for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
         TSR_TRY(tsr_bench_report_step(
             p->program[s], measured, e->backend->v->gemm_rate ? product_rate : NULL, &t, on_op, user));

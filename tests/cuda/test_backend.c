@@ -317,6 +317,22 @@ Test(cuda_backend, tiles_are_measured_once) {
     tunes(9, 0, TSR_PRECISION_FP8, "E4M3 3x3 K33H\n");
 }
 
+/* By a cuBLAS that only looks at what it is asked. */
+Test(cuda_backend, products_of_every_precision_are_timed) {
+    tsr_backend *b;
+    ok(tsr_cuda_create(&b, -1));
+    for (tsr_precision p = TSR_PRECISION_F32; p <= TSR_PRECISION_INT8; p++) {
+        double rate = b->v->gemm_rate(b, p, 1 << 12, 128, 1152);
+        cr_expect_eq(rate > 0, p != TSR_PRECISION_F32, "%s: %g", tsr_precision_name(p), rate);
+    }
+    fake_cuda_config config = ADA;
+    config.memory = (size_t)64 << 20;
+    fake.reconfigure(&config);
+    cr_assert_eq(b->v->gemm_rate(b, TSR_PRECISION_FP16, 1 << 28, 128, 1152), 0);
+    b->v->destroy(b);
+    nothing_is_left();
+}
+
 Test(cuda_backend, any_call_may_fail) { fail_calls(1, 0, 7); }
 Test(cuda_backend, later_steps_may_fail) { fail_calls(2, 45, 9); }
 #else

@@ -6,7 +6,8 @@
  *     gpu_check graphs                launch graphs against plain launches, to the bit
  *     gpu_check blend                 a decode blended through shared memory against the copied way, to the bit
  *     gpu_check full                  the full-size model against f32, in each precision
- *     gpu_check ops W H               ops of a step at this many output pixels, slowest first; tab-separated
+ *     gpu_check ops W H               ops of a step at this many output pixels, slowest first; tab-separated, with
+ *                                   cuBLAS's rate for the same product last (0: none here)
  *     gpu_check decode W H LATENTS [BUDGET]   whole decodes: speed, planned and real peak
  *
  * Goldens come from TSR_TEST_DATA. Status 0: as wanted, 1: not, 77: cannot be done here, and a line says why. With
@@ -286,7 +287,8 @@ static tsr_extent extent_of(const tsr_model *m, char **args, int latents) {
 
 static void print_op(void *user, const tsr_bench_op *op) {
     (void)user;
-    printf("%s\t%s\t%d\t%.6g\t%.6g\t%.6g\n", op->step, op->shape, op->count, op->seconds, op->flops, op->bytes);
+    printf("%s\t%s\t%d\t%.6g\t%.6g\t%.6g\t%.6g\n", op->step, op->shape, op->count, op->seconds, op->flops, op->bytes,
+        op->ceiling);
 }
 
 static int ops(char **args) {
@@ -315,6 +317,20 @@ static tsr_status look(void *user, const tsr_frame *f) {
     return TSR_OK;
 }
 
+/* Seconds of the fastest of some decodes; first: of the one that makes things ready, where asked for. */
+static double fastest_of(tsr_engine *e, tsr_model *m, tsr_latent *latent, tsr_plan *plan, low *l, double *first,
+    tsr_result *result) {
+    double fastest = INFINITY;
+    tsr_decode_params d = {.on_frame = look, .user = l};
+    for (int i = 0; i < (small ? 1 : 4); i++) {
+        must(tsr_decode(e, m, latent, plan, &d, result));
+        if (i == 0 && first)
+            *first = result->seconds;
+        fastest = fmin(fastest, result->seconds);
+    }
+    return fastest;
+}
+
 static int decode(int n, char **args) {
     tsr_model *m = speed_model();
     tsr_engine *e = engine();
@@ -330,13 +346,11 @@ static int decode(int n, char **args) {
     must(tsr_plan_create(&plan, e, m, &x, &params));
     float *z = synth_latent(16, x.frames, x.height, x.width, 0);
     must(tsr_latent_from_memory(&latent, z, x.frames, x.height, x.width, 16));
-    tsr_decode_params d = {.on_frame = look, .user = &l};
-    double fastest = INFINITY, first = 0;
-    for (int i = 0; i < (small ? 1 : 4); i++) {
-        must(tsr_decode(e, m, latent, plan, &d, &result));
-        first = i ? first : result.seconds;
-        fastest = fmin(fastest, result.seconds);
-    }
+    double first = 0, fastest = fastest_of(e, m, latent, plan, &l, &first, &result);
+    tsr_exec *exec;
+    must(tsr_engine_prepare(e, plan, &exec));
+    exec->plain = true;
+    double plain = fastest_of(e, m, latent, plan, &l, NULL, &result);
     const tsr_plan_info *info = tsr_plan_get_info(plan);
     double real = (double)(before - l.free), planned = (double)result.planned_bytes;
     if (small)
@@ -344,6 +358,7 @@ static int decode(int n, char **args) {
     printf("- %s x %s in %s, %s: %.2f frames/s, %.1f TFLOP/s (%lld frames in %.3f s, the first time %.3f s)\n", args[0], args[1],
         tsr_precision_name(info->precision), info->mode == TSR_MODE_UNTILED ? "untiled" : info->mode == TSR_MODE_TILED ? "tiled" : "offloaded",
         (double)result.frames / fastest, info->flops / fastest * 1e-12, (long long)result.frames, fastest, first);
+    printf("- %s x %s: %.3f s were foreseen; %.3f s by plain launches instead of graphs\n", args[0], args[1], info->seconds, plain);
     printf("- %s x %s peak: planned %.2f GiB, really taken %.2f GiB\n", args[0], args[1], planned / (1 << 30), real / (1 << 30));
     tsr_plan_destroy(&plan);
     tsr_latent_close(&latent);

@@ -1,5 +1,5 @@
-"""speed.py: reads what `gpu_check ops` prints and shows each shape's rate; where PyTorch is, beside it cuBLAS's product of
-the same M, N, K in bf16 and in fp8, and PyTorch's own conv3d in bf16, channels last, the fastest algorithm."""
+"""speed.py: reads what `gpu_check ops` prints and shows each shape's rate beside cuBLAS's of the same M, N, K and precision;
+where PyTorch is, beside its conv3d in bf16, channels last, the fastest algorithm."""
 import re
 import sys
 
@@ -26,15 +26,6 @@ def seconds(f):
     return sorted(times)[len(times) // 2]
 
 
-def product(m, n, k, fp8):
-    a = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
-    b = torch.randn(n, k, device="cuda", dtype=torch.bfloat16)
-    if not fp8:
-        return seconds(lambda: a @ b.t())
-    a, b, one = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn), torch.ones((), device="cuda")
-    return seconds(lambda: torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16))
-
-
 def conv3d(kt, kh, kw, cin, cout, t, h, w):
     x = torch.randn(1, cin, t + kt - 1, h, w, device="cuda", dtype=torch.bfloat16)
     f = torch.randn(cout, cin, kt, kh, kw, device="cuda", dtype=torch.bfloat16)
@@ -52,31 +43,32 @@ def rate(flops, f, *args):
 
 def main():
     lines = sys.stdin.read().splitlines()
-    rows = [line.split("\t") for line in lines if line.count("\t") == 5]
+    rows = [line.split("\t") for line in lines if line.count("\t") == 6]
     if not rows:
         print("\n".join(lines) or "- no ops came")
         return 1
+    if not any(float(row[6]) for row in rows):
+        print("- no cuBLAS here (libcublasLt.so.13): rates have no ceiling beside them")
     if gpu:
         torch.backends.cudnn.benchmark = True
     else:
-        print("- no PyTorch with CUDA here: rates stand alone\n")
-    print("| step | shape | count | ms | TFLOP/s | GB/s | cuBLAS bf16 | cuBLAS fp8 | PyTorch conv3d bf16 |\n|" + "---|" * 9)
+        print("- no PyTorch with CUDA here: no conv3d to compare with")
+    print("\n| step | shape | count | ms | TFLOP/s | GB/s | cuBLAS TFLOP/s | of it | PyTorch conv3d bf16 |\n|" + "---|" * 9)
     ours = theirs = 0.0
-    for step, shape, count, took, flops, size in rows:
-        count, took, flops, size = int(count), float(took), float(flops), float(size)
-        beside = ["", "", ""]
+    for step, shape, count, *numbers in rows:
+        took, flops, size, ceiling = map(float, numbers)
+        share, torch_rate = "", ""
+        if ceiling and took:
+            share = f"{100 * flops / took / ceiling:.0f}%"
         conv = CONV.search(shape)
         if conv and gpu and step == "later" and took > 0:
             kt, kh, kw, cin, cout, t, h, w = map(int, conv.groups())
-            m, n, k = t * h * w, cout, kt * kh * kw * cin
-            m = min(m, (1 << 30) // k)
-            beside = [rate(2.0 * m * n * k, product, m, n, k, False), rate(2.0 * m * n * k, product, m, n, k, True),
-                      rate(2.0 * t * h * w * n * k, conv3d, kt, kh, kw, cin, cout, t, h, w)]
-            if beside[2].isdigit() and int(beside[2]) > 0:
+            torch_rate = rate(2.0 * t * h * w * cout * kt * kh * kw * cin, conv3d, kt, kh, kw, cin, cout, t, h, w)
+            if torch_rate.isdigit() and int(torch_rate) > 0:
                 ours += took
-                theirs += flops / (int(beside[2]) * 1e12)
+                theirs += flops / (int(torch_rate) * 1e12)
         print(f"| {step} | {shape} | {count} | {1e3 * took:.3f} | {flops / took * 1e-12 if took else 0:.1f} | "
-              f"{size / took * 1e-9 if took else 0:.0f} | " + " | ".join(beside) + " |")
+              f"{size / took * 1e-9 if took else 0:.0f} | {ceiling * 1e-12:.0f} | {share} | {torch_rate} |")
     if theirs:
         print(f"\n- convolutions of a later step: {1e3 * ours:.1f} ms here, {1e3 * theirs:.1f} ms by PyTorch's conv3d alone")
     return 0

@@ -100,28 +100,37 @@ static void write_file(const tsr_cuda *c) {
 
 /* ---------------------------------------------------------------- measuring */
 
-/* Milliseconds of a launch. */
-static tsr_status time_launch(const tsr_cuda *c, const tsr_cuda_launch *l, float *out) {
+tsr_status tsr_cuda_time(const tsr_cuda *c, CUresult (*run)(void *ctx), void *ctx, int times, float *out) {
     CUevent event[2] = {NULL, NULL};
-    void *param[1] = {(void *)&l->args};
     tsr_status status;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&event[0], CU_EVENT_DEFAULT), "making an event"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&event[1], CU_EVENT_DEFAULT), "making an event"));
-    for (int i = 0; i <= TIMED; i++) {
-        TSR_TRY(tsr_cu_check(tsr_cu.p_cuLaunchKernel((CUfunction)l->kernel, l->grid[0], l->grid[1], l->grid[2],
-                                 TSR_CONV_THREADS, 1, 1, l->shared, c->stream, param, NULL), "trying a kernel"));
+    for (int i = 0; i <= times; i++) {
+        TSR_TRY(tsr_cu_check(run(ctx), "trying a kernel"));
         if (i == 0)
             TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventRecord(event[0], c->stream), "recording an event"));
     }
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventRecord(event[1], c->stream), "recording an event"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventSynchronize(event[1]), "trying a kernel"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventElapsedTime(out, event[0], event[1]), "timing a kernel"));
-    *out /= TIMED;
+    *out /= (float)times;
 error:
     for (int i = 0; i < 2; i++)
         if (event[i])
             tsr_cu.p_cuEventDestroy(event[i]);
     return status;
+}
+
+typedef struct trial {
+    const tsr_cuda *c;
+    tsr_cuda_launch *l;
+} trial;
+
+static CUresult run_trial(void *ctx) {
+    const trial *t = ctx;
+    void *param[1] = {&t->l->args};
+    return tsr_cu.p_cuLaunchKernel((CUfunction)t->l->kernel, t->l->grid[0], t->l->grid[1], t->l->grid[2],
+        TSR_CONV_THREADS, 1, 1, t->l->shared, t->c->stream, param, NULL);
 }
 
 typedef struct sample { /* a conv of the plan to measure a family on */
@@ -174,7 +183,7 @@ static tsr_status measure(tsr_exec *x, const sample *on, tsr_dtype input, tsr_co
         if (status == TSR_OK && l.moves == MOVES_PAST)
             l.args.conv.past = (const void *)(uintptr_t)(x->caches + l.from);
         if (status == TSR_OK)
-            status = time_launch(x->cuda, &l, &ms);
+            status = tsr_cuda_time(x->cuda, run_trial, &(trial){x->cuda, &l}, TIMED, &ms);
         if (status != TSR_OK)
             return status;
         tsr_log(TSR_LOG_DEBUG, "cuda: %s %s: %.3f ms for %s", tsr_dtype_name(input), tsr_conv_forms[shape[i]].name,

@@ -334,6 +334,7 @@ static const tsr_backend_vtable vtable = {
     .meet = meet,
     .check = check,
     .memory_free = memory_free,
+    .gemm_rate = tsr_cuda_gemm_rate,
     .prepare = prepare,
     .exec_destroy = exec_destroy,
     .step = step,

@@ -184,6 +184,10 @@ bool tsr_cuda_hopper(const tsr_cuda *c);
 bool tsr_cuda_has(const tsr_cuda *c, tsr_conv_shape shape, tsr_dtype input);
 /* The shape that runs a conv: the fastest measured, else the first choice. TSR_CONV_SHAPE_COUNT: none takes it. */
 tsr_conv_shape tsr_cuda_shape(const tsr_cuda *c, const tsr_kernel *k, tsr_dtype input);
+/* Milliseconds that run() takes on the stream: once to warm up, then the mean of so many times. */
+tsr_status tsr_cuda_time(const tsr_cuda *c, CUresult (*run)(void *ctx), void *ctx, int times, float *out);
+/* product.c; as gemm_rate() */
+double tsr_cuda_gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, int k);
 /* Measures the choices of the plan's convs that were never measured on this GPU, where the backend has a place to keep
  * what it finds. Before weights are there: the arena and they hold anything. */
 tsr_status tsr_cuda_autotune(tsr_exec *x);

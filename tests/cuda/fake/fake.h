@@ -53,6 +53,8 @@ typedef void (*fake_cuda_fail_at_fn)(int n);
 /* From now on taking memory or making objects is wrong. */
 typedef void (*fake_cuda_settled_fn)(int settled);
 typedef void (*fake_cuda_count_fn)(fake_cuda_counts *out);
+/* For the fake cuBLAS: something that takes as long as so many blocks and touches these pieces of memory; 0: it may. */
+typedef int (*fake_cuda_product_fn)(void *stream, uint64_t blocks, const void *const at[4], const size_t bytes[4]);
 /* What the backend did wrong first: "" is nothing. A wrong call fails as well. */
 typedef const char *(*fake_cuda_wrong_fn)(void);
 

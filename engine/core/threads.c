@@ -2,13 +2,15 @@
  * pthreads, which thread sanitizer understands. */
 #include "core/core.h"
 
+#include <stdatomic.h>
 #include <unistd.h>
 
-static int wanted;
+static atomic_int wanted; /* set by one thread while others ask */
 
 int tsr_threads(void) {
-    if (wanted > 0)
-        return wanted;
+    int w = atomic_load_explicit(&wanted, memory_order_relaxed);
+    if (w > 0)
+        return w;
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n < 1 ? 1 : (int)n;
 }
@@ -37,7 +39,7 @@ static void run_part(const job *j, int part) {
 #include <omp.h>
 
 void tsr_threads_set(int n) {
-    wanted = n;
+    atomic_store_explicit(&wanted, n, memory_order_relaxed);
     tsr_threads_apply();
 }
 
@@ -67,7 +69,7 @@ static job now;
 static int workers, next_part, left; /* parts not yet taken by a worker start at next_part; left: not yet finished */
 
 void tsr_threads_set(int n) {
-    wanted = n;
+    atomic_store_explicit(&wanted, n, memory_order_relaxed);
 }
 
 void tsr_threads_apply(void) {

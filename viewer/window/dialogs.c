@@ -50,7 +50,7 @@ static void draw_help(app *a) {
         {"a", "keep as A"}, {"w  d", "wipe, difference"}, {"t", "tune tile sizes"}};
     static const struct row files[] = {{"o", "open"}, {"s", "screenshot"},
         {"r", "render to a file"}, {"y", "copy the command"}, {"q  Escape", "quit"}};
-    ui_rect r = middle(a, app_px(a, 620), app_px(a, 452));
+    ui_rect r = middle(a, app_px(a, 620), app_px(a, 352));
     begin(a, "help", r);
     float x = ui_left(), y = ui_top(), half = floorf((r.w - app_px(a, 48)) / 2);
     ui_text(UI_LARGE, x, y, COLOR_TEXT, "Keys");
@@ -60,7 +60,6 @@ static void draw_help(app *a) {
     float k = draw_keys(a, x + half, y, "Decode", ROWS(dials));
     k = draw_keys(a, x + half, k, "Compare and tune", ROWS(tune));
     k = fmaxf(l, k);
-    (void)files;
     float line = x;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         ui_text(UI_SMALL, line, k, COLOR_ACCENT, files[i].keys);
@@ -102,7 +101,7 @@ static void draw_recent(app *a) {
 
 static void draw_path_dialog(app *a) {
     bool opens = a->dialog == DIALOG_OPEN;
-    begin(a, "path", middle(a, app_px(a, 560), app_px(a, opens ? 380 : 176)));
+    begin(a, "path", middle(a, app_px(a, 560), app_px(a, opens ? 380 : 162)));
     ui_text(UI_LARGE, ui_left(), ui_top(), COLOR_TEXT, opens ? "Open" : "Render to a file");
     ui_space(ui_line_height(UI_LARGE) + app_px(a, 6));
     ui_paragraph(UI_SMALL, COLOR_DIM,

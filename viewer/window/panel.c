@@ -349,15 +349,15 @@ static void draw_write(app *a) {
             "A latent, a model, or a folder whose newest latent is shown. Or drop it here."))
         action_dialog(a, DIALOG_OPEN);
     ui_same_line(app_px(a, 6));
-    if (widget_button(a, "screenshot", "Screenshot", "s", half, false, true,
+    if (widget_button(a, "screenshot", "Screenshot", "s", half, false, a->latent != NULL,
             "The frame's true pixels as a PNG in the current folder."))
         action_screenshot(a, NULL);
     ui_space(app_px(a, 6));
-    if (widget_button(a, "render", "Render", "r", half, false, jobs_running(a) == JOB_NONE,
+    if (widget_button(a, "render", "Render", "r", half, false, a->latent && jobs_running(a) == JOB_NONE,
             "Decodes the whole video to a file by these settings."))
         action_dialog(a, DIALOG_RENDER);
     ui_same_line(app_px(a, 6));
-    if (widget_button(a, "copy", "Copy command", "y", half, false, true,
+    if (widget_button(a, "copy", "Copy command", "y", half, false, a->latent != NULL,
             "The tessera render command of these settings, to the clipboard."))
         action_copy_command(a);
     if (jobs_running(a) == JOB_RENDER) {

@@ -228,17 +228,6 @@ static void draw_overlays(app *a, const tsr_preview_info *i) {
 /* ---------------------------------------------------------------- nothing open */
 
 static void draw_welcome(app *a) {
-    float w = fminf(a->stage.w - app_px(a, 40), app_px(a, 420)), h = app_px(a, 236),
-          pad = app_px(a, 28);
-    ui_rect r = {
-        floorf(a->stage.x + (a->stage.w - w) / 2), floorf(a->stage.y + (a->stage.h - h) / 2), w, h};
-    ui_area_begin("welcome", r, pad, COLOR_STAGE, false);
-    ui_draw_on(UI_HERE);
-    ui_stroke(
-        (ui_rect){r.x + 1, r.y + 1, r.w - 2, r.h - 2}, COLOR_LINE, app_px(a, 10), app_px(a, 1.5f));
-    ui_text(UI_LARGE, ui_left(), ui_top(), COLOR_TEXT,
-        *a->folder ? "Waiting for a latent" : "Drop a latent here");
-    ui_space(ui_line_height(UI_LARGE) + app_px(a, 14));
     char text[PATH_MOST + 64];
     if (*a->folder)
         snprintf(text, sizeof text, "The newest one written to %s appears by itself.", a->folder);
@@ -246,6 +235,18 @@ static void draw_welcome(app *a) {
         snprintf(text, sizeof text,
             "A .latent, .safetensors or .npy file, a VAE to decode with, or a folder whose newest "
             "latent is to be followed.");
+    float w = fminf(a->stage.w - app_px(a, 40), app_px(a, 420)), pad = app_px(a, 28);
+    float h = 2 * pad + ui_line_height(UI_LARGE) + app_px(a, 14) + ceilf(ui_text_height(UI_NORMAL, text, w - 2 * pad)) +
+              app_px(a, 22 + 26 + 16) + ui_line_height(UI_SMALL);
+    ui_rect r = {
+        floorf(a->stage.x + (a->stage.w - w) / 2), floorf(a->stage.y + (a->stage.h - h) / 2), w, h};
+    ui_draw_on(UI_BEHIND); /* an area clips what is drawn in its padding */
+    ui_stroke(r, COLOR_LINE, app_px(a, 10), app_px(a, 1.5f));
+    ui_area_begin("welcome", r, pad, ui_alpha(COLOR_STAGE, 0), false);
+    ui_draw_on(UI_HERE);
+    ui_text(UI_LARGE, ui_left(), ui_top(), COLOR_TEXT,
+        *a->folder ? "Waiting for a latent" : "Drop a latent here");
+    ui_space(ui_line_height(UI_LARGE) + app_px(a, 14));
     ui_paragraph(UI_NORMAL, COLOR_DIM, text);
     ui_space(app_px(a, 22));
     float half = floorf((ui_width() - app_px(a, 10)) / 2);

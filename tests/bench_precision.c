@@ -1,14 +1,16 @@
 /*
- * What the modes cost and how far they are from f32: the rows of the table in docs/quality.md.
+ * What the modes cost and how far they are from f32: the tables of docs/quality.md.
  *
- *     bench_precision                    random weights of the published model's size, latents of
- * 16 x 16 bench_precision MODEL LATENT       a clip of your own; its first two latents, a corner of
- * 24 x 24 at most
+ *     bench_precision                    the demo model on a corner of its clip; random weights of the published
+ *                                        model's size on latents of 16 x 16 and, as first measured, of 8 x 8
+ *     bench_precision MODEL LATENT       a clip of your own: its first two latents, a corner of 24 x 24 at most
  */
 #include "formats/latent_file.h"
 #include "session/session.h"
 #include "synthetic.h"
 #include "temp.h"
+
+#include <tessera/compare.h>
 
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +20,8 @@
 typedef struct clip {
     tsr_model *model;
     tsr_latent *latent;
-    float *video; /* [frame][3][height][width] */
+    tsr_engine *engine;
+    float *video; /* [frame][height][width][3] */
 } clip;
 
 static void must(tsr_status status) {
@@ -28,79 +31,126 @@ static void must(tsr_status status) {
     exit(1);
 }
 
-static tsr_status keep(void *user, const tsr_frame *f) {
+static tsr_status keep(void *user, const tsr_frame *f) { /* planes become pixels */
     clip *c = user;
-    memcpy(c->video + (size_t)f->index * f->bytes / sizeof(float), f->data, f->bytes);
+    const float *from = f->data;
+    size_t plane = f->bytes / sizeof *from / 3;
+    float *to = c->video + (size_t)f->index * 3 * plane;
+    for (size_t i = 0; i < 3 * plane; i++)
+        to[i % plane * 3 + i / plane] = from[i];
     return TSR_OK;
 }
 
-static double psnr(const float *a, const float *b, size_t n) { /* over a range of 2 */
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-    return 10 * log10(4 * (double)n / sum);
+/* ---------------------------------------------------------------- modes */
+
+typedef struct mode {
+    const char *name;
+    tsr_precision precision;
+    double quality; /* dB to hold; 0: none */
+    bool last;      /* 8 bits in the last two stages only */
+} mode;
+
+static const mode modes[] = {
+    {"f32", TSR_PRECISION_F32, 0, false},
+    {"fp16", TSR_PRECISION_FP16, 0, false},
+    {"bf16", TSR_PRECISION_BF16, 0, false},
+    {"fp8", TSR_PRECISION_FP8, 0, false},
+    {"fp8, last two stages", TSR_PRECISION_FP8, 0, true},
+    {"int8", TSR_PRECISION_INT8, 0, false},
+    {"int8, last two stages", TSR_PRECISION_INT8, 0, true},
+    {"int8, --quality 45", TSR_PRECISION_INT8, 45, false},
+    {"int8, --quality 48", TSR_PRECISION_INT8, 48, false},
+};
+
+/* The blocks ahead of the last but one stage. */
+static uint64_t early(const tsr_half *half) {
+    uint64_t wide = 0;
+    for (int b = 0, stage = 0; b < half->blocks && b < TSR_MIX_BLOCKS; b++) {
+        stage += half->block[b].kind == TSR_BLOCK_UPSAMPLE;
+        if (half->block[b].kind == TSR_BLOCK_RESNET && stage + 2 < half->levels)
+            wide |= (uint64_t)1 << b;
+    }
+    return wide;
 }
 
-/* Seconds of the second of two decodes: weights lie ready. */
-static double decode(
-    clip *c, tsr_engine *e, tsr_precision precision, float **video, size_t *n, int64_t *bytes) {
+static tsr_plan *plan_of(clip *c, const mode *m) {
     const tsr_latent_info *i = tsr_latent_get_info(c->latent);
+    tsr_extent extent = {i->frames, i->height, i->width};
     tsr_plan_params p = TSR_PLAN_PARAMS_DEFAULT;
     tsr_plan *plan;
-    tsr_result result = {0};
-    double best = INFINITY;
-    p.precision = precision;
+    p.precision = m->precision;
+    p.quality = m->quality;
     p.untiled = true;
-    must(tsr_plan_create(&plan, e, c->model, &(tsr_extent){i->frames, i->height, i->width}, &p));
-    const tsr_plan_info *info = tsr_plan_get_info(plan);
-    *n = 3 * (size_t)info->frames * (size_t)info->width * (size_t)info->height;
-    *video = c->video = malloc(*n * sizeof(float));
+    const tsr_half *half = &c->model->vae->decoder;
+    if (m->last)
+        must(tsr_plan_mixed(&plan, c->engine, half, &extent, &p, &(tsr_mix){.wide = early(half)}));
+    else
+        must(tsr_plan_create(&plan, c->engine, c->model, &extent, &p));
+    return plan;
+}
+
+/* Seconds of the second of two decodes: weights lie ready. The video is to be freed. */
+static double decode(clip *c, const mode *m, float **video, tsr_plan_info *info) {
+    tsr_result result = {0};
+    tsr_plan *plan = plan_of(c, m);
+    *info = *tsr_plan_get_info(plan);
+    *video = c->video = malloc(3 * sizeof(float) * (size_t)info->frames * (size_t)info->width * (size_t)info->height);
     tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = c};
-    for (int run = 0; run < 3; run++) {
-        must(tsr_decode(e, c->model, c->latent, plan, &d, &result));
-        best = fmin(best, result.decode);
-    }
-    *bytes = result.peak_bytes;
+    for (int run = 0; run < 2; run++)
+        must(tsr_decode(c->engine, c->model, c->latent, plan, &d, &result));
     tsr_plan_destroy(&plan);
-    return best;
+    return result.decode;
+}
+
+static void compare(const float *a, const float *b, const tsr_plan_info *info, double *psnr, double *ssim) {
+    size_t n = 3 * (size_t)info->width * (size_t)info->height;
+    double mse = 0;
+    *ssim = 0;
+    for (int f = 0; f < info->frames; f++) {
+        tsr_difference d;
+        must(tsr_compare_frames(a + (size_t)f * n, b + (size_t)f * n, info->width, info->height, 16, &d));
+        mse += d.mse / info->frames;
+        *ssim += d.ssim / info->frames;
+    }
+    *psnr = tsr_psnr(mse);
 }
 
 static void table(clip *c, const char *name) {
-    static const tsr_precision modes[] = {TSR_PRECISION_F32, TSR_PRECISION_FP16, TSR_PRECISION_BF16,
-        TSR_PRECISION_FP8, TSR_PRECISION_INT8};
     const tsr_latent_info *i = tsr_latent_get_info(c->latent);
-    tsr_engine *e;
     tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
     float *f32 = NULL;
     double base = 0;
     params.device = TSR_DEVICE_CPU;
-    must(tsr_engine_create(&e, &params));
-    printf("| %s, %d x %d x %d | PSNR, dB | s | of f32's speed | bytes |\n|---|---|---|---|---|\n",
-        name, i->frames, i->height, i->width);
+    must(tsr_engine_create(&c->engine, &params));
+    double begin = tsr_now();
+    must(tsr_quality_measure(c->engine, c->model, c->latent, TSR_PRECISION_INT8));
+    printf("%s, latent %d x %d x %d; measuring its resnets took %.1f s\n\n", name, i->frames, i->height, i->width,
+        tsr_now() - begin);
+    printf("| mode | PSNR, dB | SSIM | s | of f32's speed |\n|---|---|---|---|---|\n");
     for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
         float *video;
-        size_t n;
-        int64_t bytes;
-        char text[32];
-        double seconds = decode(c, e, modes[m], &video, &n, &bytes);
-        base = m ? base : seconds;
-        printf("| %s | ", tsr_precision_name(modes[m]));
+        tsr_plan_info info;
+        double psnr = INFINITY, ssim = 1, seconds = decode(c, &modes[m], &video, &info);
         if (m)
-            printf("%.2f", psnr(f32, video, n));
-        printf(" | %.3f | %.2f | %s |\n", seconds, base / seconds, tsr_bytes_text(text, bytes));
+            compare(f32, video, &info, &psnr, &ssim);
+        base = m ? base : seconds;
+        printf("| %s | %.2f | %.5f | %.3f | %.2f |\n", modes[m].name, psnr, ssim, seconds, base / seconds);
         fflush(stdout);
         if (m == 0)
             f32 = video;
         else
             free(video);
     }
+    printf("\n");
     free(f32);
-    tsr_engine_destroy(&e);
+    tsr_engine_destroy(&c->engine);
 }
 
-static void synthetic(clip *c, int frames) {
-    float *z = synth_latent(16, frames, 16, 16, 0);
-    must(tsr_latent_from_memory(&c->latent, z, frames, 16, 16, 16));
+/* ---------------------------------------------------------------- clips */
+
+static void synthetic(clip *c, int frames, int side) {
+    float *z = synth_latent(16, frames, side, side, 0);
+    must(tsr_latent_from_memory(&c->latent, z, frames, side, side, 16));
     free(z);
     table(c, "random weights, full size");
     tsr_latent_close(&c->latent);
@@ -130,21 +180,34 @@ static void corner(clip *c, const char *path) {
     tsr_latent_close(&whole);
 }
 
+static void trained(const char *model, const char *latent) {
+    clip c = {0};
+    must(tsr_model_open(&c.model, model));
+    corner(&c, latent);
+    table(&c, model);
+    tsr_latent_close(&c.latent);
+    tsr_model_close(&c.model);
+}
+
 int main(int argc, char **argv) {
+    const char *assets = getenv("TSR_ASSETS"), *path = temp_path("full.safetensors");
+    char model[512], latent[512];
     clip c = {0};
     if (argc == 3) {
-        must(tsr_model_open(&c.model, argv[1]));
-        corner(&c, argv[2]);
-        table(&c, argv[1]);
-        tsr_latent_close(&c.latent);
-    } else {
-        const char *path = temp_path("full.safetensors");
-        must(synth_model_write(
-            path, &(synth_config){.channels = {128, 256, 512, 512}, .decoder = true}));
-        must(tsr_model_open(&c.model, path));
-        synthetic(&c, 2);
-        synthetic(&c, 1);
+        trained(argv[1], argv[2]);
+        return 0;
     }
+    setenv("XDG_CACHE_HOME", path, 1); /* no folder: nothing that was measured before */
+    if (assets) {
+        snprintf(model, sizeof model, "%s/demo-vae.safetensors", assets);
+        snprintf(latent, sizeof latent, "%s/spheres.latent", assets);
+        trained(model, latent);
+    }
+    must(synth_model_write(path, &(synth_config){.channels = {128, 256, 512, 512}, .decoder = true}));
+    must(tsr_model_open(&c.model, path));
+    synthetic(&c, 2, 16);
+    synthetic(&c, 1, 16);
+    synthetic(&c, 2, 8);
     tsr_model_close(&c.model);
     return 0;
 }

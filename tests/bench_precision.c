@@ -197,7 +197,7 @@ int main(int argc, char **argv) {
         trained(argv[1], argv[2]);
         return 0;
     }
-    setenv("XDG_CACHE_HOME", path, 1); /* no folder: nothing that was measured before */
+    setenv("XDG_CACHE_HOME", "/dev/null", 1); /* nothing that was measured before */
     if (assets) {
         snprintf(model, sizeof model, "%s/demo-vae.safetensors", assets);
         snprintf(latent, sizeof latent, "%s/spheres.latent", assets);

@@ -186,6 +186,7 @@ class Join(Back):
         for text, a, b in (('7:9', 7, 9), ('5:15', 5, 15), (':8', 0, 8), ('20:', 20, 21)):
             self.assertEqual(self.frames_of(self.floats(*names, '--batch-overlap', '3', '--frames', text)), whole[a:b], text)
         self.fails(2, 'render', *names, '-o', 'y.npy', '--batch-overlap', '5', word='--batch-overlap')
+        self.assertIn('one video', self.ok('render', names[0], '-o', 'y.npy', '--batch-overlap', '2', '-y').stderr.decode())
 
     def test_joined_pixels_are_those_of_any_render(self):
         """Dithered on the host and by Vulkan: the same bytes where nothing fades."""

@@ -98,6 +98,8 @@ static int open_latents(struct render *r) {
 /* Where each part stands in the output: behind the one before, or over its last frames. */
 static int place_parts(struct render *r) {
     int m = r->o->batch_overlap;
+    if (m && r->parts == 1)
+        say(TSR_LOG_WARN, "--batch-overlap %d: there is one video, nothing to fade into", m);
     for (int i = 0; i < r->parts; i++) {
         struct part *p = &r->part[i];
         int neighbours = (i > 0) + (i + 1 < r->parts);

@@ -4,6 +4,7 @@
     test_cli.py TESSERA SYNTHETIC_MODEL [NAME...]
 """
 import json
+import math
 import os
 import pty
 import random
@@ -28,11 +29,16 @@ SPHERES = os.path.join(ASSETS, 'spheres.latent')
 COMMANDS = ['render', 'view', 'encode', 'tune', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
 
 
-def write_latent(path, frames, height, width, batch=1, seed=1, loud=0.5, **meta):
-    """Noise, as ComfyUI writes latents: what it decodes to does not matter."""
+def write_latent(path, frames, height, width, batch=1, seed=1, loud=0.5, smooth=False, **meta):
+    """Noise, as ComfyUI writes latents: what it decodes to does not matter. Or smooth, so that tiles do not lack much."""
     rng = random.Random(seed)
     count = batch * 16 * frames * height * width
-    data = struct.pack('<%df' % count, *(rng.uniform(-loud, loud) for _ in range(count)))
+    if smooth:
+        values = (math.sin(c + t + 2 * y / height + 3 * x / width) for c in range(16 * batch) for t in range(frames)
+                  for y in range(height) for x in range(width))
+    else:
+        values = (rng.uniform(-loud, loud) for _ in range(count))
+    data = struct.pack('<%df' % count, *values)
     header = {'latent_tensor': {'dtype': 'F32', 'shape': [batch, 16, frames, height, width], 'data_offsets': [0, len(data)]},
               'latent_format_version_0': {'dtype': 'F32', 'shape': [0], 'data_offsets': [len(data), len(data)]}}
     if meta:
@@ -462,6 +468,66 @@ class Render(Case):
                             '-lavfi', 'psnr', '-frames:v', '5', '-f', 'null', '-'], capture_output=True, text=True)
         psnr = float(re.search(r'average:([\d.]+)', r.stderr).group(1))
         self.assertGreater(psnr, 25)
+
+
+class Budgets(Case):
+    """Modes as the budget falls. Which of two that fit is taken hangs on how fast this machine is, so that is not asked."""
+
+    def setUp(self):
+        super().setUp()
+        self.env['XDG_CACHE_HOME'] = self.path('cache')  # measured once, for the first of them
+
+    def events(self, *args):
+        return [json.loads(line) for line in self.ok(*args, '--json').stdout.decode().splitlines()]
+
+    def render(self, z, name, *args):
+        """The plan, which was kept to the byte."""
+        events = self.events('render', z, '-o', name, '--precision', 'f32', *args)
+        plan, done = [e for e in events if e['event'] == 'plan'][0], events[-1]
+        self.assertLessEqual(plan['bytes']['total'], plan['budget'])
+        self.assertEqual(done['peak_bytes'], plan['bytes']['total'])
+        self.assertEqual(done['host_peak_bytes'], done['host_planned_bytes'])
+        return plan
+
+    def against(self, whole, name):
+        c = self.events('compare', whole, name)[-1]
+        return 999 if c['equal'] else c['psnr']
+
+    def test_the_budget_falls(self):
+        long = bool(os.environ.get('TSR_TEST_LONG'))
+        z = self.latent(frames=2, height=96 if long else 12, width=128 if long else 20, smooth=True)
+        budgets = ['8G', '400M', '200M', '100M', '60M'] if long else ['8G', '20M', '13M', '8M']
+        modes = []
+        for i, budget in enumerate(budgets):
+            plan = self.render(z, '%d.npy' % i, '--vram', budget)
+            self.assertTrue(plan['why'])
+            modes.append(plan['mode'])
+            whole = '0.npy'
+            if plan['mode'] == 'tiled':  # a random network sees far: tiles are held against the same tiles with room
+                whole = 'roomy.npy'
+                same = ['--tile', '%dx%d' % tuple(plan['tile']), '--overlap', '%dx%d' % tuple(plan['overlap'])]
+                roomy = self.render(z, whole, '-y', '--vram', '8G', '--caches', 'device', *same)
+                self.assertEqual((roomy['tile'], roomy['tiles']), (plan['tile'], plan['tiles']))
+                self.assertGreater(self.against('0.npy', whole), 5)
+            self.assertGreater(self.against(whole, '%d.npy' % i), 110, plan)
+        self.assertEqual((modes[0], modes[-1]), ('untiled', 'tiled'), modes)
+        self.assertGreater(len(set(modes)), 2, modes)
+        err = self.fails(1, 'render', z, '-o', 'no.npy', '--precision', 'f32', '--vram', '1M', word='1.0 MiB')
+        need = int(re.search(r'\((\d+) bytes\)', err).group(1))
+        self.fails(1, 'render', z, '-o', 'no.npy', '--precision', 'f32', '--vram', str(need - 1), word='(%d bytes)' % need)
+        self.assertEqual(self.events('plan', z, '--precision', 'f32', '--vram', str(need))[-1]['bytes']['total'], need)
+
+    def test_exact(self):
+        z = self.latent(frames=2, height=16, width=24)
+        whole = self.render(z, 'whole.npy', '--exact', '--vram', '8G')
+        self.assertEqual(whole['mode'], 'untiled')
+        for i, args in enumerate((['--vram', '16M'], ['--tile', '16', '--vram', '8G'])):
+            plan = self.render(z, '%d.npy' % i, '--exact', *args)
+            self.assertEqual((plan['mode'], plan['tiles']), ('exact', 1))
+            self.assertGreater(self.against('whole.npy', '%d.npy' % i), 110)
+        for args in (['--tile', '40'], ['--overlap', '16'], ['--caches', 'device']):  # somebody wants tiles
+            self.assertEqual(self.events('plan', z, '--precision', 'f32', '--vram', '16M', *args)[-1]['mode'], 'tiled', args)
+        self.fails(1, 'render', z, '-o', 'no.npy', '--exact', '--vram', '1M', word='bands of')
 
 
 class Trouble(Case):

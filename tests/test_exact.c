@@ -186,6 +186,11 @@ static void check_plan(const tsr_plan *p) {
     }
 }
 
+static int64_t bytes_named(void) { /* "... (123456 bytes)" */
+    const char *at = strchr(tsr_last_error(), '(');
+    return at ? atoll(at + 1) : -1;
+}
+
 Test(plans, of_any_size_and_budget) {
     int modes[TSR_MODE_EXACT + 1] = {0}, refused = 0;
     tsr_vae *v = shapes_vae(&(synth_config){.channels = {32, 32, 64, 64}, .layers = 1, .decoder = true});
@@ -200,10 +205,13 @@ Test(plans, of_any_size_and_budget) {
         params.tile_height = below(4) ? 0 : 8 * (1 + below(20));
         tsr_plan *p;
         tsr_status status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
-        for (int tries = 0; status == TSR_ERR_BUDGET && tries < 3; tries++) { /* packing may miss the bound it was named by */
-            const char *at = strchr(tsr_last_error(), '(');
-            cr_assert(at && atoll(at + 1) + tries > params.budget, "%s", tsr_last_error());
-            params.budget = atoll(at + 1) + atoll(at + 1) / 50 * tries; /* that much it is */
+        if (status == TSR_ERR_BUDGET) {
+            int64_t need = bytes_named();
+            cr_assert_gt(need, params.budget, "%s", tsr_last_error());
+            params.budget = need - 1;
+            cr_assert_eq(tsr_plan_make(&p, &v->decoder, &target, &e, &params), TSR_ERR_BUDGET);
+            cr_assert_eq(bytes_named(), need, "%s", tsr_last_error());
+            params.budget = need; /* that much it is */
             status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
             refused++;
         }
@@ -214,6 +222,49 @@ Test(plans, of_any_size_and_budget) {
     }
     cr_assert(modes[TSR_MODE_UNTILED] > 50 && modes[TSR_MODE_EXACT] > 100 && refused > 20, "%d untiled, %d exact, %d refused",
         modes[TSR_MODE_UNTILED], modes[TSR_MODE_EXACT], refused);
+    tsr_vae_destroy(&v);
+}
+
+static tsr_mode mode_of(const tsr_vae *v, const tsr_target *target, tsr_plan_params params, double *against_tiles) {
+    tsr_plan *p;
+    ok(tsr_plan_make(&p, &v->decoder, target, &(tsr_extent){5, 60, 90}, &params));
+    tsr_mode mode = p->info.mode;
+    *against_tiles = 0;
+    for (int i = p->candidates - 1; i > 0; i--)
+        if (p->candidate[i].mode == TSR_MODE_TILED && p->candidate[i].fits)
+            *against_tiles = p->candidate[0].seconds / p->candidate[i].seconds;
+    cr_assert(mode != TSR_MODE_EXACT || strstr(p->info.why, "no seams"), "%s", p->info.why);
+    tsr_plan_free(&p);
+    return mode;
+}
+
+/* Where the host's memory is the device's, and nobody asks for tiles. */
+Test(plans, bands_stand_in_for_tiles) {
+    tsr_vae *v = shapes_vae(&(synth_config){.channels = {32, 32, 64, 64}, .layers = 1, .decoder = true});
+    tsr_target target = shapes_target(), card;
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT, asked;
+    target.flops_f32 = target.flops_16 = target.flops_8 = 2e11; /* a CPU's */
+    target.bandwidth = 2e10;
+    target.link_bandwidth = 0;
+    card = target;
+    double share;
+    params.precision = TSR_PRECISION_F32;
+    params.budget = 200 << 20;
+    target.bands = target.host_is_device = card.bands = true;
+    cr_assert_eq(mode_of(v, &target, params, &share), TSR_MODE_EXACT);
+    cr_assert(share > 0 && share <= 1.2, "%.2f of the time of tiles", share);
+    cr_assert_eq(mode_of(v, &card, params, &share), TSR_MODE_TILED, "rows would cross a link");
+    asked = params, asked.tile_width = asked.tile_height = 160;
+    cr_assert_eq(mode_of(v, &target, asked, &share), TSR_MODE_TILED);
+    asked = params, asked.overlap_width = asked.overlap_height = 32;
+    cr_assert_eq(mode_of(v, &target, asked, &share), TSR_MODE_TILED);
+    asked = params, asked.caches = TSR_CACHES_DEVICE;
+    cr_assert_eq(mode_of(v, &target, asked, &share), TSR_MODE_TILED);
+    target.link_bandwidth = 1e8; /* dear rows */
+    cr_assert_eq(mode_of(v, &target, params, &share), TSR_MODE_TILED);
+    target.link_bandwidth = 0;
+    target.host_free = 512 << 20; /* of which the device's are taken, too */
+    cr_assert_eq(mode_of(v, &target, params, &share), TSR_MODE_TILED);
     tsr_vae_destroy(&v);
 }
 

@@ -15,6 +15,8 @@ enum {
 /* Near an edge that the picture does not have, a tile lacks what is beyond; this many latents at each are counted as
  * decoded in vain. It keeps tiles large and square, where overlaps alone would like slivers. */
 #define SPOILT 2.0
+/* Whole frames in bands of rows, which nothing is wrong with, may take this much of the time that tiles would. */
+#define SEAMLESS 1.2
 #define PARKING_SHARE 0.01 /* segments are long enough that parking takes less than this share of the time */
 
 /* ---------------------------------------------------------------- cutting an axis */
@@ -64,11 +66,15 @@ static int list_cuts(const tsr_task *t, int asked_tile, int asked_overlap, int t
 
 /* ---------------------------------------------------------------- one candidate */
 
+bool tsr_choose_fits(const tsr_task *t, const tsr_plan_bytes *b, int64_t slack) {
+    int64_t beside = t->target->host_is_device ? tsr_sat_add(b->total, b->host) : b->host;
+    return tsr_sat_add(b->total, slack) <= t->budget && beside <= t->host_budget;
+}
+
 static void add_up(const tsr_task *t, tsr_candidate *c) {
     tsr_plan_bytes *b = &c->bytes;
     b->total = tsr_sat_add(tsr_sat_add(b->weights, b->arena), tsr_sat_add(b->caches, tsr_sat_add(b->slots, b->frames)));
-    int64_t beside = t->target->host_is_device ? tsr_sat_add(b->total, b->host) : b->host;
-    c->fits = tsr_sat_add(b->total, t->slack) <= t->budget && beside <= t->host_budget;
+    c->fits = tsr_choose_fits(t, b, t->slack);
 }
 
 /* The most wanted output frames of a segment. */
@@ -311,6 +317,21 @@ static tsr_status try_bands(const tsr_task *t, tsr_choice *choice) {
     return TSR_OK;
 }
 
+/* Bands stand in for tiles where they are asked for; where nobody says how tiles are to be, or where caches are, also
+ * where the host's memory is the device's: elsewhere every row crosses the link. */
+static bool may_band(const tsr_task *t) {
+    const tsr_plan_params *p = &t->params;
+    bool open = !p->untiled && !p->tile_width && !p->tile_height && p->overlap_width < 0 && p->overlap_height < 0 &&
+                p->caches == TSR_CACHES_AUTO;
+    return t->target->bands && !t->half->encodes && (p->exact || (open && t->target->host_is_device));
+}
+
+/* Whether a is to be chosen where b would be. */
+static bool beats(const tsr_candidate *a, const tsr_candidate *b) {
+    bool seams = a->mode == TSR_MODE_TILED && b->mode == TSR_MODE_EXACT && b->fits;
+    return better(a, b) && !(seams && b->seconds <= SEAMLESS * price(a));
+}
+
 /* For every number of rows the fewest columns that fit: a staircase, because larger tiles need more. */
 static tsr_status try_tiles(const tsr_task *t, const tsr_cut *y, int ys, const tsr_cut *x, int xs, int slice_level, tsr_choice *choice) {
     int column = xs - 1, untiled = 0;
@@ -340,12 +361,21 @@ static tsr_status try_tiles(const tsr_task *t, const tsr_cut *y, int ys, const t
     return TSR_OK;
 }
 
-static tsr_status too_small(const tsr_task *t, const tsr_candidate *c) {
+static tsr_status no_bands(const tsr_task *t, const tsr_candidate *c) {
+    char need[32], have[32];
+    return tsr_fail(TSR_ERR_BUDGET, "plan: untiled needs %s (%lld bytes), the budget is %s, and exact tiles are not made on %s; "
+        "raise the budget, or decode without exact", tsr_bytes_text(need, c->bytes.total), (long long)c->bytes.total,
+        tsr_bytes_text(have, t->budget), t->half->encodes ? "the way to latents" : t->target->name);
+}
+
+tsr_status tsr_choose_refuse(const tsr_task *t, const tsr_candidate *c) {
     char what[64] = "decoding untiled", need[32], have[32];
+    if (t->params.exact && !may_band(t))
+        return no_bands(t, c);
     if (c->mode == TSR_MODE_TILED)
         snprintf(what, sizeof what, "decoding in tiles of %dx%d pixels", c->tile_w * t->half->space_factor,
             c->tile_h * t->half->space_factor);
-    int64_t total = tsr_sat_add(c->bytes.total, t->slack);
+    int64_t total = c->bytes.total;
     if (c->mode == TSR_MODE_EXACT)
         snprintf(what, sizeof what, "decoding in bands of %d rows", c->band * t->half->space_factor);
     if (total == INT64_MAX)
@@ -362,13 +392,6 @@ static tsr_status too_small(const tsr_task *t, const tsr_candidate *c) {
         p->untiled ? ", or allow tiles" : p->tile_width || p->tile_height ? ", or ask for smaller tiles" : "");
 }
 
-static tsr_status no_bands(const tsr_task *t, const tsr_candidate *c) {
-    char need[32], have[32];
-    return tsr_fail(TSR_ERR_BUDGET, "plan: untiled needs %s (%lld bytes), the budget is %s, and exact tiles are not made on %s; "
-        "raise the budget, or decode without exact", tsr_bytes_text(need, tsr_sat_add(c->bytes.total, t->slack)),
-        (long long)c->bytes.total, tsr_bytes_text(have, t->budget), t->half->encodes ? "the way to latents" : t->target->name);
-}
-
 static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
     for (int i = 0; i < n; i++)
         if (cut[i].count == count)
@@ -378,7 +401,7 @@ static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
 
 tsr_status tsr_choose(const tsr_task *t, tsr_choice *out) {
     tsr_cut y[MOST_CUTS], x[MOST_CUTS];
-    bool exact = t->params.exact, bands = t->target->bands && !t->half->encodes;
+    bool exact = t->params.exact, bands = may_band(t);
     int ys = list_cuts(t, exact ? 0 : t->params.tile_height, t->params.overlap_height, t->extent.height, y);
     int xs = list_cuts(t, exact ? 0 : t->params.tile_width, t->params.overlap_width, t->extent.width, x);
     bool whole = y[0].count == 1 && x[0].count == 1;
@@ -387,26 +410,22 @@ tsr_status tsr_choose(const tsr_task *t, tsr_choice *out) {
     bool asked = exact && bands && t->params.tile_height; /* for bands of some height */
     if (whole && !asked)
         TSR_TRY(try_untiled(t, y[0], x[0], out));
-    if (whole && bands && exact && (asked || !out->candidate[0].fits))
+    bool fitted = out->candidates && out->candidate[0].fits;
+    if (whole && bands && !fitted)
         TSR_TRY(try_bands(t, out));
-    if (!t->params.untiled && !exact && !(whole && out->candidate[0].fits)) {
+    if (!t->params.untiled && !exact && !fitted) {
         int finest = finest_slice(t) < t->half->levels ? t->half->levels - 2 : t->half->levels;
         for (int level = t->half->levels; level >= (finest < 0 ? 0 : finest); level--)
             TSR_TRY(try_tiles(t, y, ys, x, xs, level, out));
     }
     for (int i = 1; i < out->candidates; i++) /* the best of the tiled before the untiled that do not fit */
-        if (better(&out->candidate[i], &out->candidate[0])) {
+        if (beats(&out->candidate[i], &out->candidate[0])) {
             tsr_candidate best = out->candidate[i];
             out->candidate[i] = out->candidate[0];
             out->candidate[0] = best;
         }
-    const tsr_candidate *c = &out->candidate[0];
-    if (!c->fits && exact && !bands)
-        TSR_TRY(no_bands(t, c));
-    if (!c->fits)
-        TSR_TRY(too_small(t, c));
-    out->y = find_cut(y, ys, c->rows);
-    out->x = find_cut(x, xs, c->columns);
+    out->y = find_cut(y, ys, out->candidate[0].rows);
+    out->x = find_cut(x, xs, out->candidate[0].columns);
 error:
     return status;
 }

@@ -16,7 +16,11 @@ typedef struct tsr_choice {
     tsr_candidate candidate[TSR_MOST_CANDIDATES];
 } tsr_choice;
 
-/* TSR_ERR_BUDGET names the bytes that would be needed. */
+/* The best first; where none fits, by what is known before packing, the one that needs least. */
 tsr_status tsr_choose(const tsr_task *t, tsr_choice *out);
+/* Whether these bytes fit the task's budgets, with so much to spare. */
+bool tsr_choose_fits(const tsr_task *t, const tsr_plan_bytes *b, int64_t slack);
+/* TSR_ERR_BUDGET, naming the bytes that this candidate needs. */
+tsr_status tsr_choose_refuse(const tsr_task *t, const tsr_candidate *c);
 
 #endif

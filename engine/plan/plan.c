@@ -185,7 +185,8 @@ static void settle(const tsr_task *t, tsr_plan *p, tsr_candidate *c) {
     b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
 }
 
-static tsr_status build(const tsr_task *t, tsr_plan **out) {
+/* Refused with TSR_ERR_BUDGET, *least is what needs least of all that was looked at. */
+static tsr_status build(const tsr_task *t, tsr_plan **out, tsr_candidate *least) {
     tsr_choice choice;
     tsr_status status = tsr_choose(t, &choice);
     if (status != TSR_OK)
@@ -194,11 +195,15 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     if (!p)
         return tsr_fail(TSR_ERR_MEMORY, "plan: out of memory");
     tsr_candidate *c = &choice.candidate[0];
+    if (!c->fits && (c->mode == TSR_MODE_OFFLOADED || c->bytes.total == INT64_MAX))
+        TSR_TRY(tsr_choose_refuse(t, c));
     TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->band, c->page_level,
         c->mode == TSR_MODE_OFFLOADED, c->room, c->reserve}, p));
+    settle(t, p, c);
+    if (!c->fits && !(c->fits = tsr_choose_fits(t, &c->bytes, 0))) /* packed, the least is what it is */
+        TSR_TRY(tsr_choose_refuse(t, c));
     TSR_TRY(lay_axis(&choice.y, t->extent.height, t->half, &p->y));
     TSR_TRY(lay_axis(&choice.x, t->extent.width, t->half, &p->x));
-    settle(t, p, c);
     p->half = t->half;
     p->target = *t->target;
     p->params = t->params;
@@ -219,6 +224,7 @@ static tsr_status build(const tsr_task *t, tsr_plan **out) {
     *out = p;
     return TSR_OK;
 error:
+    *least = *c;
     tsr_plan_free(&p);
     return status;
 }
@@ -261,11 +267,11 @@ static void fill_info(const tsr_task *t, tsr_plan *p) {
 }
 
 /* The plan of a task that is set. */
-static tsr_status make(tsr_task *task, tsr_plan **out) {
+static tsr_status make(tsr_task *task, tsr_plan **out, tsr_candidate *least) {
     /* Candidates are weighed by the lower bound of their arena. Where the packing misses it and that is too much, the
      * choice is made again with so much to spare. */
     for (;;) {
-        tsr_status status = build(task, out);
+        tsr_status status = build(task, out, least);
         if (status != TSR_OK)
             return status;
         int64_t over = (*out)->candidate[0].bytes.total - task->budget;
@@ -278,12 +284,29 @@ static tsr_status make(tsr_task *task, tsr_plan **out) {
     return TSR_OK;
 }
 
+/* What is looked at depends on the budget: with a byte less than was said to be needed there may be another way. */
+static tsr_status refuse(const tsr_task *task, tsr_candidate least) {
+    for (bool lower = true; lower && least.bytes.total > task->budget && least.bytes.total < INT64_MAX;) {
+        tsr_task other = *task;
+        tsr_plan *p = NULL;
+        tsr_candidate none;
+        other.budget = least.bytes.total - 1;
+        other.slack = 0;
+        lower = make(&other, &p, &none) == TSR_OK;
+        if (lower)
+            least = p->candidate[0];
+        tsr_plan_free(&p);
+    }
+    return tsr_choose_refuse(task, &least);
+}
+
 tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
     tsr_task task;
     *out = NULL;
     tsr_status status = set_task(&task, half, target, extent, params);
-    if (status == TSR_OK)
-        status = make(&task, out);
+    tsr_candidate least;
+    if (status == TSR_OK && (status = make(&task, out, &least)) == TSR_ERR_BUDGET)
+        status = refuse(&task, least);
     free(task.eight);
     return status;
 }

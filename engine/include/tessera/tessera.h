@@ -158,7 +158,8 @@ typedef struct tsr_plan_params {
                                   `precision` would run in 8 bits (auto: the device's own) the plan keeps those wide that
                                   lose most for their work, by what tsr_quality_measure() found. Decoders only; 16-bit
                                   precisions and f32 are taken as they are */
-    bool exact;                /* tiles equal to untiled: no others */
+    bool exact;                /* tiles equal to untiled: no others. On a CPU these come first where neither tiles,
+                                  overlaps nor the home of caches are given */
     bool live;                 /* for watching: whole frames early, where the memory for that is there */
 } tsr_plan_params;
 #define TSR_PLAN_PARAMS_DEFAULT {.overlap_width = -1, .overlap_height = -1}

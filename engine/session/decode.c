@@ -180,7 +180,8 @@ static tsr_status run_stretch(place *d) {
     tsr_memory others = tsr_engine_memory_before(d->e, d->plan);
     TSR_TRY(tsr_engine_probe_slots(d->e));
     TSR_TRY(allocate(&r));
-    log_plan(d->plan);
+    if (!d->e->quiet)
+        log_plan(d->plan);
     tsr_run_progress(&r);
     status = tsr_run_pipeline(&r);
     if (status != TSR_OK)

@@ -164,6 +164,7 @@ static tsr_status measure(tsr_engine *e, tsr_model *m, const tsr_latent *z, tsr_
     tsr_log(TSR_LOG_INFO, "measuring what each resnet loses in %s, once for this model: %s", tsr_precision_name(l->precision),
         tsr_model_get_info(m)->path);
     TSR_TRY(tsr_engine_create(&t.e, &params));
+    t.e->quiet = true;
     TSR_TRY(cut(&t, z));
     TSR_TRY(try_blocks(&t, l));
     if (!isfinite(l->whole))

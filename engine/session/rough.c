@@ -2,6 +2,7 @@
 
 #include "formats/latent_file.h"
 #include "session/cache_folder.h"
+#include "session/session.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -184,6 +185,7 @@ static tsr_status fit(tsr_model *m, const tsr_latent *z, int video, const tsr_en
     for (int i = 0; i < PIECES; i++)
         TSR_TRY(cut_piece(z, video, i, &s, frame));
     TSR_TRY(tsr_engine_create(&e, params));
+    e->quiet = true;
     status = atomic_load(stop) ? tsr_fail(TSR_ERR_CANCELLED, "rough picture: cancelled") : decode_samples(e, m, &s);
     if (status == TSR_OK && !tsr_rough_fit(s.x, s.rgb, n, s.channels, out))
         status = tsr_fail(TSR_ERR_UNSUPPORTED, "rough picture: the latents say nothing about colour");

@@ -24,6 +24,7 @@ struct tsr_engine {
     tsr_way way;
     char no_import[640], no_share[320];
     tsr_vk_timeline *lane; /* that the backend signals; NULL: timelines are not shared */
+    bool quiet;        /* its decodes are measurements: no line is logged of each */
     char no_cuda[256]; /* where any device would have done: why it is not a GPU. "" else */
     tsr_vk *vk; /* made at the first decode or report */
     atomic_bool

@@ -59,6 +59,11 @@ static bool recall(const tsr_cpu *cpu, const char *name, double *gemm, double *b
     return found && when <= now && now - when < FRESH;
 }
 
+/* Plans follow from rates, and a render is resumed by its own plan only: the same machine a little faster is no news. */
+static double better(double old, double now) {
+    return now > 1.1 * old ? now : old;
+}
+
 void tsr_cpu_find_rates(tsr_cpu *cpu) {
     char name[192], text[128];
     double gemm = 0, bandwidth = 0;
@@ -66,8 +71,8 @@ void tsr_cpu_find_rates(tsr_cpu *cpu) {
         return;
     file_name(cpu, name);
     if (!recall(cpu, name, &gemm, &bandwidth)) {
-        gemm = fmax(gemm, tsr_cpu_gemm_rate(cpu, 512, 512, 512));
-        bandwidth = fmax(bandwidth, tsr_machine_bandwidth());
+        gemm = better(gemm, tsr_cpu_gemm_rate(cpu, 512, 512, 512));
+        bandwidth = better(bandwidth, tsr_machine_bandwidth());
         snprintf(text, sizeof text, "tessera rates 1\n%lld %.4e %.4e\n", (long long)time(NULL), gemm, bandwidth);
         sscanf(text, "tessera rates 1 %*d %lf %lf", &gemm, &bandwidth); /* what the next start will read */
         if (cpu->base.keep)

@@ -8,8 +8,8 @@
 double tsr_cpu_gemm_rate(const tsr_cpu *cpu, int m, int n, int k);
 /* Sets cpu->gemm and cpu->bandwidth where they are not set: as kept for this CPU, number of threads and tier, so that
  * the same video gets the same plan at every start; measured, and kept, where nothing is or it is older than an hour.
- * What was measured while others had the machine is too low and nothing makes it too high, so the better of old and new
- * stays. */
+ * What was measured while others had the machine is too low and nothing makes it too high, so the old stays unless the
+ * new is better by a tenth. */
 void tsr_cpu_find_rates(tsr_cpu *cpu);
 
 #endif

@@ -186,7 +186,7 @@ static void weighed(FILE *f, const tsr_plan *p) {
         const tsr_candidate *c = &p->candidate[i];
         fprintf(f, "  %-8s  %-56s %10s", i == 0 ? "chosen" : c->fits ? "fits" : "too big", tsr_candidate_text(text, p, c),
             c->bytes.total == INT64_MAX ? "no end" : tsr_bytes_text(bytes, c->bytes.total));
-        if (c->bytes.total < INT64_MAX)
+        if (c->bytes.total < INT64_MAX && isfinite(c->seconds)) /* where nothing fits, nothing is timed */
             fprintf(f, " %8.1f%%", 100 * c->seconds / p->candidate[0].seconds);
         fprintf(f, "\n");
     }

@@ -30,27 +30,26 @@ static float *decode(
     return out;
 }
 
-static void graphs_alike(tsr_precision precision) {
+/* Resident against streamed. */
+static void alike(const fake_cuda_config *config, tsr_precision precision, bool plain) {
     clip c;
     open_tiny(&c, 3);
-    float *want = decode(&c, &ADA, precision, false, false, 1), *have = decode(&c, &ADA, precision, true, false, 2);
+    float *want = decode(&c, &ADA, precision, false, plain, 1), *have = decode(&c, config, precision, true, plain, 2);
     cr_expect_arr_eq(have, want, c.n * sizeof *want);
     free(have);
     free(want);
     close_clip(&c);
 }
 
+static void graphs_alike(tsr_precision precision) {
+    alike(&ADA, precision, false);
+}
+
 /* Without graphs transfers have a stream of their own. */
 static void streams_alike(tsr_precision precision, int eager) {
-    clip c;
-    open_tiny(&c, 3);
     fake_cuda_config config = ADA;
     config.eager_copies = eager;
-    float *want = decode(&c, &ADA, precision, false, true, 1), *have = decode(&c, &config, precision, true, true, 2);
-    cr_expect_arr_eq(have, want, c.n * sizeof *want);
-    free(have);
-    free(want);
-    close_clip(&c);
+    alike(&config, precision, true);
 }
 
 /* Every `stride`-th call that comes with caches on the host fails: one error, and nothing is left. */

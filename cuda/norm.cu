@@ -192,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_SET_RANGE_BLOCKS)
     }
     const tsr_range before = a.before ? ldg(a.before) : tsr_range{0, 0, 0, 0};
     const double low = static_cast<double>(silu_least) * gain;
-    float scale = static_cast<float>(exp2(ceil(32 * log2((high + low) / 254)) / 32));
+    float scale = static_cast<float>(exp2(ceil(128 * log2((high + low) / 255)) / 128));
     if (!(high < INFINITY) || !(before.scale >= 0))
         scale = NAN;
     else if (scale < before.scale)

@@ -283,7 +283,7 @@ tsr_code_range tsr_range_choose(const double *stats, int frames, double count, i
         return (tsr_code_range){NAN, 0};
     for (int i = 0; i < c; i++)
         low = fmax(low, (double)SILU_LEAST * (double)gain[i]);
-    float scale = (float)exp2(ceil(32 * log2((high + low) / 254)) / 32);
+    float scale = (float)exp2(ceil(128 * log2((high + low) / 255)) / 128);
     if (scale < before.scale)
         scale = before.scale;
     return (tsr_code_range){scale, (int32_t)lrint(low / (double)scale)};

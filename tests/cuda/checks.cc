@@ -461,7 +461,7 @@ std::string check_range(norm_data &d, const std::vector<double> &y) {
         most = std::max(most, gain);
     }
     double span = high + 0.2785 * most;
-    double chosen = std::exp2(std::ceil(32 * std::log2(span / 254)) / 32);
+    double chosen = std::exp2(std::ceil(128 * std::log2(span / 255)) / 128);
     double scale = std::max(chosen, static_cast<double>(d.c.before));
     tsr_range got = *d.state.as<tsr_range>();
     if (std::fabs(got.scale / scale - 1) > 1e-6 ||

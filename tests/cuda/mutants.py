@@ -61,7 +61,7 @@ MUTANTS = [
      "scores_add", "load_ahead(a, frame, s, index + stages, chunks, total); scores_add"),
     ("reduction without barrier", "norm.cu", "block_sync(); if (tid < half)", "if (tid < half)"),
     ("variance not biased", "norm.cu", "ldg(sums + group * 2 + 1) / n - mean * mean", "ldg(sums + group * 2 + 1) / (n - 1)"),
-    ("scale too small", "norm.cu", "exp2(ceil(32 * log2((high + low) / 254)) / 32)", "exp2(floor(32 * log2((high + low) / 254)) / 32)"),
+    ("scale too small", "norm.cu", "exp2(ceil(128 * log2((high + low) / 255)) / 128)", "exp2(floor(128 * log2((high + low) / 255)) / 128)"),
     ("range shrinks", "norm.cu", "else if (scale < before.scale) scale = before.scale;", ""),
     ("range of numbers that are not finite", "norm.cu", "whole == 0 && most < INFINITY ? most : INFINITY", "most"),
     ("extremes of the wrong channel", "norm.cu", "(static_cast<int64_t>(frame) * a.pairs + a.groups + channel) * 2",

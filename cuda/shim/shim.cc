@@ -7,14 +7,7 @@
 #include <cstdlib>
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SHIM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SHIM_ASAN 1
-#endif
-#endif
-#ifdef SHIM_ASAN
+#ifdef SHIM_ASAN /* by meson.build: the emulator itself is not instrumented, what it runs is */
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -107,13 +100,13 @@ struct fiber {
     uint8_t *stack;
     void *asan_fake = nullptr;
     ids id;
-    fiber_state state;
-    int line;                              /* of what it waits in */
-    std::vector<copy> open;                /* issued, not committed */
-    std::vector<std::vector<copy>> groups; /* committed, not waited for; oldest first */
-    std::vector<product> products;         /* begun, not waited for */
-    bool moved;                            /* registers, since the last fence */
-    std::vector<std::pair<size_t, size_t>> unpublished; /* bytes written: from, to */
+    int line;                      /* of what it waits in */
+    std::vector<copy> copies;      /* issued, not waited for; oldest first */
+    std::vector<size_t> groups;    /* how many of them each committed group has */
+    size_t open;                   /* how many are in no group yet */
+    std::vector<product> products; /* begun, not waited for */
+    bool moved;                    /* registers, since the last fence */
+    uint32_t writes, published;    /* to shared memory; of them those that wgmma sees */
 };
 
 struct lane_accesses { /* the n-th access of each lane at one place of the source: where lanes meet
@@ -143,8 +136,16 @@ constexpr int16_t nobody = -1, several = -2;
 struct word { /* what is known of 4 bytes of shared memory */
     word_state state = UNWRITTEN;
     int16_t writer = nobody, reader = nobody; /* warps */
-    uint32_t written = 0, read = 0;           /* the barrier interval they did it in */
-    bool published = false;                   /* to wgmma */
+    uint16_t thread = 0;                      /* the writer, and the number of its write */
+    uint32_t write = 0;
+    uint32_t written = 0, read = 0; /* the barrier interval they did it in */
+};
+
+/* A warp's turn to run: its lanes in a shuffled order, for so many rounds. */
+struct warp_turn {
+    unsigned lane[32];
+    unsigned next, rounds;
+    bool any, moved; /* a lane ran: in this round, at all */
 };
 
 struct machine {
@@ -153,8 +154,10 @@ struct machine {
     size_t asan_stack_bytes = 0;
     void *asan_fake = nullptr;
 
-    fiber *now = nullptr;
+    fiber *now = nullptr;     /* NULL: the scheduler */
+    warp_turn turn;
     std::vector<fiber> fibers;
+    uint8_t state[1024]; /* of each fiber: fiber_state */
     std::vector<warp> warps;
     unsigned lives = 0, at_barrier = 0;
     int barrier_line = 0;
@@ -186,33 +189,49 @@ int16_t warp_of(const fiber *f) {
     return static_cast<int16_t>(f->id.thread.x / 32);
 }
 
-void to_scheduler() {
-    fiber *f = m.now;
+uint8_t &state_of(const fiber *f) {
+    return m.state[f->id.thread.x];
+}
+
+/* Who runs next in the warp whose turn it is; NULL: its turn is over. */
+fiber *next_fiber() {
+    warp_turn &t = m.turn;
+    for (;;) {
+        while (t.next < 32) {
+            unsigned lane = t.lane[t.next++];
+            if (m.state[lane] != READY)
+                continue;
+            t.any = t.moved = true;
+            return &m.fibers[lane];
+        }
+        if (!t.any || --t.rounds == 0)
+            return nullptr;
+        t.any = false;
+        t.next = 0;
+    }
+}
+
+/* From where we are (NULL: the scheduler) to another fiber, or back to the scheduler. */
+void go_on(fiber *from, fiber *to) {
+    m.now = to;
 #ifdef SHIM_ASAN
-    __sanitizer_start_switch_fiber(
-        f->state == DONE ? nullptr : &f->asan_fake, m.asan_stack, m.asan_stack_bytes);
+    bool dies = from && state_of(from) == DONE;
+    __sanitizer_start_switch_fiber(dies ? nullptr : from ? &from->asan_fake : &m.asan_fake,
+        to ? to->stack : m.asan_stack, to ? stack_bytes : m.asan_stack_bytes);
 #endif
-    context_switch(f->ctx, m.scheduler);
+    context_switch(from ? from->ctx : m.scheduler, to ? to->ctx : m.scheduler);
 #ifdef SHIM_ASAN
-    __sanitizer_finish_switch_fiber(f->asan_fake, nullptr, nullptr);
+    __sanitizer_finish_switch_fiber(from ? from->asan_fake : m.asan_fake, nullptr, nullptr);
 #endif
 }
 
-void to_fiber(fiber *f) {
-    m.now = f;
-#ifdef SHIM_ASAN
-    __sanitizer_start_switch_fiber(&m.asan_fake, f->stack, stack_bytes);
-#endif
-    context_switch(m.scheduler, f->ctx);
-#ifdef SHIM_ASAN
-    __sanitizer_finish_switch_fiber(m.asan_fake, nullptr, nullptr);
-#endif
+/* Until the fiber is ready and its turn comes. */
+void yield_turn() {
+    go_on(m.now, m.failure.empty() ? next_fiber() : nullptr);
 }
 
 void release_barrier() {
-    for (fiber &f : m.fibers)
-        if (f.state == AT_BARRIER)
-            f.state = READY;
+    std::memset(m.state, READY, m.fibers.size()); /* all are at the barrier, or the last to come */
     m.at_barrier = 0;
     m.interval++;
     m.count->barriers++;
@@ -220,15 +239,19 @@ void release_barrier() {
 
 void fiber_main() {
 #ifdef SHIM_ASAN
-    __sanitizer_finish_switch_fiber(nullptr, &m.asan_stack, &m.asan_stack_bytes);
+    const void *stack;
+    size_t bytes;
+    __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
+    if (!m.asan_stack) /* the first fiber of all comes from the scheduler */
+        m.asan_stack = stack, m.asan_stack_bytes = bytes;
 #endif
     m.kernel(m.args);
     if (!m.now->products.empty())
         fault("line %d: a wgmma is never waited for", m.now->products.front().line);
-    m.now->state = DONE;
+    state_of(m.now) = DONE;
     m.lives--;
     for (;;)
-        to_scheduler();
+        yield_turn();
 }
 
 /* ---------------------------------------------------------------- bank conflicts of plain accesses
@@ -240,16 +263,17 @@ unsigned wavefronts(const uint32_t *address, uint32_t lanes, uint32_t bytes, uns
     unsigned per = 128 / std::max<uint32_t>(bytes, 4), all = 0;
     *best = 0;
     for (unsigned g = 0; g < 32; g += per) {
-        std::vector<uint32_t> seen[32];
-        unsigned most = 0;
+        uint32_t seen[32][32];
+        unsigned words[32] = {}, most = 0; /* of each bank */
         for (unsigned l = g; l < g + per; l++) {
             if (!(lanes >> l & 1))
                 continue;
             for (uint32_t a = address[l] / 4; a <= (address[l] + bytes - 1) / 4; a++) {
-                auto &bank = seen[a % 32];
-                if (std::find(bank.begin(), bank.end(), a) == bank.end())
-                    bank.push_back(a);
-                most = std::max(most, static_cast<unsigned>(bank.size()));
+                uint32_t *bank = seen[a % 32];
+                unsigned &n = words[a % 32];
+                if (std::find(bank, bank + n, a) == bank + n)
+                    bank[n++] = a;
+                most = std::max(most, n);
             }
         }
         all += most;
@@ -258,7 +282,7 @@ unsigned wavefronts(const uint32_t *address, uint32_t lanes, uint32_t bytes, uns
     return all;
 }
 
-SHIM_UNCHECKED void note_access(uint32_t address, uint32_t bytes, bool write, int line) {
+void note_access(uint32_t address, uint32_t bytes, bool write, int line) {
     warp &w = m.warps[warp_of(m.now)];
     unsigned lane = m.now->id.thread.x % 32;
     site *s = nullptr;
@@ -288,7 +312,7 @@ void count_accesses() {
 
 /* ---------------------------------------------------------------- shared memory */
 
-SHIM_UNCHECKED size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align, int line) {
+size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align, int line) {
     if (address < shared_base ||
         static_cast<size_t>(address) - shared_base + bytes > m.shared.size())
         fault("line %d: shared memory: %u bytes at %d of %zu", line, bytes,
@@ -299,7 +323,7 @@ SHIM_UNCHECKED size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align
     return address - shared_base;
 }
 
-SHIM_UNCHECKED void words_read(size_t at, uint32_t bytes, int line) {
+void words_read(size_t at, uint32_t bytes, int line) {
     int16_t me = warp_of(m.now);
     for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) {
         word &w = m.words[i];
@@ -317,7 +341,7 @@ SHIM_UNCHECKED void words_read(size_t at, uint32_t bytes, int line) {
     }
 }
 
-SHIM_UNCHECKED void words_write(size_t at, uint32_t bytes, word_state state, int line) {
+void words_write(size_t at, uint32_t bytes, word_state state, int line) {
     int16_t me = warp_of(m.now);
     for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) {
         word &w = m.words[i];
@@ -335,8 +359,10 @@ SHIM_UNCHECKED void words_write(size_t at, uint32_t bytes, word_state state, int
         w.state = state;
         w.writer = me;
         w.written = m.interval;
-        w.published = false;
+        w.thread = static_cast<uint16_t>(m.now->id.thread.x);
+        w.write = m.now->writes;
     }
+    m.now->writes++;
 }
 
 void finish_copy(const copy &c) {
@@ -344,13 +370,14 @@ void finish_copy(const copy &c) {
     for (size_t i = c.to / 4; i < (c.to + c.bytes) / 4; i++) {
         m.words[i].state = WRITTEN;
         m.words[i].written = m.interval; /* others see it after the next barrier */
+        m.words[i].write = m.now->writes;
     }
-    m.now->unpublished.push_back({c.to, c.to + c.bytes});
+    m.now->writes++;
 }
 
 /* ---------------------------------------------------------------- running a block */
 
-SHIM_UNCHECKED void start_block(dim3 block) {
+void start_block(dim3 block) {
     m.lives = static_cast<unsigned>(m.fibers.size());
     m.at_barrier = 0;
     m.interval = 1;
@@ -358,17 +385,21 @@ SHIM_UNCHECKED void start_block(dim3 block) {
     std::fill(m.words.begin(), m.words.end(), word());
     for (warp &w : m.warps) {
         w.waiting = 0;
-        w.sites.clear();
+        for (site &s : w.sites) { /* kept: the next block is at the same places */
+            std::fill(s.at, s.at + 32, 0);
+            s.access.clear();
+        }
     }
+    std::memset(m.state, READY, sizeof m.state);
     unsigned t = 0;
     for (fiber &f : m.fibers) {
         f.id.thread = {t++, 0, 0};
         f.id.block = block;
-        f.state = READY;
-        f.open.clear();
+        f.copies.clear();
         f.groups.clear();
+        f.open = 0;
         f.products.clear();
-        f.unpublished.clear();
+        f.writes = f.published = 0;
         f.moved = true;
 #ifdef SHIM_ASAN
         ASAN_UNPOISON_MEMORY_REGION(f.stack, stack_bytes);
@@ -379,37 +410,28 @@ SHIM_UNCHECKED void start_block(dim3 block) {
 }
 
 /* Lanes of one warp in a shuffled order, for a random while. Whether any of them moved. */
-SHIM_UNCHECKED bool run_warp(unsigned w) {
-    unsigned lane[32];
+bool run_warp(unsigned w) {
+    warp_turn &t = m.turn;
     for (unsigned i = 0; i < 32; i++)
-        lane[i] = w * 32 + i;
-    shuffle(lane, 32);
-    bool moved = false;
-    for (unsigned rounds = 1 + rnd(64); rounds; rounds--) {
-        bool any = false;
-        for (unsigned l : lane) {
-            if (m.fibers[l].state != READY)
-                continue;
-            to_fiber(&m.fibers[l]);
-            if (!m.failure.empty())
-                return false;
-            any = true;
-        }
-        if (!any)
-            break;
-        moved = true;
-    }
-    return moved;
+        t.lane[i] = w * 32 + i;
+    shuffle(t.lane, 32);
+    t.next = 0;
+    t.rounds = 1 + rnd(64);
+    t.any = t.moved = false;
+    if (fiber *first = next_fiber())
+        go_on(nullptr, first);
+    return t.moved && m.failure.empty();
 }
 
 void explain_deadlock() {
     unsigned op = 0, barrier = 0, done = 0;
     int op_line = 0;
     for (fiber &f : m.fibers) {
-        op += f.state == IN_WARP_OP;
-        barrier += f.state == AT_BARRIER;
-        done += f.state == DONE;
-        if (f.state == IN_WARP_OP)
+        fiber_state state = static_cast<fiber_state>(state_of(&f));
+        op += state == IN_WARP_OP;
+        barrier += state == AT_BARRIER;
+        done += state == DONE;
+        if (state == IN_WARP_OP)
             op_line = f.line;
     }
     char text[200];
@@ -474,7 +496,7 @@ void fault(const char *format, ...) {
         id.block.z, id.thread.x);
     m.failure = std::string(text) + where;
     for (;;)
-        to_scheduler();
+        yield_turn();
 }
 
 void warp_op(const char *name, int line, const void *in, void *out, void (*fn)(warp_call &)) {
@@ -489,15 +511,14 @@ void warp_op(const char *name, int line, const void *in, void *out, void (*fn)(w
     w.call.in[lane] = in;
     w.call.out[lane] = out;
     if (++w.waiting < 32) {
-        f->state = IN_WARP_OP;
+        state_of(f) = IN_WARP_OP;
         f->line = line;
-        to_scheduler();
+        yield_turn();
         return;
     }
     w.waiting = 0;
     fn(w.call);
-    for (unsigned l = 0; l < 32; l++)
-        m.fibers[static_cast<unsigned>(warp_of(f)) * 32 + l].state = READY;
+    std::memset(m.state + warp_of(f) * 32, READY, 32);
 }
 
 void barrier(int line) {
@@ -506,11 +527,11 @@ void barrier(int line) {
         fault("divergence: a thread is at the barrier of line %d while others are at line %d", line,
             m.barrier_line);
     m.barrier_line = line;
-    f->state = AT_BARRIER;
+    state_of(f) = AT_BARRIER;
     if (++m.at_barrier == m.fibers.size())
         release_barrier();
     else
-        to_scheduler();
+        yield_turn();
 }
 
 void shared_read(uint32_t address, void *to, uint32_t bytes, int line) {
@@ -523,12 +544,11 @@ void shared_read(uint32_t address, void *to, uint32_t bytes, int line) {
 void shared_write(uint32_t address, const void *from, uint32_t bytes, int line) {
     size_t at = shared_at(address, bytes, bytes, line);
     words_write(at, bytes, WRITTEN, line);
-    m.now->unpublished.push_back({at, at + bytes});
     note_access(address, bytes, true, line);
     std::memcpy(m.shared.data() + at, from, bytes);
 }
 
-SHIM_UNCHECKED void shared_rows(const uint32_t (&address)[8], uint8_t (&to)[8][16], int line) {
+void shared_rows(const uint32_t (&address)[8], uint8_t (&to)[8][16], int line) {
     uint32_t used[8] = {};
     unsigned most = 1;
     for (int r = 0; r < 8; r++) {
@@ -555,20 +575,22 @@ void async_copy(uint32_t to, const void *from, uint32_t bytes, int line) {
     m.count->async_bytes += bytes;
     words_write(at, bytes, PENDING, line);
     std::memset(m.shared.data() + at, 0x7f, bytes);
-    m.now->open.push_back({static_cast<uint32_t>(at), bytes, from});
+    m.now->copies.push_back({static_cast<uint32_t>(at), bytes, from});
+    m.now->open++;
 }
 
 void async_commit() {
-    m.now->groups.push_back(std::move(m.now->open));
-    m.now->open.clear();
+    m.now->groups.push_back(m.now->open);
+    m.now->open = 0;
 }
 
 void async_wait(unsigned pending) {
-    auto &g = m.now->groups;
-    while (g.size() > pending) {
-        for (const copy &c : g.front())
-            finish_copy(c);
-        g.erase(g.begin());
+    fiber *f = m.now;
+    while (f->groups.size() > pending) {
+        auto end = f->copies.begin() + static_cast<std::ptrdiff_t>(f->groups.front());
+        std::for_each(f->copies.begin(), end, finish_copy);
+        f->copies.erase(f->copies.begin(), end);
+        f->groups.erase(f->groups.begin());
     }
 }
 
@@ -583,13 +605,10 @@ void registers_fence() {
 }
 
 void publish() {
-    for (auto &range : m.now->unpublished)
-        for (size_t i = range.first / 4; i < (range.second + 3) / 4; i++)
-            m.words[i].published = true;
-    m.now->unpublished.clear();
+    m.now->published = m.now->writes;
 }
 
-SHIM_UNCHECKED void shared_matrix(uint64_t rows, uint8_t (&to)[128][32], int line) {
+void shared_matrix(uint64_t rows, uint8_t (&to)[128][32], int line) {
     const uint32_t start = (rows & 0x3fff) << 4, groups = (rows >> 32 & 0x3fff) << 4;
     const unsigned kind = rows >> 62; /* of swizzle: over 128, 64 bytes */
     if (kind != 1 && kind != 2)
@@ -602,7 +621,7 @@ SHIM_UNCHECKED void shared_matrix(uint64_t rows, uint8_t (&to)[128][32], int lin
             size_t at = shared_at(address, 16, 16, line);
             words_read(at, 16, line);
             for (size_t i = at / 4; i < at / 4 + 4; i++)
-                if (!m.words[i].published)
+                if (m.words[i].write >= m.fibers[m.words[i].thread].published)
                     fault("line %d: wgmma: shared byte %zu is not published to it", line, i * 4);
             std::memcpy(to[r] + piece * 16, m.shared.data() + at, 16);
         }

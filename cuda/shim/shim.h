@@ -39,10 +39,6 @@ struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
 
-/* The emulator's own innermost loops, which only touch its own arrays: sanitizers would make them
- * ten times slower. What kernels do is instrumented. */
-#define SHIM_UNCHECKED __attribute__((no_sanitize("address", "undefined")))
-
 namespace shim {
 
 struct region { /* global memory a launch may touch */

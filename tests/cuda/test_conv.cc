@@ -14,8 +14,10 @@ RUN_CASES(conv, a_band_of_rows)
 RUN_CASES(conv, overflow_raises_the_flag)
 
 Test(conv, any_schedule_gives_the_same_bits) {
-    for (tsr_conv_shape shape : {TSR_CONV_K33, TSR_CONV_K33J}) {
-        conv_case c = conv_base(shape, shape == TSR_CONV_K33 ? TSR_F16 : TSR_U8);
+    const bool few = !std::getenv("TSR_TEST_LONG");
+    const tsr_conv_shape quick[] = {TSR_CONV_K33, TSR_CONV_K33J}, others[] = {TSR_CONV_K33T, TSR_CONV_K33H};
+    for (tsr_conv_shape shape : few ? quick : others) {
+        conv_case c = conv_base(shape, tsr_conv_forms[shape].hopper ? TSR_U8 : TSR_F16);
         c.h = 9, c.w = 17, c.kt = 2, c.past = 1;
         conv_seen first = {}, other = {};
         cr_assert(check_conv(c, &first).empty());
@@ -34,8 +36,9 @@ Test(conv, traffic) {
         double most;
     } tiles[] = {{TSR_CONV_K33, 24, 48, 4.5}, {TSR_CONV_K33T, 32, 32, 2.5}, {TSR_CONV_K33H, 32, 32, 2.5},
         {TSR_CONV_K33J, 24, 48, 4.5}};
+    const tsr_dtype quick[] = {TSR_F16, TSR_U8}, others[] = {TSR_BF16, TSR_E4M3};
     for (auto &t : tiles)
-        for (tsr_dtype in : {TSR_F16, TSR_BF16, TSR_E4M3, TSR_U8}) {
+        for (tsr_dtype in : std::getenv("TSR_TEST_LONG") ? others : quick) {
             const int size = static_cast<int>(tsr_dtype_size(in));
             conv_case c = conv_base(t.shape, in);
             c.h = t.h, c.w = t.w, c.kt = 1, c.past = 0;

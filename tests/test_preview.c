@@ -244,6 +244,18 @@ Test(preview, another_video_in_the_middle_of_a_decode) {
     close_rig(&r);
 }
 
+Test(preview, a_rough_picture_of_a_video_that_is_gone_is_not_taken) {
+    rig r = {0};
+    open_rig(&r, 1 << 30);
+    for (int i = 0; i < 1000 && !atomic_load(&r.wakes); i++)
+        usleep(10000); /* until it is painted */
+    cr_assert(atomic_load(&r.wakes));
+    OK(tsr_preview_open(r.preview, NULL, NULL, 0));
+    OK(tsr_preview_poll(r.preview));
+    cr_assert_not(tsr_preview_get_info(r.preview)->rough);
+    close_rig(&r);
+}
+
 Test(preview, a_failure_is_told_and_the_next_plan_runs) {
     rig r = {.fake.fail_step = 7};
     open_rig(&r, 1 << 30);

@@ -142,6 +142,7 @@ static void forget_video(tsr_preview *p) {
     p->plan = NULL;
     p->m = NULL;
     p->z = NULL;
+    p->sketch++; /* what was painted of it meanwhile is nobody's */
     p->comparing = false;
     p->info = (tsr_preview_info){.psnr = NAN, .tile = -1, .latent = -1};
 }

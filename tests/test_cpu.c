@@ -3,7 +3,7 @@
 #include "synthetic.h"
 #include "temp.h"
 
-#include "backend/backend.h"
+#include "backend/cpu/cpu.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -36,15 +36,21 @@ static void rig_model(rig *r) {
     r->z = synth_latent(16, LATENTS, H, W, 0);
 }
 
-static void rig_plan(rig *r, bool reference, int threads, int latents) {
+static tsr_plan *plan_of(const rig *r, tsr_precision precision, tsr_extent extent) {
     tsr_target target;
     tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    tsr_plan *plan;
+    r->b->v->target(r->b, &target);
+    params.precision = precision;
+    params.budget = 1ll << 31;
+    ok(tsr_plan_make(&plan, &r->vae->decoder, &target, &extent, &params));
+    return plan;
+}
+
+static void rig_plan(rig *r, bool reference, int threads, int latents) {
     ok(tsr_cpu_create(&r->b, &(tsr_cpu_params){.reference = reference, .threads = threads}));
     r->b->cancel = &r->cancel;
-    r->b->v->target(r->b, &target);
-    params.precision = TSR_PRECISION_F32;
-    params.budget = 1ll << 31;
-    ok(tsr_plan_make(&r->plan, &r->vae->decoder, &target, &(tsr_extent){latents, H, W}, &params));
+    r->plan = plan_of(r, TSR_PRECISION_F32, (tsr_extent){latents, H, W});
 }
 
 static tsr_status rig_prepare(rig *r) {
@@ -222,6 +228,74 @@ Test(cpu, a_second_video_does_not_see_the_first) {
     cr_assert(!memcmp(once, again, values(&r, 0) * sizeof *once));
     free(once);
     free(again);
+    rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- one plan after another */
+
+/* Kernels whose first byte is not what packing wrote there: those that were left alone since. */
+static int marked(const rig *r, const tsr_plan *plan, bool mark) {
+    int n = 0;
+    for (int i = 0; i < plan->weights; i++) {
+        unsigned char *at = (unsigned char *)r->x->packed[i].at;
+        if (mark)
+            memset(at, 0xa5, 16);
+        n += at[0] == 0xa5 && at[15] == 0xa5;
+    }
+    return n;
+}
+
+static void turn_and_compare(tsr_precision precision) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    tsr_plan_free(&r.plan);
+    tsr_plan *other = plan_of(&r, precision, (tsr_extent){LATENTS, 3 * H, 2 * W});
+    r.plan = plan_of(&r, precision, (tsr_extent){LATENTS, H, W});
+    ok(rig_prepare(&r));
+    float *fresh = decode(&r, LATENTS, NULL);
+    int64_t used = (int64_t)tsr_mem_used();
+    ok(r.b->v->turn(r.b, other, &r.x));
+    ok(r.b->v->turn(r.b, r.plan, &r.x));
+    cr_assert_eq((int64_t)tsr_mem_used(), used);
+    float *turned = decode(&r, LATENTS, NULL);
+    size_t n = 0;
+    for (int t = 0; t < LATENTS; t++)
+        n += values(&r, t);
+    cr_assert(!memcmp(fresh, turned, n * sizeof *fresh), "they differ by %g", difference(fresh, turned, n));
+    cr_assert_eq(marked(&r, r.plan, false), 0);
+    marked(&r, r.plan, true);
+    ok(r.b->v->turn(r.b, other, &r.x));
+    cr_assert_gt(marked(&r, other, false), 0, "all kernels were packed again");
+    tsr_mem_fail_at(0);
+    cr_assert_eq(r.b->v->turn(r.b, r.plan, &r.x), TSR_ERR_MEMORY);
+    tsr_mem_fail_at(-1);
+    cr_assert_null(r.x);
+    tsr_plan_free(&other);
+    free(fresh);
+    free(turned);
+    rig_close(&r);
+}
+
+Test(cpu, another_plan_keeps_packed_weights) {
+    turn_and_compare(TSR_PRECISION_F32);
+    turn_and_compare(TSR_PRECISION_INT8);
+}
+
+Test(cpu, another_precision_packs_anew) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    ok(rig_prepare(&r));
+    float *fresh = decode(&r, LATENTS, NULL);
+    tsr_plan *other = plan_of(&r, TSR_PRECISION_INT8, (tsr_extent){LATENTS, H, W});
+    ok(r.b->v->turn(r.b, other, &r.x));
+    ok(r.b->v->turn(r.b, r.plan, &r.x));
+    float *turned = decode(&r, LATENTS, NULL);
+    cr_assert(!memcmp(fresh, turned, values(&r, 0) * sizeof *fresh));
+    tsr_plan_free(&other);
+    free(fresh);
+    free(turned);
     rig_close(&r);
 }
 

@@ -60,6 +60,9 @@ typedef struct tsr_backend_vtable {
     void (*slab_free)(tsr_backend *b, tsr_slab *s);
     /* Allocates exactly what the plan says, packs weights, makes primitives. Nothing is allocated after. */
     tsr_status (*prepare)(tsr_backend *b, const tsr_plan *plan, tsr_exec **out);
+    /* The same with *x, of another plan of the same half, which lives until this returns: its packed weights are kept where
+     * they would be packed alike. On failure *x is destroyed and NULL. May be NULL: nothing can be kept. */
+    tsr_status (*turn)(tsr_backend *b, const tsr_plan *plan, tsr_exec **x);
     void (*exec_destroy)(tsr_backend *b, tsr_exec **x);
     tsr_status (*step)(tsr_backend *b, tsr_exec *x, const tsr_step_args *args);
     /* Copies a tile's caches between the device and a block of plan->cache_bytes on the host. */

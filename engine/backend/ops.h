@@ -87,6 +87,8 @@ typedef struct tsr_tier {
     tsr_status (*pack)(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,
         const float *biases);
     void (*unpack)(tsr_packed *k);
+    /* Whether pack() would lay it out for this op as it lies. NULL: always. */
+    bool (*packed_for)(const tsr_packed *k, const tsr_program *p, const tsr_op *op);
 } tsr_tier;
 
 /* The tiers this machine can run: 0 is the reference, faster ones follow. NULL past the last. */

@@ -134,14 +134,32 @@ tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan) {
     return others;
 }
 
+/* What is ready of another plan, if the backend can make use of it; else that goes. */
+static tsr_exec *take_ready(tsr_engine *e, const tsr_plan *plan, tsr_memory *bytes) {
+    pthread_mutex_lock(&e->lock);
+    bool turns = e->exec && e->backend->v->turn && e->exec_plan->half == plan->half;
+    tsr_exec *x = turns ? e->exec : NULL;
+    *bytes = turns ? e->exec_bytes : (tsr_memory){0};
+    if (turns) {
+        e->exec = NULL;
+        e->exec_plan = NULL;
+        e->exec_bytes = (tsr_memory){0};
+    }
+    pthread_mutex_unlock(&e->lock);
+    tsr_engine_forget(e, NULL);
+    return x;
+}
+
 tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out) {
     pthread_mutex_lock(&e->lock);
     *out = e->exec_plan == plan ? e->exec : NULL;
     pthread_mutex_unlock(&e->lock);
     if (*out)
         return TSR_OK;
-    tsr_memory before = used();
-    tsr_status status = e->backend->v->prepare(e->backend, plan, out);
+    tsr_memory ready;
+    *out = take_ready(e, plan, &ready);
+    tsr_memory before = less(used(), ready);
+    tsr_status status = *out ? e->backend->v->turn(e->backend, plan, out) : e->backend->v->prepare(e->backend, plan, out);
     if (status != TSR_OK)
         return status;
     pthread_mutex_lock(&e->lock);

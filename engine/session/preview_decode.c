@@ -252,7 +252,8 @@ static tsr_status prepare(job *b) {
     size_t c = (size_t)p->half->in_channels * sizeof(float);
     if (p->slots > TSR_WATCH_SLOTS)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "preview: a plan of %d slots; at most %d", p->slots, TSR_WATCH_SLOTS);
-    tsr_engine_memory_before(w->e, p);
+    tsr_exec *exec = NULL;
+    TSR_TRY(tsr_engine_prepare(w->e, p, &exec));
     TSR_TRY(need_slab(w, (size_t)p->slots * p->slot_bytes));
     b->frame = tsr_mem_alloc_host((size_t)p->info.extent.height * (size_t)p->info.extent.width * c);
     b->tile = tsr_mem_alloc_host((size_t)p->tile_h * (size_t)p->tile_w * c);
@@ -260,8 +261,6 @@ static tsr_status prepare(job *b) {
     b->parked = parks ? tsr_mem_alloc_host((size_t)p->parked_sets * p->cache_bytes) : NULL;
     if (!b->frame || !b->tile || (parks && !b->parked))
         return tsr_fail(TSR_ERR_MEMORY, "preview: no memory for caches of this size; use smaller tiles");
-    tsr_exec *exec = NULL;
-    TSR_TRY(tsr_engine_prepare(w->e, p, &exec));
     pthread_mutex_lock(&w->lock);
     memset(w->slot, 0, sizeof w->slot);
     w->slots = p->slots;
@@ -273,13 +272,15 @@ error:
     return status;
 }
 
-static void run_job(tsr_watch_worker *w, tsr_watch_job j) {
+/* *last goes once this one is ready to run, which may take its weights. */
+static void run_job(tsr_watch_worker *w, tsr_watch_job j, tsr_plan **last) {
     job b = {.w = w, .j = j, .finite = {.e = w->e, .plan = j.plan, .first_latent = j.plan->first_latent, .load = load_tile}};
     b.finite.ctx = &b;
     const tsr_plan *p = j.plan;
     for (int t = p->first_latent; t < p->end_latent; t++)
         b.work_all += p->y.tiles * p->x.tiles * tsr_program_flops(p->program[tsr_plan_step(p, t)]);
     tsr_status status = prepare(&b);
+    tsr_plan_destroy(last);
     if (status == TSR_OK) {
         pthread_mutex_lock(&w->lock);
         set_state(w, TSR_PREVIEW_DECODING);
@@ -368,10 +369,10 @@ static void take_job(tsr_watch_worker *w, tsr_plan **last) {
     atomic_store(&w->e->cancel, false);
     set_state(w, j.never ? TSR_PREVIEW_IDLE : TSR_PREVIEW_PREPARING);
     pthread_mutex_unlock(&w->lock);
+    if (!j.never)
+        run_job(w, j, last);
     tsr_plan_destroy(last);
     *last = j.plan;
-    if (!j.never)
-        run_job(w, j);
     pthread_mutex_lock(&w->lock);
 }
 

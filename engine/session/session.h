@@ -66,7 +66,8 @@ void tsr_engine_end_sharing(tsr_engine *e);
 /* Frees what is ready to run of another plan, begins to watch the peak of counted memory, and
  * returns how much of it belongs to neither. */
 tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);
-/* The plan made ready to run, after tsr_engine_memory_before; e keeps it. */
+/* The plan made ready to run; e keeps it. What is ready of another plan goes first, but for packed weights that this one
+ * shares; that plan must live until this returns. Those who count memory call tsr_engine_memory_before before it. */
 tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **out);
 /* Frees what is ready to run, if it is of this plan; NULL: whichever. */
 void tsr_engine_forget(tsr_engine *e, const tsr_plan *plan);

@@ -118,6 +118,11 @@ static tsr_status prepare(tsr_backend *b, const tsr_plan *plan, tsr_exec **out) 
     return tsr_exec_create(out, (tsr_cpu *)b, plan);
 }
 
+static tsr_status turn(tsr_backend *b, const tsr_plan *plan, tsr_exec **x) {
+    tsr_threads_apply();
+    return tsr_exec_turn(x, (tsr_cpu *)b, plan);
+}
+
 static void exec_destroy(tsr_backend *b, tsr_exec **x) {
     (void)b;
     tsr_exec_destroy(x);
@@ -178,6 +183,7 @@ static const tsr_backend_vtable vtable = {
     .slab_alloc = slab_alloc,
     .slab_free = slab_free,
     .prepare = prepare,
+    .turn = turn,
     .exec_destroy = exec_destroy,
     .step = step,
     .park = park,

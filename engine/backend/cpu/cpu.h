@@ -32,7 +32,15 @@ struct tsr_exec {
 
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan);
 void tsr_exec_destroy(tsr_exec **x);
+/* Makes *x, of another plan of the same half, ready to run this one; kernels that are packed alike stay. NULL on failure. */
+tsr_status tsr_exec_turn(tsr_exec **x, tsr_cpu *cpu, const tsr_plan *plan);
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args);
+/* weights.c: the weight block is the same but for how kernels lie in their places. */
+bool tsr_exec_same_weights(const tsr_plan *a, const tsr_plan *b);
+/* Folds and packs what does not lie there as it should; before: the plan of what lies there, NULL: nothing does. */
+tsr_status tsr_exec_pack(tsr_exec *x, int tiers, const tsr_plan *before);
+/* Kernels of u8 inputs have their gain [cin] at the end of their block. */
+float *tsr_exec_gain(const tsr_exec *x, int weight);
 /* Rounds what an op wrote to the numbers of the buffer's `rounded`. */
 void tsr_cpu_round(const tsr_program *p, const tsr_op *op, void *out);
 /* Frame 0 of a program's buffer, for tests: holds what the op in hand left there. */

@@ -1,123 +1,9 @@
-/* A plan made ready to run: its blocks allocated, kernels packed, ops bound; and the running of a
- * step. */
+/* A plan made ready to run: its blocks allocated, ops bound; and the running of a step. */
 #include "backend/cpu/ref.h"
 #include "backend/cpu/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* ---------------------------------------------------------------- weights */
-
-/* Of the ops that use a kernel, the one with the most work: the kernel is packed to suit it. */
-static const tsr_op *largest_user(const tsr_plan *plan, int weight, int *step) {
-    const tsr_op *largest = NULL;
-    double most = -1;
-    for (int s = 0; s < TSR_STEP_COUNT; s++) {
-        const tsr_program *p = plan->program[s];
-        for (int i = 0; p && i < p->ops; i++) {
-            const tsr_op *op = &p->op[i];
-            if (op->kernel < 0 || plan->weight_of[s][op->kernel] != weight ||
-                tsr_op_flops(p, op) <= most)
-                continue;
-            most = tsr_op_flops(p, op);
-            largest = op;
-            *step = s;
-        }
-    }
-    return largest;
-}
-
-/* The fastest tier that runs every op which uses the kernel: a kernel is packed for one tier. */
-static const tsr_tier *tier_of_kernel(const tsr_plan *plan, int tiers, int weight) {
-    for (int s = 0; s < TSR_STEP_COUNT; s++) {
-        const tsr_program *p = plan->program[s];
-        for (int i = 0; p && i < p->ops; i++) {
-            const tsr_op *op = &p->op[i];
-            while (op->kernel >= 0 && plan->weight_of[s][op->kernel] == weight && tiers > 1) {
-                const tsr_op_impl *impl = &tsr_tier_at(tiers - 1)->op[TSR_OP_CONV];
-                if (impl->run && (!impl->can || impl->can(p, op)))
-                    break;
-                tiers--;
-            }
-        }
-    }
-    return tsr_tier_at(tiers - 1);
-}
-
-/* The numbers a kernel's inputs are rounded to: their type, or that of which they are numbers. */
-static tsr_dtype input_type(const tsr_program *p, const tsr_op *op) {
-    const tsr_buffer *in = &p->buffer[op->in.buf];
-    return in->dtype == TSR_F32 ? in->rounded : in->dtype;
-}
-
-/* Kernels of u8 inputs have their gain [cin] at the end of their block. */
-static float *gain_of(const tsr_exec *x, int weight) {
-    const tsr_plan_weight *w = &x->plan->weight[weight];
-    return (float *)(x->weights + w->at + w->bytes - (size_t)w->kernel->cin * sizeof(float));
-}
-
-/* e4m3 codes of activations are eight times the number, which f32 inputs are not; and f32 tiers
- * know no scales. */
-static void scale_filters(const tsr_kernel *k, const float *scale, float *weights) {
-    size_t filter = tsr_kernel_weights(k) / (size_t)k->cout;
-    for (size_t o = 0; o < (size_t)k->cout; o++)
-        for (size_t i = 0; i < filter; i++)
-            weights[o * filter + i] *= scale[o];
-}
-
-/* Room for biases, and a scale for each. */
-static tsr_status pack_kernel(tsr_exec *x, int tiers, int weight, float *weights, float *biases) {
-    const tsr_plan_weight *w = &x->plan->weight[weight];
-    int step = 0;
-    const tsr_op *op = largest_user(x->plan, weight, &step);
-    x->packed_by[weight] = tier_of_kernel(x->plan, tiers, weight);
-    tsr_dtype type = input_type(x->plan->program[step], op);
-    float *scale = biases + tsr_kernel_biases(w->kernel),
-          *gain = type == TSR_U8 ? gain_of(x, weight) : NULL;
-    x->packed[weight] = (tsr_packed){.kernel = w->kernel, .scale = scale, .at = x->weights + w->at};
-    tsr_status status =
-        tsr_kernel_fold(x->plan->half, w->kernel, tsr_tier_gemm(tiers), weights, biases);
-    if (status == TSR_OK)
-        status = tsr_quantise_kernel(x->plan->half, w->kernel, type, weights, biases, scale, gain);
-    if (status == TSR_OK && type == TSR_E4M3)
-        scale_filters(w->kernel, scale, weights);
-    if (status == TSR_OK)
-        status = x->packed_by[weight]->pack(
-            &x->packed[weight], x->plan->program[step], op, weights, biases);
-    return status;
-}
-
-static tsr_status pack_kernels(tsr_exec *x, int tiers) {
-    const tsr_plan *plan = x->plan;
-    size_t weights = 0, biases = 0;
-    for (int i = 0; i < plan->weights; i++) {
-        size_t w = tsr_kernel_weights(plan->weight[i].kernel),
-               b = tsr_kernel_biases(plan->weight[i].kernel);
-        weights = w > weights ? w : weights;
-        biases = b > biases ? b : biases;
-    }
-    /* Not counted: gone again before the arena's pages are first touched. */
-    float *folded = malloc((weights + 2 * biases) * sizeof *folded);
-    if (!folded)
-        return tsr_fail(TSR_ERR_MEMORY, "out of memory for folding weights");
-    tsr_status status = TSR_OK;
-    for (int i = 0; i < plan->weights && status == TSR_OK; i++)
-        status = pack_kernel(x, tiers, i, folded, folded + weights);
-    free(folded);
-    return status;
-}
-
-static void read_norms(tsr_exec *x) {
-    const tsr_half *half = x->plan->half;
-    for (int i = 0; i < half->layers; i++) {
-        const tsr_layer *l = &half->layer[i];
-        if (x->plan->norm_at[i] == SIZE_MAX)
-            continue;
-        float *gamma = (float *)(x->weights + x->plan->norm_at[i]);
-        tsr_tensor_read(l->weight[0], 0, (size_t)l->cout, gamma);
-        tsr_tensor_read(l->bias[0], 0, (size_t)l->cout, gamma + l->cout);
-    }
-}
 
 /* ---------------------------------------------------------------- ops */
 
@@ -134,7 +20,7 @@ static const float *gain_for(const tsr_exec *x, tsr_step step, const tsr_op *nor
     const tsr_program *p = x->plan->program[step];
     for (const tsr_op *op = norm; op < p->op + p->ops; op++)
         if (op->kind == TSR_OP_CONV && op->in.buf == norm->out.buf)
-            return gain_of(x, x->plan->weight_of[step][op->kernel]);
+            return tsr_exec_gain(x, x->plan->weight_of[step][op->kernel]);
     return NULL; /* not reached: what a norm writes is read */
 }
 
@@ -213,6 +99,21 @@ static tsr_status allocate_host(tsr_exec *x) {
                          tsr_bytes_text(text, (int64_t)x->plan->host_bytes));
 }
 
+/* All but the weights. */
+static tsr_status fill(tsr_exec *x, tsr_cpu *cpu, const tsr_plan *before) {
+    const tsr_plan *plan = x->plan;
+    tsr_status status;
+    TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
+    TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
+    TSR_TRY(plan->band ? allocate_host(x) : tsr_cpu_stream_create(&x->stream, plan, x->arena));
+    TSR_TRY(tsr_exec_pack(x, cpu->tiers, before));
+    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
+        if (plan->program[s])
+            TSR_TRY(bind_step(x, cpu->tiers, s));
+error:
+    return status;
+}
+
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     tsr_status status;
     tsr_exec *x = calloc(1, sizeof *x);
@@ -226,14 +127,7 @@ tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
         goto error;
     }
     TSR_TRY(allocate(&x->weights, plan->weight_bytes, "weights"));
-    TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
-    TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
-    TSR_TRY(plan->band ? allocate_host(x) : tsr_cpu_stream_create(&x->stream, plan, x->arena));
-    TSR_TRY(pack_kernels(x, cpu->tiers));
-    read_norms(x);
-    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
-        if (plan->program[s])
-            TSR_TRY(bind_step(x, cpu->tiers, s));
+    TSR_TRY(fill(x, cpu, NULL));
     *out = x;
     return TSR_OK;
 error:
@@ -249,26 +143,49 @@ static void unbind_step(tsr_exec *x, tsr_step step) {
     }
     free(x->op[step]);
     free(x->range[step]);
+    x->op[step] = NULL;
+    x->range[step] = NULL;
 }
 
-void tsr_exec_destroy(tsr_exec **out) {
-    tsr_exec *x = *out;
-    if (!x)
-        return;
+/* All but the weights. */
+static void empty(tsr_exec *x) {
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         unbind_step(x, s);
-    for (int i = 0; x->packed && x->packed_by && i < x->plan->weights; i++)
-        if (x->packed[i].layout)
-            x->packed_by[i]->unpack(&x->packed[i]);
     tsr_cpu_stream_destroy(&x->stream);
     tsr_mem_free(x->host);
     tsr_mem_free(x->caches);
     tsr_mem_free(x->arena);
+    x->host = x->caches = x->arena = NULL;
+}
+
+void tsr_exec_destroy(tsr_exec **out) {
+    tsr_exec *x = *out;
+    *out = NULL;
+    if (!x)
+        return;
+    empty(x);
+    for (int i = 0; x->packed && x->packed_by && i < x->plan->weights; i++)
+        if (x->packed[i].layout)
+            x->packed_by[i]->unpack(&x->packed[i]);
     tsr_mem_free(x->weights);
     free(x->packed_by);
     free(x->packed);
     free(x);
-    *out = NULL;
+}
+
+tsr_status tsr_exec_turn(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
+    tsr_exec *x = *out;
+    const tsr_plan *before = x->plan;
+    if (!tsr_exec_same_weights(before, plan)) {
+        tsr_exec_destroy(out);
+        return tsr_exec_create(out, cpu, plan);
+    }
+    empty(x);
+    x->plan = plan;
+    tsr_status status = fill(x, cpu, before);
+    if (status != TSR_OK)
+        tsr_exec_destroy(out);
+    return status;
 }
 
 /* ---------------------------------------------------------------- running */

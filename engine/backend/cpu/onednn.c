@@ -56,6 +56,7 @@ const tsr_tier tsr_tier_onednn = {
     .kernel_bytes = tsr_dnnl_kernel_bytes,
     .pack = tsr_dnnl_pack,
     .unpack = tsr_dnnl_unpack,
+    .packed_for = tsr_dnnl_packed_for,
     .op =
         {
             [TSR_OP_CONV] = {tsr_dnnl_conv_can, tsr_dnnl_conv_scratch, tsr_dnnl_conv_bind,

@@ -30,6 +30,7 @@ size_t tsr_dnnl_kernel_bytes(const tsr_kernel *k, tsr_dtype input);
 tsr_status tsr_dnnl_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op,
     const float *weights, const float *biases);
 void tsr_dnnl_unpack(tsr_packed *k);
+bool tsr_dnnl_packed_for(const tsr_packed *k, const tsr_program *p, const tsr_op *op);
 
 bool tsr_dnnl_attention_can(const tsr_program *p, const tsr_op *op);
 size_t tsr_dnnl_attention_scratch(const tsr_program *p, const tsr_op *op);

@@ -290,6 +290,20 @@ void tsr_dnnl_unpack(tsr_packed *k) {
     k->layout = NULL;
 }
 
+bool tsr_dnnl_packed_for(const tsr_packed *k, const tsr_program *p, const tsr_op *op) {
+    const layout *l = k->layout;
+    bool same = true;
+    for (int i = 0; i < k->kernel->phases && same; i++) {
+        shape s = op_shape(p, op, i);
+        dnnl_primitive_desc_t desc;
+        if (create_desc(&s, NULL, &desc) != TSR_OK)
+            return false; /* pack() will say so */
+        same = dnnl_memory_desc_equal(&l->weights[i], dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0));
+        dnnl_primitive_desc_destroy(desc);
+    }
+    return same;
+}
+
 /* ---------------------------------------------------------------- binding */
 
 typedef struct part { /* one primitive: a phase, or the whole op */

@@ -212,6 +212,15 @@ static void unpack(tsr_packed *k) {
     k->layout = NULL;
 }
 
+static bool packed_for(const tsr_packed *k, const tsr_program *p, const tsr_op *op) {
+    dnnl_primitive_desc_t desc;
+    if (create_desc(p, op, NULL, &desc) != TSR_OK)
+        return false; /* pack() will say so */
+    bool same = dnnl_memory_desc_equal(k->layout, dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0));
+    dnnl_primitive_desc_destroy(desc);
+    return same;
+}
+
 /* ---------------------------------------------------------------- binding */
 
 typedef struct conv {
@@ -342,5 +351,6 @@ const tsr_tier tsr_tier_vnni = {
     .kernel_bytes = kernel_bytes,
     .pack = pack,
     .unpack = unpack,
+    .packed_for = packed_for,
     .op = {[TSR_OP_CONV] = {can, scratch, bind, unbind, run}},
 };

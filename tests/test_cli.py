@@ -424,6 +424,26 @@ class Render(Case):
         with open(self.path('a.npy'), 'rb') as a, open(self.path('b.npy'), 'rb') as b:
             self.assertEqual(a.read(), b.read())
 
+    def test_a_clip_out_of_range_is_encoded_again(self):
+        loud, name = self.path('loud.safetensors'), 'encoder.conv_in.weight'
+        with open(MODEL, 'rb') as f:
+            data = bytearray(f.read())
+        begin = 8 + struct.unpack('<Q', data[:8])[0]
+        at, end = (begin + x for x in json.loads(data[8:begin])[name]['data_offsets'])
+        weights = struct.unpack('<%de' % ((end - at) // 2), data[at:end])
+        data[at:end] = struct.pack('<%de' % len(weights), *(w * 60000 / max(map(abs, weights)) for w in weights))
+        with open(loud, 'wb') as f:
+            f.write(data)
+        self.ok('render', self.latent(frames=1), '-o', 'clip.png')
+        args = 'encode', 'clip.png', '-m', loud
+        r = self.ok(*args, '-o', 'again.latent', '--precision', 'fp16', '--json')
+        warnings = [e['message'] for e in map(json.loads, r.stdout.decode().splitlines()) if e['event'] == 'warning']
+        self.assertEqual(warnings,
+            ['encode: latent frame 0 is not finite at channel 0 in fp16; all is encoded again in f32'])
+        self.ok(*args, '-o', 'f32.latent', '--precision', 'f32')
+        with open(self.path('again.latent'), 'rb') as a, open(self.path('f32.latent'), 'rb') as b:
+            self.assertEqual(a.read(), b.read())
+
     def test_json(self):
         z = self.latent(frames=3)
         r = self.ok('render', z, '-o', 'x.mp4', '--json', '--precision', 'f32')

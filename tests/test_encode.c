@@ -325,6 +325,28 @@ Test(encode, stops_where_it_is_told_to) {
     tsr_engine_destroy(&e);
 }
 
+Test(encode, says_what_is_not_finite_and_hands_it_to_nobody) {
+    tsr_model *m = open_model(&small);
+    tsr_engine *e = engine();
+    clip c = clip_of(16, 16, 5);
+    tsr_plan *p;
+    tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
+    tsr_encode_params q = params_of(&c);
+    for (int i = 16 * 16; i < 5 * 16 * 16; i++) /* the red of later frames: too much for fp16 behind conv_in */
+        ((float *)c.planar)[i] *= 1e7f;
+    params.precision = TSR_PRECISION_FP16;
+    ok(tsr_encode_plan(&p, e, m, &(tsr_extent){2, 2, 2}, &params));
+    fails(tsr_encode(e, m, p, &q, NULL), TSR_ERR_NOT_FINITE, "encode: latent frame 1 is not finite at channel 0 in fp16");
+    cr_expect_eq(c.latents, 1);
+    tsr_plan_destroy(&p);
+    c.latents = 0;
+    c.share = 0;
+    encode(e, m, &c, NULL);
+    clip_free(&c);
+    tsr_engine_destroy(&e);
+    tsr_model_close(&m);
+}
+
 /* ---------------------------------------------------------------- draws */
 
 Test(sample, draws_are_normal_and_repeatable) {

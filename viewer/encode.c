@@ -14,6 +14,7 @@ struct encode {
     tsr_reader *reader;
     tsr_latent_writer *writer;
     const tsr_media_info *media;
+    bool overwrite; /* what is there, as asked for or allowed when asked */
     int64_t first, end; /* frames of the clip */
     tsr_extent extent;
     size_t values; /* of a latent frame */
@@ -45,7 +46,7 @@ static void say_padding(const struct encode *c) {
             (long long)(c->end - c->first), width, height, (long long)frames);
 }
 
-static int open_output(struct encode *c) {
+static tsr_status open_writer(struct encode *c) {
     const tsr_model_info *i = tsr_model_get_info(c->model);
     tsr_latent_writer_params p = {
         .path = c->o->writer.path,
@@ -56,15 +57,20 @@ static int open_output(struct encode *c) {
         .height = c->media->height,
         .frames = c->end - c->first,
         .stats = c->o->stats,
-        .overwrite = c->o->writer.overwrite,
+        .overwrite = c->overwrite,
     };
-    c->values = (size_t)p.channels * (size_t)c->extent.height * (size_t)c->extent.width;
+    return tsr_latent_writer_open(&c->writer, &p);
+}
+
+static int open_output(struct encode *c) {
+    c->values = (size_t)tsr_model_get_info(c->model)->latent_channels * (size_t)c->extent.height * (size_t)c->extent.width;
     c->drawn = c->o->sample ? malloc(c->values * sizeof *c->drawn) : NULL;
     if (c->o->sample && !c->drawn)
         return failure(TSR_ERR_MEMORY, "out of memory: a latent of %dx%d", c->extent.width, c->extent.height);
-    int status = may_write(p.path, &p.overwrite);
+    c->overwrite = c->o->writer.overwrite;
+    int status = may_write(c->o->writer.path, &c->overwrite);
     catch_interrupts(); /* there will be something to clean up */
-    return status == EXIT_OK ? failed(tsr_latent_writer_open(&c->writer, &p)) : status;
+    return status == EXIT_OK ? failed(open_writer(c)) : status;
 }
 
 static tsr_status read_frame(void *user, int64_t index, float *rgb) {
@@ -102,7 +108,7 @@ static tsr_status skip_frames(struct encode *c) {
     return status;
 }
 
-static int run(struct encode *c) {
+static tsr_status encode(struct encode *c) {
     tsr_encode_params p = {
         .width = c->media->width,
         .height = c->media->height,
@@ -117,6 +123,47 @@ static int run(struct encode *c) {
     if (status == TSR_OK)
         status = tsr_encode(c->engine, c->model, c->plan, &p, &c->result);
     progress_end();
+    return status;
+}
+
+/* In f32, or, where the device has none, in bf16, whose range is the same. */
+static tsr_status plan_wide(struct encode *c) {
+    tsr_plan_params p = c->o->plan;
+    p.precision = TSR_PRECISION_F32;
+    p.quality = 0;
+    tsr_plan_destroy(&c->plan);
+    tsr_status status = tsr_encode_plan(&c->plan, c->engine, c->model, &c->extent, &p);
+    if (status != TSR_OK || tsr_plan_get_info(c->plan)->precision == TSR_PRECISION_F32)
+        return status;
+    p.precision = TSR_PRECISION_BF16;
+    tsr_plan_destroy(&c->plan);
+    return tsr_encode_plan(&c->plan, c->engine, c->model, &c->extent, &p);
+}
+
+/* From frame 0: what the network remembers of the frames before is spoilt, too, and those are gone. */
+static tsr_status encode_again(struct encode *c) {
+    char why[256];
+    snprintf(why, sizeof why, "%s", tsr_last_error());
+    tsr_status status = plan_wide(c);
+    if (status != TSR_OK)
+        return status;
+    say(TSR_LOG_WARN, "%s; all is encoded again in %s", why, tsr_precision_name(tsr_plan_get_info(c->plan)->precision));
+    say_plan(tsr_plan_get_info(c->plan), c->o);
+    tsr_reader_close(&c->reader);
+    tsr_latent_writer_close(&c->writer);
+    status = tsr_reader_open(&c->reader, c->o->args[0]);
+    if (status != TSR_OK)
+        return status;
+    c->media = tsr_reader_get_info(c->reader);
+    status = open_writer(c);
+    return status == TSR_OK ? encode(c) : status;
+}
+
+static int run(struct encode *c) {
+    tsr_precision precision = tsr_plan_get_info(c->plan)->precision;
+    tsr_status status = encode(c);
+    if (status == TSR_ERR_NOT_FINITE && precision != TSR_PRECISION_F32 && precision != TSR_PRECISION_BF16)
+        status = encode_again(c);
     if (interrupted())
         return failure(TSR_ERR_CANCELLED, "interrupted: %s; nothing was written", c->o->writer.path);
     if (status == TSR_OK)

@@ -206,9 +206,8 @@ static tsr_status give_segment(encode_run *r, int begin, int end) {
         float *mean = r->latents + (size_t)(t - begin) * 2 * half, *logvar = mean + half;
         for (size_t i = 0; i < half; i++) {
             if (!isfinite(mean[i]) || isnan(logvar[i]))
-                return tsr_fail(TSR_ERR_UNSUPPORTED,
-                    "encode: latent frame %d is not finite at channel %zu; use a higher precision", t,
-                    i / (half / ((size_t)p->half->out_channels / 2)));
+                return tsr_fail(TSR_ERR_NOT_FINITE, "encode: latent frame %d is not finite at channel %zu in %s", t,
+                    i / (half / ((size_t)p->half->out_channels / 2)), tsr_precision_name(p->info.precision));
             logvar[i] = fminf(fmaxf(logvar[i], LOGVAR_LEAST), LOGVAR_MOST);
         }
         tsr_fail(TSR_OK, "encode: the callback stopped at latent %d", t);

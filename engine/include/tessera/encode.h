@@ -35,7 +35,8 @@ typedef struct tsr_encode_params {
     void *user;
 } tsr_encode_params;
 
-/* A status other than TSR_OK from a callback stops the run and is returned. tsr_cancel() works as for decodes. In the
+/* A status other than TSR_OK from a callback stops the run and is returned. tsr_cancel() works as for decodes. A latent
+ * that is not finite is not handed out: TSR_ERR_NOT_FINITE, and a run in a wider precision begins at frame 0. In the
  * result `load` is the time spent in read_frame, `write` in on_latent; may be NULL. */
 TSR_API tsr_status tsr_encode(tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result);
 

@@ -37,6 +37,7 @@ typedef enum tsr_status {
     TSR_ERR_DEVICE,      /* CUDA or Vulkan failed or is missing */
     TSR_ERR_UNSUPPORTED, /* understood, but not possible here */
     TSR_ERR_CANCELLED,   /* tsr_cancel() or a callback asked to stop */
+    TSR_ERR_NOT_FINITE,  /* numbers left the range of the precision, and nothing here could help it */
 } tsr_status;
 
 /* One line: what, where, what to do. Valid until the calling thread's next failing call. Never NULL. */

@@ -195,6 +195,17 @@ class View(Base):
         self.assertTrue(self.bytes_of('out.y4m') == self.bytes_of('a.mp4'))
         self.assertIn('exists', s[1]['message'])
 
+    def test_quality(self):
+        """Measured beside the window, held by its plans, and part of the command."""
+        z, options = self.clip(), ('--precision', 'int8', '--quality', '60')
+        s = self.play('wait idle\nsave mine.png\nkey y\nprint\nset precision f32\nwait idle\nkey y\nprint\n', z, *options)
+        self.ok('render', z, '-o', 'render%05d.png', *options)
+        self.assertTrue(self.bytes_of('mine.png') == self.bytes_of('render00000.png'))
+        self.ok('render', z, '-o', 'all%05d.png', '--precision', 'int8')
+        self.assertTrue(self.bytes_of('mine.png') != self.bytes_of('all00000.png'))
+        self.assertIn('--quality 60 --precision int8', s[0]['clipboard'])
+        self.assertNotIn('--quality', s[1]['clipboard'])
+
     def test_folder(self):
         """A folder's newest latent, and then the next one, but not half of it."""
         os.mkdir(self.path('new'))

@@ -175,8 +175,12 @@ class Random(Base):
                 sent.append(line())
                 try:
                     p.stdin.write(sent[-1] + '\n')
+                    if len(sent) % 10 == 0:  # no faster than it plays them
+                        p.stdin.write('print\n')
                     p.stdin.flush()
                 except BrokenPipeError:
+                    break
+                if len(sent) % 10 == 0 and not p.stdout.readline():
                     break
                 time.sleep(0.01)
             out, err = p.communicate('key Escape\nkey Escape\nquit\n' if p.poll() is None else None, timeout=600)

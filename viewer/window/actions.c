@@ -181,7 +181,7 @@ void action_render(app *a, const char *path) {
         return;
     if (access(path, F_OK) == 0)
         app_say(a, true, "%s exists; choose another name", path);
-    else if (jobs_start(a, path))
+    else if (jobs_start(a, JOB_RENDER, path))
         a->dialog = DIALOG_NONE;
 }
 
@@ -192,7 +192,7 @@ void action_tune(app *a) {
         jobs_stop(a);
         decode_resume(a);
     } else if (a->latent && jobs_running(a) == JOB_NONE) {
-        jobs_start(a, NULL);
+        jobs_start(a, JOB_TUNE, NULL);
     }
 }
 

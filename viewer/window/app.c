@@ -48,6 +48,7 @@ static void on_wake(void *user) {
 
 static void close_devices(app *a) {
     jobs_stop(a);
+    a->measured = false;
     planner_ask(a->planner, NULL, NULL, a);
     gpu_close(&a->gpu);
     a->gpu_ready = false;
@@ -142,10 +143,7 @@ static tsr_status show_video(app *a) {
     if (status != TSR_OK || !a->latent)
         return status;
     a->fit = true;
-    decode_scales(a);
-    decode_plan(a);
-    planner_ask(a->planner, a->engine, a->model, a);
-    a->start_at = a->rested_at = app_time();
+    decode_begin(a);
     return TSR_OK;
 }
 
@@ -198,6 +196,7 @@ static bool open_other_model(app *a, const char *path) {
     tsr_latent_close(&a->latent);
     tsr_model_close(&a->model);
     a->model = m;
+    a->measured = false;
     snprintf(a->model_path, sizeof a->model_path, "%s", path);
     app_say(a, false, "Model: %s", path);
     if (*latent && !open_video(a, latent))

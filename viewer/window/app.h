@@ -96,7 +96,7 @@ typedef struct planner planner;
 
 /* ---------------------------------------------------------------- work beside the preview */
 
-typedef enum job_kind { JOB_NONE, JOB_RENDER, JOB_TUNE } job_kind;
+typedef enum job_kind { JOB_NONE, JOB_RENDER, JOB_TUNE, JOB_MEASURE } job_kind;
 typedef struct job job;
 
 /* What was measured, smallest tiles first. */
@@ -146,6 +146,7 @@ typedef struct app {
     char plan_error[512];       /* no plan fits; else "" */
     double plan_seconds;        /* it took */
     double start_at;            /* when the decode begins anew; 0: not */
+    bool measured;              /* what --quality asks for is known of this model */
     double rested_at;           /* when the last slider came to rest */
     double first_frame_seconds; /* from there to the first whole frame */
     planner *planner;
@@ -215,6 +216,9 @@ void decode_scales(app *a); /* what the dials can be set to, for this video */
 void decode_plan(app *a);   /* plans by the settings, at once */
 void decode_changed(
     app *a, bool resting); /* a setting has changed; the decode follows when it rests */
+/* The first decode of what is open, once what --quality needs is measured. */
+void decode_begin(app *a);
+void decode_measured(app *a, bool found);
 void decode_update(app *a);
 void decode_resume(app *a); /* from the first frame that is missing */
 void decode_seek(app *a);   /* another frame is looked at */
@@ -278,7 +282,7 @@ bool files_demo(char *path, size_t size, const char *name); /* of the assets */
 
 /* ---------------------------------------------------------------- jobs.c */
 
-bool jobs_start(app *a, const char *path); /* a render to path; NULL: tuning */
+bool jobs_start(app *a, job_kind kind, const char *path); /* path: of a render */
 void jobs_stop(app *a);
 void jobs_update(app *a);
 job_kind jobs_running(const app *a);

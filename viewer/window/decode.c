@@ -132,6 +132,7 @@ tsr_plan_params decode_params(const app *a, const settings *s) {
     p.tile_height = h > i->height ? i->height : h;
     p.overlap_width = p.overlap_height = s->blend ? (int)s->value[DIAL_OVERLAP] : 0;
     p.precision = (tsr_precision)s->value[DIAL_PRECISION];
+    p.quality = a->measured && p.precision == a->o->plan.precision ? p.quality : 0; /* of the precision it was given with */
     p.caches = (tsr_cache_home)s->value[DIAL_CACHES];
     if (s->value[DIAL_VRAM] > 0) {
         p.budget = s->value[DIAL_VRAM];
@@ -180,6 +181,23 @@ void decode_changed(app *a, bool resting) {
 }
 
 /* ---------------------------------------------------------------- decodes */
+
+void decode_begin(app *a) {
+    decode_scales(a);
+    decode_plan(a);
+    bool measures = a->o->plan.quality > 0 && !a->measured;
+    if (measures && (jobs_running(a) == JOB_MEASURE || (jobs_running(a) == JOB_NONE && jobs_start(a, JOB_MEASURE, NULL)))) {
+        app_say(a, false, "Measuring what each resnet loses in 8 bits, once for this model");
+        return;
+    }
+    planner_ask(a->planner, a->engine, a->model, a);
+    a->start_at = a->rested_at = app_time();
+}
+
+void decode_measured(app *a, bool found) {
+    a->measured = found;
+    decode_changed(a, true);
+}
 
 static void start(app *a, tsr_plan **plan, bool go_on) {
     if (tsr_preview_start(a->preview, plan, go_on) != TSR_OK)
@@ -313,6 +331,8 @@ void decode_command(const app *a, char *out, size_t size) {
         MORE(" --vram %lldM", (long long)(p.budget >> 20));
     else if (p.budget > 0)
         MORE(" --vram %lld", (long long)p.budget);
+    if (p.quality > 0)
+        MORE(" --quality %g", p.quality);
     if (p.precision != TSR_PRECISION_AUTO)
         MORE(" --precision %s", tsr_precision_name(p.precision));
     if (p.caches != TSR_CACHES_AUTO)

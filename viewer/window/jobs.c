@@ -1,5 +1,5 @@
-/* Work beside the preview, on a thread and with an engine of its own: rendering to a file, tuning.
- */
+/* Work beside the preview, on a thread and with an engine of its own: rendering to a file, tuning, and measuring what
+ * 8 bits lose. */
 #include "app.h"
 
 #include <stdio.h>
@@ -16,6 +16,7 @@ struct job {
     tsr_engine_params engine_params;
     tsr_plan_params plan_params;
     double fps;
+    tsr_engine *asks;     /* measuring: the preview's engine, which keeps what was found for its plans */
     pthread_mutex_t lock; /* of all below */
     tsr_engine *engine;
     double share;
@@ -114,18 +115,27 @@ static tsr_status tune(job *j, tsr_engine *e, tsr_model *m) {
     return status;
 }
 
+static tsr_status measure(job *j, tsr_model *m) {
+    tsr_latent *z = NULL;
+    tsr_status status = tsr_latent_open(&z, j->latent, &j->latent_params);
+    if (status == TSR_OK)
+        status = tsr_quality_measure(j->asks, m, z, j->plan_params.precision);
+    tsr_latent_close(&z);
+    return status;
+}
+
 static void *work(void *arg) {
     job *j = arg;
     tsr_model *m = NULL;
     tsr_engine *e = NULL;
     tsr_status status = tsr_model_open(&m, j->model);
-    if (status == TSR_OK)
+    if (status == TSR_OK && !j->asks)
         status = tsr_engine_create(&e, &j->engine_params);
     pthread_mutex_lock(&j->lock);
-    j->engine = e;
+    j->engine = j->asks ? j->asks : e;
     pthread_mutex_unlock(&j->lock);
     if (status == TSR_OK)
-        status = j->kind == JOB_TUNE ? tune(j, e, m) : render(j, e, m);
+        status = j->kind == JOB_MEASURE ? measure(j, m) : j->kind == JOB_TUNE ? tune(j, e, m) : render(j, e, m);
     pthread_mutex_lock(&j->lock);
     snprintf(j->error, sizeof j->error, "%s", status == TSR_OK ? "" : tsr_last_error());
     j->engine = NULL;
@@ -141,12 +151,12 @@ static void *work(void *arg) {
 
 /* ---------------------------------------------------------------- on the window's */
 
-/* path: of the render; NULL: tunes. */
-bool jobs_start(app *a, const char *path) {
+bool jobs_start(app *a, job_kind kind, const char *path) {
     job *j = calloc(1, sizeof *j);
     if (!j)
         return false;
-    j->kind = path ? JOB_RENDER : JOB_TUNE;
+    j->kind = kind;
+    j->asks = kind == JOB_MEASURE ? a->engine : NULL;
     j->tuned.best = -1;
     snprintf(j->model, sizeof j->model, "%s", a->model_path);
     snprintf(j->latent, sizeof j->latent, "%s", a->latent_path);
@@ -176,22 +186,25 @@ bool jobs_start(app *a, const char *path) {
     return true;
 }
 
+static void tell(app *a, const job *j) {
+    bool stopped = j->status == TSR_ERR_CANCELLED;
+    if (j->status != TSR_OK && !stopped)
+        app_say(a, true, "%s", j->error);
+    else if (j->kind == JOB_TUNE)
+        app_say(a, false, stopped ? "Tuning was stopped" : "Tuned; the best tile is kept for this device, model and precision");
+    else if (j->kind == JOB_RENDER)
+        app_say(a, false, stopped ? "Not rendered: %s was stopped" : "Rendered: %s", stopped ? j->what : j->path);
+}
+
 static void end(app *a) {
     job *j = a->job;
     pthread_join(j->thread, NULL);
     a->job = NULL;
     if (j->kind == JOB_TUNE)
         a->tuned = j->tuned;
-    if (j->kind == JOB_TUNE && j->status == TSR_OK)
-        app_say(a, false, "Tuned; the best tile is kept for this device, model and precision");
-    else if (j->kind == JOB_TUNE && j->status == TSR_ERR_CANCELLED)
-        app_say(a, false, "Tuning was stopped");
-    else if (j->status == TSR_OK)
-        app_say(a, false, "Rendered: %s", j->path);
-    else if (j->status == TSR_ERR_CANCELLED)
-        app_say(a, false, "Not rendered: %s was stopped", j->what);
-    else
-        app_say(a, true, "%s", j->error);
+    tell(a, j);
+    if (j->kind == JOB_MEASURE && j->status != TSR_ERR_CANCELLED)
+        decode_measured(a, j->status == TSR_OK);
     pthread_mutex_destroy(&j->lock);
     free(j);
 }
@@ -220,7 +233,8 @@ void jobs_update(app *a) {
     if (!done)
         return;
     end(a);
-    decode_resume(a);
+    if (a->start_at == 0)
+        decode_resume(a);
 }
 
 job_kind jobs_running(const app *a) {

@@ -19,7 +19,8 @@ static void state_text(app *a, const tsr_preview_info *i, char *out, size_t size
         snprintf(first, sizeof first, " \xc2\xb7 first frame %.2f s", a->first_frame_seconds);
     switch (i->state) {
     case TSR_PREVIEW_IDLE:
-        snprintf(out, size, "%s", a->plan_error[0] ? "Does not fit" : "Stopped");
+        snprintf(out, size, "%s",
+            jobs_running(a) == JOB_MEASURE ? "Measuring 8 bits" : a->plan_error[0] ? "Does not fit" : "Stopped");
         break;
     case TSR_PREVIEW_PREPARING:
         snprintf(out, size, "Preparing");

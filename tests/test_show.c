@@ -1,4 +1,5 @@
 /* Watched frames: what is on the canvas is what the file gets; layers lie over one another as they should. */
+#include "sanitized.h"
 #include "vulkan_help.h"
 
 #include "vulkan/show.h"
@@ -204,6 +205,7 @@ Test(show, the_error_is_the_mean_of_squares_over_a_rectangle) {
 
 /* Every way of drawing, for the validation layers. */
 Test(show, all_its_ways_are_valid) {
+    only_as_shipped();
     tsr_vk *vk = make(false);
     tsr_vk_frames *a = frame_of(vk, TSR_F32, 0), *b = frame_of(vk, TSR_F16, 1);
     float x[2 * W], y[2 * H], come[2];

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     STATS_PIXELS = 512, /* of a block of tsr_stats: enough blocks, few partial sums */
@@ -107,7 +108,8 @@ tsr_cuda_launch *tsr_bind_add(tsr_binder *b) {
         s->room = room;
     }
     tsr_cuda_launch *l = &s->launch[s->launches++];
-    *l = (tsr_cuda_launch){.op = b->op, .awaits = -1};
+    *l = (tsr_cuda_launch){.op = b->op};
+    tsr_bind_await_nothing(l->awaits);
     return l;
 }
 
@@ -407,20 +409,23 @@ static tsr_status bind_with_moves(tsr_binder *b) {
     if (status == TSR_OK)
         status = bind_op(b, &b->p->op[b->op]);
     if (status == TSR_OK && s->launches > first) {
-        s->launch[first].awaits = b->awaits;
-        b->awaits = -1;
+        memcpy(s->launch[first].awaits, b->awaits, sizeof b->awaits);
+        tsr_bind_await_nothing(b->awaits);
     }
     return status;
 }
 
 tsr_status tsr_cuda_bind_step(tsr_exec *x, tsr_step step) {
-    tsr_binder b = {.x = x, .p = x->plan->program[step], .kind = step, .awaits = -1};
+    tsr_binder b = {.x = x, .p = x->plan->program[step], .kind = step};
     char text[160];
     tsr_status status;
+    tsr_bind_await_nothing(b.awaits);
     TSR_TRY(tsr_moves_create(&b.moves, x->plan, step));
     b.transfer = calloc((size_t)b.p->ops, sizeof *b.transfer);
-    if (!b.transfer)
+    b.saved = malloc(((size_t)b.p->caches + 1) * sizeof *b.saved);
+    if (!b.transfer || !b.saved)
         TSR_TRY(tsr_bind_no_memory());
+    memset(b.saved, -1, (size_t)b.p->caches * sizeof *b.saved);
     for (; b.op < b.p->ops; b.op++) {
         status = bind_with_moves(&b);
         if (status != TSR_OK)
@@ -428,6 +433,7 @@ tsr_status tsr_cuda_bind_step(tsr_exec *x, tsr_step step) {
     }
 error:
     tsr_moves_destroy(&b.moves);
+    free(b.saved);
     free(b.transfer);
     return status;
 }

@@ -11,11 +11,11 @@ typedef struct tsr_binder {
     tsr_step kind;
     int op;
     /* Caches on the host: of the step's transfers (plan/moves.h) the one that comes next; where in the list that of
-     * each op ends; the one that the next launch has to wait for, -1: none. */
+     * each op ends; that of the last one out of each cache; those that the next launch has to wait for, -1: none. */
     tsr_moves moves;
     int next_move;
-    int *transfer; /* [ops] */
-    int awaits;
+    int *transfer, *saved; /* [ops], [caches] */
+    int awaits[TSR_CUDA_CHAINS];
 } tsr_binder;
 
 /* Adds a launch, or a copy, or NULL where memory ends: tsr_bind_no_memory(). The list may move. */
@@ -36,6 +36,7 @@ size_t tsr_bind_codes_bytes(const tsr_cache *c); /* its frames, without the rang
 tsr_status tsr_bind_range(tsr_binder *b, const tsr_op *op, tsr_norm_args *norm);
 tsr_status tsr_bind_load(tsr_binder *b, const tsr_op *op);
 tsr_status tsr_bind_save(tsr_binder *b, const tsr_op *op);
+void tsr_bind_await_nothing(int awaits[TSR_CUDA_CHAINS]);
 /* What of the step's transfers is due before the binder's op. */
 tsr_status tsr_bind_moves(tsr_binder *b);
 

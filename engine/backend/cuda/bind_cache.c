@@ -155,29 +155,48 @@ tsr_status tsr_bind_save(tsr_binder *b, const tsr_op *op) {
 
 /* ---------------------------------------------------------------- transfers */
 
+void tsr_bind_await_nothing(int awaits[TSR_CUDA_CHAINS]) {
+    for (int i = 0; i < TSR_CUDA_CHAINS; i++)
+        awaits[i] = -1;
+}
+
+static int later(int a, int b) {
+    return a > b ? a : b;
+}
+
+/* One in comes after the last one out of its cache, and after those whose memory it may take. One out need not look: the
+ * op that made what it copies has waited for whatever came in before. */
 static tsr_status begin_transfer(tsr_binder *b, const tsr_move *v) {
     tsr_move_span span = tsr_move_span_of(b->x->plan, b->kind, v->op);
     CUdeviceptr here = b->x->arena + span.arena, there = b->x->away + span.host;
+    bool in = v->kind == TSR_MOVE_IN;
+    int *saved = &b->saved[b->p->op[v->op].cache];
     for (int i = 0; i < span.times; i++) {
-        tsr_status status = v->kind == TSR_MOVE_IN ? add_copy(b, here, there, span.bytes)
-                                                   : add_copy(b, there + (size_t)i * span.bytes, here, span.bytes);
+        tsr_status status =
+            in ? add_copy(b, here, there, span.bytes) : add_copy(b, there + (size_t)i * span.bytes, here, span.bytes);
         if (status != TSR_OK)
             return status;
-        last(b)->beside = true;
+        last(b)->chain = in ? TSR_CUDA_IN : TSR_CUDA_OUT;
+        if (in)
+            last(b)->awaits[TSR_CUDA_OUT] = later(b->awaits[TSR_CUDA_OUT], *saved);
     }
     b->transfer[v->op] = b->x->step[b->kind].launches - 1;
+    if (!in)
+        *saved = b->transfer[v->op];
     return TSR_OK;
 }
 
 tsr_status tsr_bind_moves(tsr_binder *b) {
     for (; b->next_move < b->moves.n && b->moves.move[b->next_move].before <= b->op; b->next_move++) {
         const tsr_move *v = &b->moves.move[b->next_move];
-        bool begins = v->kind == TSR_MOVE_IN || v->kind == TSR_MOVE_OUT;
-        tsr_status status = begins ? begin_transfer(b, v) : TSR_OK;
-        if (status != TSR_OK)
-            return status;
-        if (!begins && b->transfer[v->op] > b->awaits)
-            b->awaits = b->transfer[v->op]; /* they end in the order in which they began */
+        if (v->kind == TSR_MOVE_IN || v->kind == TSR_MOVE_OUT) {
+            tsr_status status = begin_transfer(b, v);
+            if (status != TSR_OK)
+                return status;
+        } else { /* those of a direction end in the order in which they began */
+            int *awaits = &b->awaits[v->kind == TSR_MOVE_IN_DONE ? TSR_CUDA_IN : TSR_CUDA_OUT];
+            *awaits = later(*awaits, b->transfer[v->op]);
+        }
     }
     return TSR_OK; /* what is due before the next step's first op: steps wait for those before them */
 }

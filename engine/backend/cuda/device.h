@@ -111,8 +111,12 @@ typedef struct tsr_cuda_copy {
     size_t bytes;
 } tsr_cuda_copy;
 
-/* One kernel launch or copy of a step. They run in order, but for transfers of caches that live on the host: each
- * begins after the launch before it and after the transfer before it, and runs beside the launches that follow. */
+/* What runs in order: the ops; transfers of caches that live on the host, each direction by itself, for a link carries
+ * both at once. */
+typedef enum tsr_cuda_chain { TSR_CUDA_OPS, TSR_CUDA_IN, TSR_CUDA_OUT, TSR_CUDA_CHAINS } tsr_cuda_chain;
+
+/* One kernel launch or copy of a step. A transfer begins after the op's launch before it, and runs beside those that
+ * follow. */
 typedef struct tsr_cuda_launch {
     CUkernel kernel; /* NULL: a copy */
     unsigned grid[3], shared;
@@ -130,8 +134,8 @@ typedef struct tsr_cuda_launch {
     } args;
     tsr_cuda_moves moves;
     size_t to, from; /* offsets, as `moves` says */
-    bool beside;     /* such a transfer, begun before `op` */
-    int awaits;      /* the transfer (index of the list) that has to be done first; -1: none */
+    tsr_cuda_chain chain;
+    int awaits[TSR_CUDA_CHAINS]; /* of the chains of transfers those (indices of the list) that have to be done first; -1: none */
     int op;
     CUgraphNode node;
 } tsr_cuda_launch;
@@ -155,11 +159,11 @@ struct tsr_exec {
     tsr_cuda_step step[TSR_STEP_COUNT];
     bool plain; /* launch by launch instead of graphs */
 
-    /* Caches on the host: [plan->host_bytes], pinned; launch by launch their transfers have a stream of their own, and
-     * each stream waits for the other by the event. All 0 where there are none. */
-    void *away_host;
+    /* Caches on the host: [plan->host_bytes], pinned; launch by launch each direction of their transfers has a stream of
+     * its own, and streams wait for each other by the event. All 0 where there are none. */
+    char *away_host;
     CUdeviceptr away;
-    CUstream copies;
+    CUstream copies[TSR_CUDA_CHAINS]; /* [TSR_CUDA_OPS]: NULL, the device's own serves */
     CUevent meet;
 
     /* Pinned host memory: inputs [TSR_CUDA_IN_FLIGHT][input_bytes], then the flag. */

@@ -57,7 +57,7 @@ error:
 }
 
 /* The block of caches on the host, and what their transfers need where no graph is. */
-static tsr_status take_stream(tsr_exec *x) {
+static tsr_status take_streams(tsr_exec *x) {
     char text[32];
     void *host = NULL;
     size_t bytes = x->plan->host_bytes;
@@ -70,17 +70,19 @@ static tsr_status take_stream(tsr_exec *x) {
         TSR_TRY(tsr_fail_context(status, "%s for caches on the host", tsr_bytes_text(text, (int64_t)bytes)));
     x->away_host = host;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->away, host, 0), "pinning host memory"));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&x->copies, CU_STREAM_NON_BLOCKING), "making a stream for caches"));
+    for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS; c++)
+        TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&x->copies[c], CU_STREAM_NON_BLOCKING), "making a stream for caches"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->meet, CU_EVENT_DISABLE_TIMING), "making an event"));
 error:
     return status;
 }
 
-static void give_stream_back(tsr_exec *x) {
-    if (x->copies) {
-        tsr_cu.p_cuStreamSynchronize(x->copies);
-        tsr_cu.p_cuStreamDestroy(x->copies);
-    }
+static void give_streams_back(tsr_exec *x) {
+    for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS; c++)
+        if (x->copies[c]) {
+            tsr_cu.p_cuStreamSynchronize(x->copies[c]);
+            tsr_cu.p_cuStreamDestroy(x->copies[c]);
+        }
     if (x->meet)
         tsr_cu.p_cuEventDestroy(x->meet);
     if (x->away_host)
@@ -102,7 +104,7 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory"));
     TSR_TRY(take_memory(x));
     TSR_TRY(take_host_memory(x));
-    TSR_TRY(take_stream(x));
+    TSR_TRY(take_streams(x));
     TSR_TRY(tsr_cuda_autotune(x));
     TSR_TRY(tsr_cuda_weights(x));
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
@@ -134,7 +136,7 @@ void tsr_cuda_exec_destroy(tsr_exec **out) {
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
         if (x->ring[i].event)
             tsr_cu.p_cuEventDestroy(x->ring[i].event);
-    give_stream_back(x);
+    give_streams_back(x);
     if (x->host)
         tsr_cu.p_cuMemFreeHost(x->host);
     tsr_cuda_block_destroy(&x->memory);
@@ -206,20 +208,36 @@ static CUDA_KERNEL_NODE_PARAMS kernel_node(tsr_cuda_launch *l, void **param) {
         .kernelParams = param};
 }
 
-static CUDA_MEMCPY3D copy_node(const tsr_cuda_launch *l) {
-    return (CUDA_MEMCPY3D){.srcMemoryType = CU_MEMORYTYPE_UNIFIED, /* device memory, or pinned host memory */
-        .srcDevice = l->args.copy.from,
-        .dstMemoryType = CU_MEMORYTYPE_UNIFIED,
-        .dstDevice = l->args.copy.to,
-        .WidthInBytes = l->args.copy.bytes,
+/* In the block of caches on the host. */
+static bool is_away(const tsr_exec *x, CUdeviceptr p) {
+    return x->away && p >= x->away && p - x->away < x->plan->host_bytes;
+}
+
+/* Says of each end which memory it is in: nothing is left for the driver to find out. */
+static CUDA_MEMCPY3D copy_node(const tsr_exec *x, const tsr_cuda_launch *l) {
+    const tsr_cuda_copy *c = &l->args.copy;
+    CUDA_MEMCPY3D node = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
+        .srcDevice = c->from,
+        .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+        .dstDevice = c->to,
+        .WidthInBytes = c->bytes,
         .Height = 1,
         .Depth = 1};
+    if (is_away(x, c->from)) {
+        node.srcMemoryType = CU_MEMORYTYPE_HOST;
+        node.srcHost = x->away_host + (c->from - x->away);
+    }
+    if (is_away(x, c->to)) {
+        node.dstMemoryType = CU_MEMORYTYPE_HOST;
+        node.dstHost = x->away_host + (c->to - x->away);
+    }
+    return node;
 }
 
 static CUresult add_node(tsr_exec *x, CUgraph graph, tsr_cuda_launch *l, const CUgraphNode *after, size_t n) {
     void *param[1];
     if (!l->kernel) {
-        CUDA_MEMCPY3D copy = copy_node(l);
+        CUDA_MEMCPY3D copy = copy_node(x, l);
         return tsr_cu.p_cuGraphAddMemcpyNode(&l->node, graph, after, n, &copy, x->cuda->context);
     }
     CUDA_KERNEL_NODE_PARAMS kernel = kernel_node(l, param);
@@ -229,7 +247,7 @@ static CUresult add_node(tsr_exec *x, CUgraph graph, tsr_cuda_launch *l, const C
 static CUresult update_node(tsr_exec *x, CUgraphExec exec, tsr_cuda_launch *l) {
     void *param[1];
     if (!l->kernel) {
-        CUDA_MEMCPY3D copy = copy_node(l);
+        CUDA_MEMCPY3D copy = copy_node(x, l);
         return tsr_cu.p_cuGraphExecMemcpyNodeSetParams(exec, l->node, &copy, x->cuda->context);
     }
     CUDA_KERNEL_NODE_PARAMS kernel = kernel_node(l, param);
@@ -242,14 +260,19 @@ static CUresult wait_for(const tsr_exec *x, CUstream waits, CUstream other) {
     return r == CUDA_SUCCESS ? tsr_cu.p_cuStreamWaitEvent(waits, x->meet, 0) : r;
 }
 
+static CUstream stream_of(const tsr_exec *x, tsr_cuda_chain chain) {
+    return chain == TSR_CUDA_OPS ? x->cuda->stream : x->copies[chain];
+}
+
 static CUresult run_plain(tsr_exec *x, tsr_cuda_launch *l) {
-    CUstream ops = x->cuda->stream, stream = l->beside ? x->copies : ops;
+    CUstream stream = stream_of(x, l->chain);
     void *param[1] = {&l->args};
-    if (l->beside || l->awaits >= 0) { /* transfers that were begun later are waited for as well: no harm here */
-        CUresult r = wait_for(x, stream, l->beside ? ops : x->copies);
-        if (r != CUDA_SUCCESS)
-            return r;
-    }
+    for (tsr_cuda_chain c = 0; c < TSR_CUDA_CHAINS; c++) /* transfers begun later are waited for as well: no harm here */
+        if (c != l->chain && (c == TSR_CUDA_OPS || l->awaits[c] >= 0)) {
+            CUresult r = wait_for(x, stream, stream_of(x, c));
+            if (r != CUDA_SUCCESS)
+                return r;
+        }
     if (!l->kernel)
         return tsr_cu.p_cuMemcpyAsync(l->args.copy.to, l->args.copy.from, l->args.copy.bytes, stream);
     return tsr_cu.p_cuLaunchKernel((CUfunction)l->kernel, l->grid[0], l->grid[1], l->grid[2],
@@ -265,23 +288,25 @@ static tsr_status check_launch(const tsr_exec *x, tsr_step step, const tsr_cuda_
 
 /* ---------------------------------------------------------------- running */
 
-/* Ops of a step depend on each other in a chain; transfers are a chain beside it (tsr_cuda_launch). */
+/* What a node comes after: the one before it in its chain; a transfer, the last op; and what it awaits. */
 static tsr_status add_nodes(tsr_exec *x, tsr_step step, CUgraph graph) {
     tsr_cuda_step *s = &x->step[step];
-    const tsr_cuda_launch *op = NULL, *transfer = NULL; /* the last of each chain */
+    const tsr_cuda_launch *last[TSR_CUDA_CHAINS] = {0};
     for (int i = 0; i < s->launches; i++) {
         tsr_cuda_launch *l = &s->launch[i];
-        const tsr_cuda_launch *other = l->beside ? transfer : l->awaits >= 0 ? &s->launch[l->awaits] : NULL;
-        CUgraphNode after[2];
+        CUgraphNode after[TSR_CUDA_CHAINS];
         size_t n = 0;
-        if (op)
-            after[n++] = op->node;
-        if (other)
-            after[n++] = other->node;
+        for (tsr_cuda_chain c = 0; c < TSR_CUDA_CHAINS; c++) {
+            const tsr_cuda_launch *before = c == TSR_CUDA_OPS || c == l->chain ? last[c]
+                                            : l->awaits[c] >= 0                ? &s->launch[l->awaits[c]]
+                                                                               : NULL;
+            if (before)
+                after[n++] = before->node;
+        }
         tsr_status status = check_launch(x, step, l, add_node(x, graph, l, after, n));
         if (status != TSR_OK)
             return status;
-        *(l->beside ? &transfer : &op) = l;
+        last[l->chain] = l;
     }
     return TSR_OK;
 }
@@ -330,8 +355,8 @@ static tsr_status run_launches(tsr_exec *x, tsr_step step, const tsr_cuda_places
     const tsr_program *p = x->plan->program[step];
     const tsr_backend *b = &x->cuda->base;
     tsr_status status = TSR_OK;
-    if (x->copies) /* transfers of the step before */
-        TSR_TRY(tsr_cu_check(wait_for(x, x->cuda->stream, x->copies), "waiting for caches"));
+    for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS && x->away; c++) /* transfers of the step before */
+        TSR_TRY(tsr_cu_check(wait_for(x, x->cuda->stream, x->copies[c]), "waiting for caches"));
     for (int op = 0, i = 0; op < p->ops; op++) {
         if (b->cancel && atomic_load(b->cancel))
             return tsr_fail(TSR_ERR_CANCELLED, "cancelled");

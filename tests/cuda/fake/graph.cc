@@ -9,11 +9,19 @@ static CUresult take_node(const CUDA_KERNEL_NODE_PARAMS *p, node *out) {
     return take_launch(p->func ? reinterpret_cast<CUkernel>(p->func) : p->kern, grid, block, p->sharedMemBytes, p->kernelParams, &out->run);
 }
 
+/* One end of a copy: where, if all of it is in memory of the kind that it is said to be in. */
+static char *copy_end(CUmemorytype type, CUdeviceptr device, const void *host, size_t bytes) {
+    char *p = type == CU_MEMORYTYPE_HOST ? static_cast<char *>(const_cast<void *>(host)) : at(device);
+    bool right = type == CU_MEMORYTYPE_HOST ? is_pinned(p, bytes) : type == CU_MEMORYTYPE_DEVICE && is_mapped(p, bytes);
+    return right ? p : nullptr;
+}
+
 static CUresult take_copy(const CUDA_MEMCPY3D *p, node *out) {
-    NEED(p->srcMemoryType == CU_MEMORYTYPE_UNIFIED && p->dstMemoryType == CU_MEMORYTYPE_UNIFIED && p->Height == 1 && p->Depth == 1 &&
-             p->WidthInBytes > 0,
-        "a copy node that is not one row between memory the device sees");
-    *out = node{true, {}, {at(p->dstDevice), at(p->srcDevice), p->WidthInBytes}, {}};
+    char *to = copy_end(p->dstMemoryType, p->dstDevice, p->dstHost, p->WidthInBytes);
+    char *from = copy_end(p->srcMemoryType, p->srcDevice, p->srcHost, p->WidthInBytes);
+    NEED(to && from && p->Height == 1 && p->Depth == 1 && p->WidthInBytes > 0,
+        "a copy node that is not one row between memory of the device and pinned memory");
+    *out = node{true, {}, {to, from, p->WidthInBytes}, {}, static_cast<int>(p->srcMemoryType * 8 + p->dstMemoryType)};
     return CUDA_SUCCESS;
 }
 
@@ -34,6 +42,7 @@ static CUresult update(CUgraphExec e, CUgraphNode n, const node &what) {
     NEED(execs.count(e) && n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy, "an update of no such node");
     node &old = e->nodes[static_cast<size_t>(n->index)];
     NEED(what.is_copy || what.run.kernel == old.run.kernel, "an update to another kernel");
+    NEED(what.ways == old.ways, "an update to a copy between other kinds of memory");
     std::vector<int> after = old.after;
     old = what;
     old.after = after;

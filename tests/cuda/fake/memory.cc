@@ -11,13 +11,23 @@ char *at(CUdeviceptr p) {
     return reinterpret_cast<char *>(p);
 }
 
-bool accessible(const char *p, size_t bytes) {
+bool is_mapped(const char *p, size_t bytes) {
     for (auto &m : mapped)
         if (m.second.open && p >= m.first && p + bytes <= m.first + m.second.bytes)
             return true;
+    return false;
+}
+
+bool is_pinned(const char *p, size_t bytes) {
     for (auto &m : pinned)
         if (p >= m.first && p + bytes <= m.first + m.second)
             return true;
+    return false;
+}
+
+bool accessible(const char *p, size_t bytes) {
+    if (is_mapped(p, bytes) || is_pinned(p, bytes))
+        return true;
     for (CUexternalMemory f : foreign)
         if (f->at && p >= at(f->at) && p + bytes <= at(f->at) + f->usable)
             return true;

@@ -72,6 +72,7 @@ struct node {
     launch run;
     copy move;
     std::vector<int> after;
+    int ways; /* of a copy: the kinds of memory */
 };
 struct CUgraph_st {
     std::deque<node> nodes;
@@ -129,7 +130,9 @@ extern std::map<std::string, CUkern_st> kernels;
 extern uint64_t seed; /* of what is up to chance: another one each launch */
 
 char *at(CUdeviceptr p);
-bool accessible(const char *p, size_t bytes); /* all of it is mapped and open, or pinned */
+bool is_mapped(const char *p, size_t bytes); /* all of it, and open */
+bool is_pinned(const char *p, size_t bytes);
+bool accessible(const char *p, size_t bytes); /* one of the two, or another API's */
 bool known(CUstream s);
 void queue(CUstream s, std::function<bool()> f);
 CUresult run_until(CUstream s, uint64_t until);

@@ -69,6 +69,17 @@ static tsr_status choose_pixels(const tsr_writer_params *p, const AVCodec *c, en
         full ? " 4:4:4, which an odd picture size needs" : "");
 }
 
+/* With AVX-512 libx264's output hangs on what memory held before: the same frames now and then give another stream, and
+ * a render that is gone on with another file than one nobody disturbed. Every CPU that has it has these. */
+static void avoid_chance(const AVCodec *c, AVDictionary **options) {
+#ifdef __x86_64__
+    if (strcmp(c->name, "libx264") == 0 && __builtin_cpu_supports("avx512f"))
+        av_dict_set(options, "x264-params", "asm=MMX2,SSE2Fast,SSSE3,SSE4.2,AVX,FMA3,BMI2,AVX2", 0);
+#else
+    (void)c, (void)options;
+#endif
+}
+
 static tsr_status encoder_options(int crf, const AVCodec *c, AVDictionary **options) {
     const char *more = "";
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -77,6 +88,7 @@ static tsr_status encoder_options(int crf, const AVCodec *c, AVDictionary **opti
             more = known[i].options;
         }
     av_dict_parse_string(options, more, "=", ":", 0);
+    avoid_chance(c, options);
     if (crf < 0)
         return TSR_OK;
     if (!c->priv_class ||

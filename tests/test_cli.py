@@ -77,6 +77,9 @@ class Case(unittest.TestCase):
         self.assertEqual(r.returncode, 0, '%s: %s' % (args, r.stderr.decode()))
         return r
 
+    def events(self, *args):
+        return [json.loads(line) for line in self.ok(*args, '--json').stdout.decode().splitlines()]
+
     def fails(self, status, *args, word='', **more):
         """One line on standard error, nothing on standard output, nothing new in the folder."""
         before = sorted(os.listdir(self.folder))
@@ -501,9 +504,6 @@ class Budgets(Case):
         super().setUp()
         self.env['XDG_CACHE_HOME'] = self.path('cache')  # measured once, for the first of them
 
-    def events(self, *args):
-        return [json.loads(line) for line in self.ok(*args, '--json').stdout.decode().splitlines()]
-
     def render(self, z, name, *args):
         """The plan, which was kept to the byte."""
         events = self.events('render', z, '-o', name, '--precision', 'f32', *args)
@@ -662,9 +662,6 @@ class Trouble(Case):
 
 class Asking(Case):
     """plan, info, inspect, bench."""
-
-    def events(self, *args):
-        return [json.loads(line) for line in self.ok(*args, '--json').stdout.decode().splitlines()]
 
     def test_plan(self):
         text = self.ok('plan', '448x256x29').stdout.decode()

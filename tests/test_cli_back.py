@@ -45,9 +45,6 @@ class Back(test_cli.Case):
         write_npy(self.path(name), (3, frames, height, width), [rng.uniform(-1, 1) for _ in range(3 * frames * height * width)])
         return name
 
-    def events(self, *args):
-        return [json.loads(line) for line in self.ok(*args, '--json').stdout.decode().splitlines()]
-
 
 class Encode(Back):
     def test_there_and_back(self):

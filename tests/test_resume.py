@@ -5,6 +5,7 @@ pictures that were whole are not written again. Prints TAP.
     test_resume.py TESSERA SYNTHETIC_MODEL [NAME...]
 
 TSR_MOMENTS says how often each render is killed (2)."""
+import glob
 import json
 import os
 import random
@@ -105,14 +106,42 @@ class Resume(Killed):
     def test_another_render_does_not_fit(self):
         z, other = self.latent(frames=49, height=2, width=3), self.latent('b.latent', frames=49, height=2, width=3, seed=2)
         self.assertTrue(self.kill_at(20, 0, z, '-o', 'a.y4m'))
-        for args, word in (([other], 'latent'), ([z, '--fps', '25'], 'rate 25/1'), ([z, '--precision', 'fp16'], 'plan fp16'),
+        for args, word in (([other], 'latent'), ([z, '--fps', '25'], 'rate 25/1'),
+                           ([z, '--precision', 'fp16'], 'precision fp16'),
                            ([z, '--frames', ':190'], 'frames 190'), ([z, '--dither', 'none'], 'dither none'),
-                           ([z, '--tile', '16'], 'plan'), ([z, '-m', test_cli.DEMO], 'model')):
+                           ([z, '--tile', '16'], 'tiles 16x16'), ([z, '-m', test_cli.DEMO], 'model')):
             self.fails(1, 'render', *args, '-o', 'a.y4m', '--resume', word=word)
         self.fails(2, 'render', z, '-o', '-', '--format', 'y4m', '--resume', word='--resume')
         self.fails(2, 'render', z, '--format', 'null', '--resume', word='--resume')
         self.ok('render', z, '-o', 'a.y4m', '--resume', '--vram', '2G')  # the same plan
         self.assertEqual(self.files(), ['a.latent', 'a.y4m', 'b.latent'])
+
+    def test_rates_found_anew_change_no_plan(self):
+        self.env['XDG_CACHE_HOME'] = self.path('cache')
+        args = [self.latent(frames=17, height=4, width=6), '--tile', '24', '--overlap', '8', '--precision', 'f32',
+                '--device', 'cpu']
+        self.ok('plan', *args)
+        rates, = glob.glob(self.path('cache/tessera/rates-*'))
+
+        def found(gemm, bandwidth):
+            with open(rates, 'w', encoding='ascii') as f:
+                f.write('tessera rates 1\n%d %.4e %.4e\n' % (time.time(), gemm, bandwidth))
+
+        found(1e8, 1e12) # parking costs nothing: a segment is one latent; else, as many as there are frames
+        least = self.events('plan', *args, '--caches', 'host', '--vram', '8G')[-1]
+        self.assertEqual(least['segment'], 1)
+        args += ['--vram', str(least['bytes']['total'] + 5 * least['bytes']['frames'])]
+        found(1e12, 1e8)
+        plan = [e for e in self.events('render', *args, '-o', 'once.y4m') if e['event'] == 'plan'][0]
+        self.assertTrue(self.kill_at(25, 0, *args, '-o', 'killed.y4m'))
+        found(1e8, 1e12)
+        self.assertNotEqual(self.events('plan', *args)[-1]['segment'], plan['segment'])
+        events = self.events('render', *args, '-o', 'killed.y4m', '--resume')
+        self.assertIn('resume', [e['event'] for e in events])
+        again, = [e for e in events if e['event'] == 'plan']
+        for key in ('segment', 'bytes', 'budget'):
+            self.assertEqual(again[key], plan[key])
+        self.assertEqual(self.read('once.y4m'), self.read('killed.y4m'))
 
     def test_an_interrupted_render_is_kept(self):
         z = self.latent(frames=80, height=2, width=3)

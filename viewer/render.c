@@ -33,6 +33,7 @@ struct render {
     int64_t first, end;   /* of them wanted */
     int64_t done, before; /* written; written before the part in hand */
     resume resume;
+    char misfit[512]; /* why a plan in the journal could not be made again; "": all could */
     tsr_writer_params target;
     tsr_writer *writer;
     tsr_pixels pixels;
@@ -125,19 +126,40 @@ static int cut_parts(struct render *r) {
     return status;
 }
 
+/* Whether the part before has just that plan, too. */
+static bool is_alike(const struct part *p, const struct part *last, const tsr_extent *extent, const char *recipe) {
+    if (!last || last->first != p->first || last->end != p->end)
+        return false;
+    const tsr_plan_info *i = tsr_plan_get_info(last->plan);
+    return memcmp(&i->extent, extent, sizeof *extent) == 0 && (!recipe || strcmp(i->recipe, recipe) == 0);
+}
+
+/* The plan that the killed render had. One that cannot be made again is of another render, or damaged: the journal says
+ * which, once it is open. */
+static int plan_again(struct render *r, struct part *p, const tsr_extent *extent, const char *recipe) {
+    tsr_plan_params params = r->o->plan;
+    params.recipe = recipe;
+    tsr_status status = tsr_plan_create(&p->plan, r->engine, r->model, extent, &params);
+    if (status != TSR_ERR_FORMAT)
+        return failed(status);
+    snprintf(r->misfit, sizeof r->misfit, "%s", tsr_last_error());
+    return EXIT_OK;
+}
+
 static int plan_part(struct render *r, struct part *p, const struct part *last) {
     const tsr_latent_info *z = tsr_latent_get_info(p->z);
     tsr_extent extent = {z->frames, z->height, z->width};
-    if (last) {
-        const tsr_plan_info *done = tsr_plan_get_info(last->plan);
-        p->same_plan = memcmp(&done->extent, &extent, sizeof extent) == 0 &&
-                       last->first == p->first && last->end == p->end;
-    }
-    if (p->same_plan) {
+    char *recipe = r->o->resume ? resume_recipe(r->o, (int)(p - r->part)) : NULL;
+    int status = EXIT_OK;
+    p->same_plan = is_alike(p, last, &extent, recipe);
+    if (p->same_plan)
         p->plan = last->plan;
-        return EXIT_OK;
-    }
-    return create_plan(&p->plan, r->engine, r->model, &extent, r->o, p->first, p->end);
+    else if (recipe)
+        status = plan_again(r, p, &extent, recipe);
+    if (status == EXIT_OK && !p->plan)
+        status = create_plan(&p->plan, r->engine, r->model, &extent, r->o, p->first, p->end);
+    free(recipe);
+    return status;
 }
 
 static int plan_parts(struct render *r) {
@@ -184,8 +206,8 @@ static int tell_journal(struct render *r) {
     for (int i = 0; i < r->o->count; i++)
         resume_latent(&r->resume, r->latent[i]);
     for (int i = 0; i < r->parts; i++)
-        if (r->part[i].plan && !r->part[i].same_plan)
-            resume_plan(&r->resume, tsr_plan_get_info(r->part[i].plan));
+        if (r->part[i].plan)
+            resume_plan(&r->resume, i, tsr_plan_get_info(r->part[i].plan));
     int status = resume_end(&r->resume);
     r->target.resume = r->resume.text;
     return status;
@@ -230,6 +252,9 @@ static int open_output(struct render *r) {
         status = failed(tsr_writer_open(&r->writer, &r->target));
     if (status != EXIT_OK)
         return status;
+    if (*r->misfit)
+        return failure(TSR_ERR_FORMAT, "cannot go on: %s.resume: %s; remove it to start anew", r->target.path,
+            r->misfit);
     r->pixels = tsr_writer_pixels(r->writer);
     skip_done(r);
     return r->o->like && r->o->psnr
@@ -331,6 +356,10 @@ static void on_plan(void *user, const tsr_plan_info *plan, int64_t first, const 
         json_end(&j);
     }
     say_plan(plan, r->o);
+    /* Frames that wait for those of the next part would be missed by who goes on: then the plan before stays. */
+    bool all_written = r->now->start + first == r->first + r->done;
+    if (all_written && resume_replan(r->writer, (int)(r->now - r->part), plan) != TSR_OK)
+        say(TSR_LOG_WARN, "journal: %s", tsr_last_error());
 }
 
 static void add_result(tsr_result *sum, const tsr_result *part) {
@@ -478,8 +507,7 @@ static void free_render(struct render *r) {
     quality_close(&r->quality);
 }
 
-int cmd_render(const options *given) {
-    options own = *given, *o = &own;
+int cmd_render(const options *o) {
     struct render r = {.o = o};
     int status = check_options(o);
     if (status == EXIT_OK && !(r.latent = calloc((size_t)o->count, sizeof *r.latent)))
@@ -490,8 +518,6 @@ int cmd_render(const options *given) {
         status = open_latents(&r);
     if (status == EXIT_OK)
         status = cut_parts(&r);
-    if (o->resume)
-        resume_budget(o);
     if (status == EXIT_OK)
         status = create_engine(&r.engine, o);
     if (status == EXIT_OK)

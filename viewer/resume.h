@@ -12,14 +12,17 @@ typedef struct resume {
     char *text; /* once it is closed */
     size_t size;
     tsr_status status; /* of the first thing that failed */
+    bool device;       /* is named */
 } resume;
 
-/* The budget that the killed render was planned with, where none is asked for now: what is free changes, and the plan
- * must not. */
-void resume_budget(options *o);
+/* The recipe of the plan that the killed render had last for this video of its input, malloc'd; NULL: there was none.
+ * Rates and what is free change, and the plan must not. */
+char *resume_recipe(const options *o, int video);
 void resume_begin(resume *r, const options *o, const tsr_model *m);
 void resume_latent(resume *r, const tsr_latent *z);
-void resume_plan(resume *r, const tsr_plan_info *p);
+void resume_plan(resume *r, int video, const tsr_plan_info *p);
+/* A smaller plan goes on, and all before it is written. */
+tsr_status resume_replan(tsr_writer *w, int video, const tsr_plan_info *p);
 /* The exit status, having said what went wrong. Free r->text. */
 int resume_end(resume *r);
 

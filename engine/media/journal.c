@@ -68,13 +68,15 @@ static bool number(const char **at, char stop, int64_t *out) {
 
 /* Whole lines from `at` on; *end: behind the last of them. */
 static bool read_records(tsr_journal *j, const char *at, const char **end, int64_t most) {
-    while (strchr(at, '\n')) {
+    for (const char *newline; (newline = strchr(at, '\n'));) {
         int64_t frames, coded, bytes;
         if (j->whole)
             return false;
         if (strncmp(at, whole, sizeof whole - 1) == 0) {
             j->whole = true;
-            at += sizeof whole - 1;
+            at = newline + 1;
+        } else if (strncmp(at, note, NOTE) == 0) {
+            at = newline + 1;
         } else {
             if (!number(&at, ' ', &frames) || !number(&at, ' ', &coded) || !number(&at, '\n', &bytes) ||
                 frames < j->frames || frames > most || coded < j->coded || coded > frames || bytes < j->bytes)
@@ -215,6 +217,15 @@ tsr_status tsr_journal_record(tsr_journal *j, int64_t frames, int64_t coded, int
     return TSR_OK;
 }
 
+tsr_status tsr_journal_note(tsr_journal *j, const char *name, const char *value) {
+    if (j->fd < 0)
+        return TSR_OK;
+    char *line = tsr_format_text("%s%s %s\n", note, name, value);
+    tsr_status status = line ? append(j, line) : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", j->path);
+    free(line);
+    return status;
+}
+
 tsr_status tsr_journal_whole(tsr_journal *j) {
     tsr_status status = j->fd < 0 || j->whole ? TSR_OK : append(j, whole);
     return status == TSR_OK ? tsr_journal_sync(j) : status;
@@ -275,11 +286,13 @@ char *tsr_writer_recall(const tsr_writer_params *p, const char *name) {
     char *path, *value = NULL, *text = p->path ? text_beside(p->path, &path) : NULL;
     if (!p->path)
         return NULL;
-    char *line = tsr_format_text("\n%s%s ", note, name), *records = text ? strstr(text, begin) : NULL;
-    char *found = line && records ? strstr(text, line) : NULL;
-    if (found && found < records) {
-        found += strlen(line);
-        value = strndup(found, strcspn(found, "\n"));
+    char *line = tsr_format_text("\n%s%s ", note, name);
+    for (char *at = text; at && line && (at = strstr(at, line));) {
+        at += strlen(line);
+        if (!strchr(at, '\n')) /* half a line */
+            break;
+        free(value);
+        value = strndup(at, strcspn(at, "\n"));
     }
     free(line);
     free(text);

@@ -1,11 +1,12 @@
 /* The journal of a writer that may be killed at any moment: OUT.resume, a text file that only ever grows.
  *
  *     tessera resume 1
- *     NAME VALUE           what is written, line by line. "note NAME VALUE" is kept for the next run, not compared
+ *     NAME VALUE           what is written, line by line
  *     begin
  *     FRAMES CODED BYTES   that many frames are safe. A video's: frames in coded parts, and where those parts end
  *     whole                everything is safe, only the name is missing
  *
+ * "note NAME VALUE", before `begin` or behind it, is kept for the next run and not compared; the last of a name counts.
  * A line counts once its newline is there. What a line says is on disk before the line is. */
 #ifndef TSR_JOURNAL_H
 #define TSR_JOURNAL_H
@@ -30,6 +31,7 @@ tsr_status tsr_journal_open(tsr_journal *j, const tsr_writer_params *p);
 /* Makes one where none was left. */
 tsr_status tsr_journal_begin(tsr_journal *j);
 tsr_status tsr_journal_record(tsr_journal *j, int64_t frames, int64_t coded, int64_t bytes);
+tsr_status tsr_journal_note(tsr_journal *j, const char *name, const char *value);
 /* What was recorded is on disk: before a file gets its name. A record that is lost in a power cut is only work lost. */
 tsr_status tsr_journal_sync(tsr_journal *j);
 tsr_status tsr_journal_whole(tsr_journal *j);

@@ -194,6 +194,10 @@ int64_t tsr_writer_done(const tsr_writer *w) {
     return w->journal.frames;
 }
 
+tsr_status tsr_writer_note(tsr_writer *w, const char *name, const char *value) {
+    return tsr_journal_note(&w->journal, name, value);
+}
+
 tsr_pixels tsr_writer_pixels(const tsr_writer *w) {
     return w->pixels;
 }

@@ -399,7 +399,63 @@ static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
     return cut[0]; /* not reached */
 }
 
+/* ---------------------------------------------------------------- by a recipe */
+
+static tsr_cut cut_again(int total, int tile, int overlap) {
+    return (tsr_cut){tile, overlap, tsr_span_length(total, tile, overlap), tsr_spans(total, tile, overlap, NULL, 0)};
+}
+
+static bool within(int64_t n, int64_t least, int64_t most) {
+    return n >= least && n <= most;
+}
+
+/* Whether it could be a plan of this task. */
+static bool is_sane(const tsr_task *t, const tsr_recipe *r) {
+    int h = t->extent.height, levels = t->half->levels;
+    bool bands = r->mode == TSR_MODE_EXACT;
+    bool able = (!bands || t->target->bands) && (r->mode != TSR_MODE_OFFLOADED || t->target->streams);
+    return able && within(r->mode, TSR_MODE_UNTILED, TSR_MODE_EXACT) &&
+           within(r->tile_h, 1, INT32_MAX) && within(r->overlap_h, 0, r->tile_h / 2) &&
+           within(r->tile_w, 1, INT32_MAX) && within(r->overlap_w, 0, r->tile_w / 2) &&
+           within(r->band, bands, bands ? h : 0) && within(r->page_level, bands, bands ? levels - 1 : 0) &&
+           within(r->slice_level, 0, levels) && r->room >= 0 && r->reserve >= 0 && within(r->segment, 1, t->latents) &&
+           within(r->cache_sets, 0, INT32_MAX) && within(r->parked_sets, 0, INT32_MAX);
+}
+
+static tsr_status choose_again(const tsr_task *t, tsr_choice *out) {
+    const tsr_recipe *r = t->recipe;
+    tsr_candidate *c = out->candidate;
+    tsr_tile_cost cost;
+    if (!is_sane(t, r))
+        return tsr_fail(TSR_ERR_FORMAT, "plan: a recipe that is none of this video and device");
+    out->candidates = 1;
+    out->y = cut_again(t->extent.height, r->tile_h, r->overlap_h);
+    out->x = cut_again(t->extent.width, r->tile_w, r->overlap_w);
+    int64_t tiles = (int64_t)out->y.count * out->x.count;
+    bool tiled = r->mode == TSR_MODE_TILED;
+    if ((tiles > 1) != tiled || r->cache_sets > tiles || (r->parked_sets && r->parked_sets != tiles))
+        return tsr_fail(TSR_ERR_FORMAT, "plan: a recipe that contradicts itself");
+    *c = (tsr_candidate){.mode = r->mode, .tile_h = out->y.length, .tile_w = out->x.length, .rows = out->y.count,
+        .columns = out->x.count, .slice_level = r->slice_level, .band = r->band, .page_level = r->page_level,
+        .room = r->room, .reserve = r->reserve};
+    tsr_status status = tsr_tile_measure(t, tsr_candidate_shape(c), &cost);
+    if (status != TSR_OK)
+        return status;
+    c->bytes.weights = t->weight_bytes;
+    c->bytes.arena = cost.arena;
+    c->bytes.slots = tsr_sat_mul(cost.slot, tsr_task_slots(t));
+    set_segment(t, &cost, c, r->segment, r->cache_sets, r->parked_sets);
+    c->cache_sets = r->cache_sets; /* of caches that all live on the host, too */
+    c->bytes.host = tsr_sat_add(c->bytes.host, r->mode == TSR_MODE_OFFLOADED || r->band ? cost.host : 0);
+    add_up(t, c);
+    return TSR_OK;
+}
+
+/* ---------------------------------------------------------------- the choice */
+
 tsr_status tsr_choose(const tsr_task *t, tsr_choice *out) {
+    if (t->recipe)
+        return choose_again(t, out);
     tsr_cut y[MOST_CUTS], x[MOST_CUTS];
     bool exact = t->params.exact, bands = may_band(t);
     int ys = list_cuts(t, exact ? 0 : t->params.tile_height, t->params.overlap_height, t->extent.height, y);

@@ -16,7 +16,14 @@ typedef struct tsr_choice {
     tsr_candidate candidate[TSR_MOST_CANDIDATES];
 } tsr_choice;
 
-/* The best first; where none fits, by what is known before packing, the one that needs least. */
+/* How a candidate runs its tiles. */
+static inline tsr_shape tsr_candidate_shape(const tsr_candidate *c) {
+    return (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->band, c->page_level, c->mode == TSR_MODE_OFFLOADED,
+        c->room, c->reserve};
+}
+
+/* The best first, or what the task's recipe says; where none fits, by what is known before packing, the one that needs
+ * least. */
 tsr_status tsr_choose(const tsr_task *t, tsr_choice *out);
 /* Whether these bytes fit the task's budgets, with so much to spare. */
 bool tsr_choose_fits(const tsr_task *t, const tsr_plan_bytes *b, int64_t slack);

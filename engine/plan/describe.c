@@ -44,6 +44,11 @@ void tsr_plan_explain(tsr_plan *p) {
     const tsr_candidate *c = &p->candidate[0], *untiled = least_untiled(p), *next = second(p);
     char need[32], have[32], text[128];
     tsr_bytes_text(have, p->info.budget);
+    if (p->params.recipe) {
+        snprintf(p->why, sizeof p->why, "the plan that is gone on with");
+        snprintf(p->runner_up, sizeof p->runner_up, "none was weighed");
+        return;
+    }
     if (c->mode == TSR_MODE_OFFLOADED)
         snprintf(p->why, sizeof p->why, "with caches streamed from host memory it fits into %s: no seams", have);
     else if (c->mode == TSR_MODE_EXACT && p->params.tile_height)

@@ -101,6 +101,7 @@ static void set_budget(tsr_task *t) {
     const tsr_plan_params *p = &t->params;
     t->budget = p->budget > 0                                          ? p->budget
                 : p->budget_share > 0 && target->memory_total > 0      ? (int64_t)(p->budget_share * (double)target->memory_total)
+                : t->recipe                                            ? t->recipe->budget
                 : target->memory_free > 0                              ? target->memory_free - target->memory_free / 10
                                                                        : INT64_MAX;
     t->host_budget = target->host_free > 0 ? target->host_free : INT64_MAX;
@@ -125,8 +126,9 @@ static tsr_status set_mix(tsr_task *t) {
     return TSR_OK;
 }
 
-static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
-    *t = (tsr_task){.half = half, .target = target, .params = *params, .extent = *extent};
+static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *target, const tsr_extent *extent,
+    const tsr_plan_params *params, const tsr_recipe *recipe) {
+    *t = (tsr_task){.half = half, .target = target, .params = *params, .extent = *extent, .recipe = recipe};
     tsr_status status;
     if (!half->present)
         return tsr_fail(TSR_ERR_UNSUPPORTED, "plan: the model has no such half");
@@ -185,6 +187,36 @@ static void settle(const tsr_task *t, tsr_plan *p, tsr_candidate *c) {
     b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
 }
 
+static void write_recipe(const tsr_task *t, const tsr_choice *choice, tsr_plan *p) {
+    const tsr_candidate *c = &p->candidate[0];
+    tsr_recipe r = {
+        .precision = t->numerics.precision,
+        .wide = t->target->mix.wide,
+        .quality = t->target->mix.quality,
+        .expected = t->target->mix.expected,
+        .extent = t->extent,
+        .first_frame = t->params.first_frame,
+        .end_frame = t->params.end_frame,
+        .caches = t->params.caches,
+        .mode = c->mode,
+        .tile_h = choice->y.tile,
+        .overlap_h = choice->y.overlap,
+        .tile_w = choice->x.tile,
+        .overlap_w = choice->x.overlap,
+        .slice_level = c->slice_level,
+        .band = c->band,
+        .page_level = c->page_level,
+        .room = c->room,
+        .reserve = c->reserve,
+        .segment = c->segment,
+        .cache_sets = c->cache_sets,
+        .parked_sets = c->parked_sets,
+        .budget = t->budget,
+        .arena = (int64_t)p->arena_bytes,
+    };
+    tsr_recipe_print(p->recipe, &r);
+}
+
 /* Refused with TSR_ERR_BUDGET, *least is what needs least of all that was looked at. */
 static tsr_status build(const tsr_task *t, tsr_plan **out, tsr_candidate *least) {
     tsr_choice choice;
@@ -197,8 +229,10 @@ static tsr_status build(const tsr_task *t, tsr_plan **out, tsr_candidate *least)
     tsr_candidate *c = &choice.candidate[0];
     if (!c->fits && (c->mode == TSR_MODE_OFFLOADED || c->bytes.total == INT64_MAX))
         TSR_TRY(tsr_choose_refuse(t, c));
-    TSR_TRY(tsr_tile_lay_out(t, (tsr_shape){c->tile_h, c->tile_w, c->slice_level, c->band, c->page_level,
-        c->mode == TSR_MODE_OFFLOADED, c->room, c->reserve}, p));
+    TSR_TRY(tsr_tile_lay_out(t, tsr_candidate_shape(c), p));
+    if (t->recipe && (int64_t)p->arena_bytes != t->recipe->arena)
+        TSR_TRY(tsr_fail(TSR_ERR_FORMAT, "plan: by this recipe the arena has %lld bytes here, it had %lld",
+            (long long)p->arena_bytes, (long long)t->recipe->arena));
     settle(t, p, c);
     if (!c->fits && !(c->fits = tsr_choose_fits(t, &c->bytes, 0))) /* packed, the least is what it is */
         TSR_TRY(tsr_choose_refuse(t, c));
@@ -221,6 +255,7 @@ static tsr_status build(const tsr_task *t, tsr_plan **out, tsr_candidate *least)
     p->frame_dtype = t->frame_dtype;
     p->candidates = choice.candidates;
     memcpy(p->candidate, choice.candidate, sizeof p->candidate);
+    write_recipe(t, &choice, p);
     *out = p;
     return TSR_OK;
 error:
@@ -261,8 +296,10 @@ static void fill_info(const tsr_task *t, tsr_plan *p) {
         .runner_up = p->runner_up,
         .numbers = p->numbers,
         .quality = p->target.mix.quality,
+        .recipe = p->recipe,
     };
     tsr_plan_explain(p);
+    p->params.recipe = NULL; /* the caller's */
     tsr_plan_name_numbers(p);
 }
 
@@ -286,7 +323,7 @@ static tsr_status make(tsr_task *task, tsr_plan **out, tsr_candidate *least) {
 
 /* What is looked at depends on the budget: with a byte less than was said to be needed there may be another way. */
 static tsr_status refuse(const tsr_task *task, tsr_candidate least) {
-    for (bool lower = true; lower && least.bytes.total > task->budget && least.bytes.total < INT64_MAX;) {
+    for (bool lower = !task->recipe; lower && least.bytes.total > task->budget && least.bytes.total < INT64_MAX;) {
         tsr_task other = *task;
         tsr_plan *p = NULL;
         tsr_candidate none;
@@ -300,11 +337,38 @@ static tsr_status refuse(const tsr_task *task, tsr_candidate least) {
     return tsr_choose_refuse(task, &least);
 }
 
+/* Where a plan is to be made again: what it was made for. */
+static tsr_status follow_recipe(const char *text, const tsr_extent *extent, tsr_recipe *r, tsr_target *target,
+    tsr_plan_params *p) {
+    const tsr_extent *e = &r->extent;
+    tsr_status status = tsr_recipe_parse(text, r);
+    if (status != TSR_OK)
+        return status;
+    if (e->frames != extent->frames || e->height != extent->height || e->width != extent->width)
+        return tsr_fail(TSR_ERR_FORMAT, "plan: the recipe is for %d latents of %dx%d, these are %d of %dx%d", e->frames,
+            e->width, e->height, extent->frames, extent->width, extent->height);
+    if (r->precision <= TSR_PRECISION_AUTO || r->precision > TSR_PRECISION_INT8 || r->caches > TSR_CACHES_HOST)
+        return tsr_fail(TSR_ERR_FORMAT, "plan: a recipe of a precision or a place that there is not");
+    target->mix = (tsr_mix){.wide = r->wide, .quality = r->quality, .expected = r->expected};
+    p->precision = r->precision;
+    p->caches = r->caches;
+    p->first_frame = r->first_frame;
+    p->end_frame = r->end_frame;
+    return TSR_OK;
+}
+
 tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
-    tsr_task task;
-    *out = NULL;
-    tsr_status status = set_task(&task, half, target, extent, params);
+    tsr_task task = {0};
+    tsr_recipe recipe;
     tsr_candidate least;
+    tsr_target own = *target;
+    tsr_plan_params p = *params;
+    tsr_status status = TSR_OK;
+    *out = NULL;
+    if (p.recipe)
+        status = follow_recipe(p.recipe, extent, &recipe, &own, &p);
+    if (status == TSR_OK)
+        status = set_task(&task, half, &own, extent, &p, p.recipe ? &recipe : NULL);
     if (status == TSR_OK && (status = make(&task, out, &least)) == TSR_ERR_BUDGET)
         status = refuse(&task, least);
     free(task.eight);

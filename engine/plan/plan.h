@@ -137,7 +137,7 @@ struct tsr_plan {
      * the video's (it lies as far back as causality sees). */
     int first_latent, end_latent;
     int segment; /* latents */
-    char why[256], runner_up[256], numbers[512];
+    char why[256], runner_up[256], numbers[512], recipe[640];
     int candidates; /* the best of each kind, the chosen one first */
     tsr_candidate candidate[TSR_MOST_CANDIDATES];
 

@@ -3,12 +3,14 @@
 #define TSR_TILE_H
 
 #include "plan/plan.h"
+#include "plan/recipe.h"
 
 /* What is to be planned; the same for all candidates. */
 typedef struct tsr_task {
     const tsr_half *half;
     const tsr_target *target;
     tsr_plan_params params; /* end_frame resolved */
+    const tsr_recipe *recipe; /* NULL: the best is to be chosen */
     tsr_extent extent;
     tsr_numerics numerics;
     uint8_t *eight;                 /* the numerics', where a mix narrows what the backend would do */

@@ -43,7 +43,7 @@ static tsr_status create(tsr_plan **out, tsr_engine *e, const tsr_model *m, cons
     tsr_plan_params p = *params;
     tsr_target target;
     target_of(e, &target);
-    tsr_status status = tsr_quality_decide(e, m, half, &p, &target);
+    tsr_status status = p.recipe ? TSR_OK : tsr_quality_decide(e, m, half, &p, &target);
     return status == TSR_OK ? make(out, e, half, &target, extent, &p) : status;
 }
 
@@ -52,7 +52,7 @@ static void use_tuned(tsr_plan **plan, tsr_engine *e, const tsr_model *m, const 
     const tsr_plan *p = *plan;
     tsr_plan_params tuned = *params;
     tsr_plan *better = NULL;
-    if (p->info.mode != TSR_MODE_TILED || params->tile_width || params->tile_height ||
+    if (p->info.mode != TSR_MODE_TILED || params->recipe || params->tile_width || params->tile_height ||
         !tsr_tuned_tile(e, m, p->info.precision, &tuned.tile_width, &tuned.tile_height))
         return;
     if (create(&better, e, m, p->half, &p->info.extent, &tuned) != TSR_OK)

@@ -59,7 +59,7 @@ static bool recall(const tsr_cpu *cpu, const char *name, double *gemm, double *b
     return found && when <= now && now - when < FRESH;
 }
 
-/* Plans follow from rates, and a render is resumed by its own plan only: the same machine a little faster is no news. */
+/* Plans follow from rates, and should not change from day to day: the same machine a little faster is no news. */
 static double better(double old, double now) {
     return now > 1.1 * old ? now : old;
 }

@@ -63,7 +63,10 @@ TSR_API char *tsr_writer_existing(const tsr_writer_params *params);
  * numbered pictures under their names, others in path.part, video as the encoded parts and last frames in path.parts,
  * joined by tsr_writer_finish. Without `resume` a journal that is there is removed: what it speaks of is gone. */
 TSR_API int64_t tsr_writer_done(const tsr_writer *w);
-/* A note of the journal that was left, malloc'd; NULL: none. */
+/* Adds a note to the journal, where there is one; it counts for frames to come. Neither text has line ends in it, the
+ * name no spaces. Not while frames come. */
+TSR_API tsr_status tsr_writer_note(tsr_writer *w, const char *name, const char *value);
+/* The last note of this name in the journal that was left, malloc'd; NULL: none. */
 TSR_API char *tsr_writer_recall(const tsr_writer_params *params, const char *name);
 TSR_API tsr_pixels tsr_writer_pixels(const tsr_writer *w); /* the format tsr_writer_frame expects */
 /* Frames in order, index first, first + 1, ... After a failure only tsr_writer_close is left to call. */

@@ -162,6 +162,10 @@ typedef struct tsr_plan_params {
     bool exact;                /* tiles equal to untiled: no others. On a CPU these come first where neither tiles,
                                   overlaps nor the home of caches are given */
     bool live;                 /* for watching: whole frames early, where the memory for that is there */
+    const char *recipe;        /* of tsr_plan_info: that plan again, on the same device by the same version, whatever
+                                  rates, free memory and tuned tiles are by now. Of what is above only the budget
+                                  counts, 0 being the recipe's. TSR_ERR_FORMAT where it is another video's or device's.
+                                  NULL: none */
 } tsr_plan_params;
 #define TSR_PLAN_PARAMS_DEFAULT {.overlap_width = -1, .overlap_height = -1}
 
@@ -188,6 +192,7 @@ typedef struct tsr_plan_info {
     const char *device, *why, *runner_up;
     const char *numbers;               /* which layers are computed in which precision, and why, in words */
     double quality;                    /* PSNR that these were chosen to hold, dB; 0: none */
+    const char *recipe;                /* one line for tsr_plan_params.recipe */
 } tsr_plan_info;
 
 typedef struct tsr_plan tsr_plan;

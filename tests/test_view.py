@@ -266,6 +266,15 @@ class View(Base):
         self.assertEqual(struct.unpack('>II', self.bytes_of('small.png')[16:24]), (800, 500))
         self.assertEqual(struct.unpack('>II', self.bytes_of('large.png')[16:24]), (3840, 2160))
 
+    def test_minimised(self):
+        """Nothing is drawn, keys and the decode go on; and then it is there again."""
+        s = self.play('wait first\nset loop off\nset panel off\nsize 0 0\nkey End\nwait idle\nprint\nwait seconds 0.5\nprint\n'
+                      'size 640 400\nscreenshot back.png\nprint\n', self.clip())
+        self.assertEqual((s[0]['whole'], s[0]['frame'], s[0]['losses']), (9, 8, 0))
+        self.assertEqual(s[1]['drawn'], s[0]['drawn'])
+        self.assertGreater(s[2]['drawn'], s[1]['drawn'])
+        self.assertEqual(struct.unpack('>II', self.bytes_of('back.png')[16:24]), (640, 400))
+
     def test_tune(self):
         """Fills the chart in the background, can be stopped, and its best can be taken; the video is decoded after."""
         s = self.play('size 700 1400\nwait idle\nkey t\nprint\nkey t\nprint\nclick tune\nwait tune\nprint\n'

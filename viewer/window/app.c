@@ -490,7 +490,7 @@ double app_patience(const app *a) {
         wait = fmin(wait, a->play_began + ((double)(a->frame - a->play_first + 1)) / a->fps - now);
     if (a->toast_until > 0)
         wait = fmin(wait, a->toast_until - now);
-    if (a->redraw || i->animating)
+    if (a->redraw || (i->animating && a->gpu.width))
         wait = fmin(wait, until_frame);
     return wait > 0 ? wait : 0;
 }
@@ -520,8 +520,12 @@ void app_draw(app *a, bool must) {
         return;
     if (a->gpu.stale)
         resize(a, a->width, a->height);
-    if (!a->gpu.width || !a->gpu.height || a->lost)
-        return; /* minimised */
+    if (a->lost)
+        return;
+    if (!a->gpu.width || !a->gpu.height) { /* minimised: another size is an event */
+        a->redraw = 0;
+        return;
+    }
     ui_rect panel, timeline;
     double since = a->drawn_at > 0 ? now - a->drawn_at : FRAME_SECONDS;
     ui_begin((int)a->gpu.width, (int)a->gpu.height, since);

@@ -8,31 +8,11 @@
 
 /* ---------------------------------------------------------------- what is drawn on */
 
-/* More than 8 bits where they are offered; never a format that converts to sRGB, for the numbers
- * are that already. */
-static bool choose_format(gpu *g) {
-    static const struct {
-        VkFormat format;
-        bool deep;
-    } wanted[] = {
-        {VK_FORMAT_A2B10G10R10_UNORM_PACK32, true},
-        {VK_FORMAT_A2R10G10B10_UNORM_PACK32, true},
-        {VK_FORMAT_B8G8R8A8_UNORM, false},
-        {VK_FORMAT_R8G8B8A8_UNORM, false},
-    };
+static bool find_format(gpu *g) {
     VkSurfaceFormatKHR have[64];
     uint32_t n = 64;
-    if (vkGetPhysicalDeviceSurfaceFormatsKHR(g->physical, g->surface, &n, have) < 0)
-        return false;
-    for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++)
-        for (uint32_t i = 0; i < n; i++)
-            if (have[i].format == wanted[w].format &&
-                have[i].colorSpace == VK_COLOR_SPACE_SRGB_NONLINEAR_KHR) {
-                g->format = have[i];
-                g->deep = wanted[w].deep;
-                return true;
-            }
-    return false;
+    return vkGetPhysicalDeviceSurfaceFormatsKHR(g->physical, g->surface, &n, have) >= 0 &&
+           gpu_choose_format(have, n, &g->format, &g->deep);
 }
 
 static void drop_images(gpu *g) {
@@ -85,10 +65,15 @@ static tsr_status make_swapchain(gpu *g, uint32_t width, uint32_t height) {
         .clipped = VK_TRUE,
         .oldSwapchain = old,
     };
-    GPU_TRY(vkCreateSwapchainKHR(g->device, &info, NULL, &g->swapchain));
+    VkSwapchainKHR new = VK_NULL_HANDLE;
+    GPU_TRY(vkCreateSwapchainKHR(g->device, &info, NULL, &new));
+    g->swapchain = new;
     vkDestroySwapchainKHR(g->device, old, NULL);
     uint32_t n = GPU_IMAGES;
-    GPU_TRY(vkGetSwapchainImagesKHR(g->device, g->swapchain, &n, g->image));
+    VkResult all = vkGetSwapchainImagesKHR(g->device, g->swapchain, &n, g->image);
+    GPU_DO(gpu_check(all, "vkGetSwapchainImagesKHR"));
+    if (all == VK_INCOMPLETE) /* and any of them may be acquired */
+        return gpu_fail(TSR_ERR_UNSUPPORTED, "window: the display wants more than %d images", GPU_IMAGES);
     g->images = n;
 error:
     return status;
@@ -125,6 +110,8 @@ tsr_status gpu_resize(gpu *g, int width, int height) {
         drop_images(g);
         g->width = (uint32_t)width;
         g->height = (uint32_t)height;
+        if (!width || !height)
+            return TSR_OK;
         GPU_DO(gpu_make_image(g, g->format.format, g->width, g->height,
             VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT, &g->image[0],
             &g->image_memory));
@@ -156,7 +143,7 @@ tsr_status gpu_open(
     if (surface) {
         VkBool32 presents = VK_FALSE;
         GPU_TRY(vkGetPhysicalDeviceSurfaceSupportKHR(g->physical, g->family, surface, &presents));
-        if (!presents || !vk->swapchain || !vk->draws || !choose_format(g)) {
+        if (!presents || !vk->swapchain || !vk->draws || !find_format(g)) {
             status = gpu_fail(TSR_ERR_UNSUPPORTED,
                 "window: %s does not draw on this display; choose another with --vulkan", vk->name);
             goto error;
@@ -441,6 +428,8 @@ static void record_copy(gpu *g, VkCommandBuffer c, void *user) {
 
 tsr_status gpu_read(gpu *g, uint8_t *rgb) {
     tsr_status status;
+    if (!g->images)
+        return gpu_fail(TSR_ERR_UNSUPPORTED, "window: it is minimised, nothing is drawn");
     GPU_DO(gpu_run(g, record_copy, NULL));
     const uint8_t *from = g->readback.mapped;
     for (size_t i = 0, n = (size_t)g->width * (size_t)g->height; i < n; i++, from += 4, rgb += 3)

@@ -77,6 +77,10 @@ tsr_status gpu_set_atlas(
  * that cannot be seen. */
 tsr_status gpu_resize(gpu *g, int width, int height);
 
+/* gpu_format.c: of the formats a surface has, one of more than 8 bits where there is one; never one that converts to sRGB,
+ * for the numbers are that already, nor a colour space that is not sRGB's: pictures are made for no other. False: none. */
+bool gpu_choose_format(const VkSurfaceFormatKHR *have, uint32_t n, VkSurfaceFormatKHR *out, bool *deep);
+
 /* Draws the lists of the frame that ui_end ended, over a colour. *drawn false: there was nothing to
  * draw on, try again after the next event. */
 tsr_status gpu_draw(gpu *g, int lists, const float clear[4], bool *drawn);

@@ -328,7 +328,9 @@ static bool item_command(app *a, char **w, int n) {
 
 /* EXIT_OK, what failed, or -1: no such command. */
 static int run_command(app *a, char **w, int n, const char *rest) {
-    if (strcmp(w[0], "size") == 0 && n == 3)
+    if (strcmp(w[0], "size") == 0 && n == 3 && strcmp(w[1], "0") == 0)
+        send(a, (event){.kind = EVENT_RESIZE}); /* minimised */
+    else if (strcmp(w[0], "size") == 0 && n == 3)
         send(a, (event){.kind = EVENT_RESIZE,
                     .x = bounded(w[1], 100, 16384),
                     .y = bounded(w[2], 100, 16384)});

@@ -99,9 +99,17 @@ static void draw_recent(app *a) {
     }
 }
 
+static int recents(const app *a) {
+    int n = 0;
+    for (int i = 0; i < RECENTS; i++)
+        n += *a->recent[i] != 0;
+    return n;
+}
+
 static void draw_path_dialog(app *a) {
     bool opens = a->dialog == DIALOG_OPEN;
-    begin(a, "path", middle(a, app_px(a, 560), app_px(a, opens ? 380 : 162)));
+    int n = opens ? recents(a) : 0;
+    begin(a, "path", middle(a, app_px(a, 560), app_px(a, n ? 198 + 24 * (float)n : 162)));
     ui_text(UI_LARGE, ui_left(), ui_top(), COLOR_TEXT, opens ? "Open" : "Render to a file");
     ui_space(ui_line_height(UI_LARGE) + app_px(a, 6));
     ui_paragraph(UI_SMALL, COLOR_DIM,

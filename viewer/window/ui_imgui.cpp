@@ -299,7 +299,8 @@ extern "C" bool ui_text_field(const char *id, char *text, int size, float w, boo
     ImGui::PushItemWidth(w);
     if (focus)
         ImGui::SetKeyboardFocusHere();
-    bool entered = ImGui::InputText(id, text, (size_t)size, ImGuiInputTextFlags_EnterReturnsTrue);
+    bool entered = ImGui::InputText(
+        id, text, (size_t)size, ImGuiInputTextFlags_EnterReturnsTrue | ImGuiInputTextFlags_AutoSelectAll);
     ImGui::PopItemWidth();
     ImGui::PopFont();
     return entered;

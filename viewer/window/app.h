@@ -191,13 +191,10 @@ typedef struct app {
     double mouse_x, mouse_y;
 } app;
 
-/* ---------------------------------------------------------------- app.c: life, files, frames */
+/* ---------------------------------------------------------------- app.c: life, events, frames */
 
 tsr_status app_open(app *a, const options *o, struct desktop *desktop);
 void app_close(app *a);
-/* Opens a latent, a model or a folder to follow. What goes wrong appears in the window. */
-void app_open_path(app *a, const char *path);
-void app_open_demo(app *a);
 void app_event(app *a, const event *e);
 /* Takes what the decode and the jobs have done, lets time pass. */
 void app_update(app *a);
@@ -208,6 +205,17 @@ double app_patience(const app *a);
 void app_touch(app *a); /* something on screen has changed */
 void app_say(app *a, bool bad, const char *format, ...) __attribute__((format(printf, 3, 4)));
 double app_time(void);
+
+/* ---------------------------------------------------------------- video.c: what is open */
+
+/* Opens a latent, a model or a folder to follow. What goes wrong appears in the window. */
+void app_open_path(app *a, const char *path);
+void app_open_demo(app *a);
+/* Shows what is in a->model and a->latent. */
+tsr_status app_show_video(app *a);
+/* Looks for a newer latent in the folder that is open, at most twice a second. */
+void app_follow_folder(app *a);
+#define APP_FOLDER_EVERY 0.5 /* seconds */
 
 /* ---------------------------------------------------------------- decode.c: settings to plans to
  * decodes */

@@ -203,6 +203,9 @@ DEV void conv_tap_warpgroup(
         wgmma_commit();
     }
     wgmma_wait();
+#pragma unroll
+    for (int i = 0; i < S::m_tiles; i++)
+        wgmma_sums_done(acc[i]);
 }
 
 template <class S, class E>

@@ -222,6 +222,15 @@ TSR_WGMMA(elem_e4m3, float, "+f", "m64n128k32.f32.e4m3.e4m3", "1, 1, 1")
 TSR_WGMMA(elem_u8, int32_t, "+r", "m64n128k32.s32.u8.s8", "1")
 #undef TSR_WGMMA
 
+/* After wgmma_wait(): the compiler, which takes the sums for done when the instruction is issued, reads none before. */
+#define TSR_WGMMA_SUMS_DONE(sum, constraint)                                                       \
+    DEV void wgmma_sums_done(sum (&d)[16][4]) {                                                    \
+        asm volatile("" : TSR_WGMMA_SUMS(constraint, d)::"memory");                                \
+    }
+TSR_WGMMA_SUMS_DONE(float, "+f")
+TSR_WGMMA_SUMS_DONE(int32_t, "+r")
+#undef TSR_WGMMA_SUMS_DONE
+
 /* ---------------------------------------------------------------- numbers */
 
 DEV float as_float(uint32_t u) {

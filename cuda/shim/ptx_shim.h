@@ -134,6 +134,8 @@ DEV void wgmma_wait(LINE) {
 DEV void wgmma_publish() {
     shim::publish();
 }
+template <class T> DEV void wgmma_sums_done(T (&)[16][4]) {
+}
 template <class E>
 DEV void wgmma(E, typename E::acc (&d)[16][4], const uint32_t (&a)[4], uint64_t b, LINE) {
     shim::product_begin({a, d, b, line, shim::multiply_rows<E>, false});

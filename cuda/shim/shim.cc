@@ -19,6 +19,7 @@
 namespace shim {
 
 dim3 grid_dim, block_dim;
+const bool exact_sums = true;
 
 namespace {
 

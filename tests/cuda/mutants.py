@@ -25,23 +25,23 @@ MUTANTS = [
      "streams + weight_slot * S::weight_bytes"),
     ("halo overwritten while read", "conv.h", "halos + next_halo * S::halo_bytes", "halo"),
     ("wrong swizzle", "conv.h", "(((lane >> 4) ^ TSR_CONV_SWIZZLE(column, S::chunk)) << 4)", "((lane >> 4) << 4)"),
-    ("halo off by one row", "conv.h", "b.iy = b.oy * S::stride - (a.pad_top - b.p)",
+    ("halo off by one row", "conv_place.h", "b.iy = b.oy * S::stride - (a.pad_top - b.p)",
      "b.iy = b.oy * S::stride - (a.pad_top - b.p) + 1"),
     ("halo off by one column", "conv.h", "b.ix + hx", "b.ix + hx - 1"),
     ("no fill right of the picture", "conv.h", "static_cast<unsigned>(x) < static_cast<unsigned>(a.w)", "x >= 0"),
     ("no fill below the picture", "conv.h", "static_cast<unsigned>(y) < static_cast<unsigned>(a.h)", "y >= 0"),
     ("padding of code 0", "conv.h", "static_cast<uint32_t>(b.zero) * 0x01010101u", "0"),
-    ("no zero-point correction", "conv.h", "ldg(a.weight_sum + b.phase * n_padded + n + c) * b.zero", "0"),
+    ("no zero-point correction", "conv_finish.h", "ldg(a.weight_sum + b.phase * n_padded + n + c) * b.zero", "0"),
     ("cache taken for the first frame", "conv.h", "frame < 0 ? a.past : a.in", "frame <= 0 ? a.past : a.in"),
-    ("wrong phase", "conv.h", "b.r = b.phase & 1;", "b.r = b.phase >> 1;"),
-    ("wrong border class", "conv.h", "ey = @b.p ? y == a.h - 1 : y == 0@", "b.p ? y == 0 : y == a.h - 1"),
-    ("columns not by parity", "conv.h", "(x & 1) * ((S::halo_w + 1) / 2) + (x >> 1)", "x"),
-    ("residual forgotten", "conv.h", "if (@a.accumulate@) { packed = ldg(p);", "false"),
-    ("statistics before rounding", "conv.h", "v[c] = unpack16(a.out_type, packed.x[c / 2], 0); v[c + 1] = "
+    ("wrong phase", "conv_place.h", "b.r = b.phase & 1;", "b.r = b.phase >> 1;"),
+    ("wrong border class", "conv_finish.h", "ey = @b.p ? y == a.h - 1 : y == 0@", "b.p ? y == 0 : y == a.h - 1"),
+    ("columns not by parity", "conv_place.h", "(x & 1) * ((S::halo_w + 1) / 2) + (x >> 1)", "x"),
+    ("residual forgotten", "conv_finish.h", "if (@a.accumulate@) { packed = ldg(p);", "false"),
+    ("statistics before rounding", "conv_finish.h", "v[c] = unpack16(a.out_type, packed.x[c / 2], 0); v[c + 1] = "
      "unpack16(a.out_type, packed.x[c / 2], 1);", ""),
-    ("statistics over live data", "conv.h", "if (a.partial) block_sync();", ""),
-    ("statistics' lanes in one bank", "conv.h", "channel ^ (channel >> 3 & 7)", "channel"),
-    ("pixels beyond the picture counted", "conv.h", "@x >= a.cols@ ||", "false"),
+    ("statistics over live data", "conv_finish.h", "if (a.partial) block_sync();", ""),
+    ("statistics' lanes in one bank", "conv_finish.h", "channel ^ (channel >> 3 & 7)", "channel"),
+    ("pixels beyond the picture counted", "conv_finish.h", "@x >= a.cols@ ||", "false"),
     ("warpgroup without a fence", "conv.h", "wgmma_fence();", ""),
     ("warpgroup not waited for", "conv.h", "wgmma_wait();", ""),
     ("products of a warpgroup not closed", "conv.h", "wgmma_commit();", ""),
@@ -54,7 +54,7 @@ MUTANTS = [
     ("the same weights for every k", "conv.h", "wgmma_rows(weights + (k << 5), S::chunk)", "wgmma_rows(weights, S::chunk)"),
     ("wrong distance of weights' rows", "ptx.h", "static_cast<uint64_t>(bytes * 8 >> 4) << 32", "static_cast<uint64_t>(bytes * 4 >> 4) << 32"),
     ("another swizzle", "ptx.h", "(@bytes == 128 ? 1 : 2@) << 62", "bytes == 128 ? 2 : 1"),
-    ("a band of the wrong channels", "conv.h", "acc[i][@band * 4 + c / 2@]", "c / 2"),
+    ("a band of the wrong channels", "conv_finish.h", "acc[i][@band * 4 + c / 2@]", "c / 2"),
     ("keys beyond the last", "attention.cu", "v = key < a.tokens ? v * to_log2 : -INFINITY;", "v = v * to_log2;"),
     ("outputs not rescaled", "attention.cu", "out[n][m][i] *= factor;", "out[n][m][i] *= 1;"),
     ("sums not rescaled", "attention.cu", "state[half].sum *= factor;", ""),
@@ -72,7 +72,7 @@ MUTANTS = [
     ("codes of the old range", "norm.cu", "if (old_scale == scale && old_zero == zero) return;", "return;"),
     ("zero point forgotten", "norm.cu", "round_even(v[c] * factor[c]) + zero", "round_even(v[c] * factor[c])"),
 ]
-KIND = {"conv.h": "CONV", "ptx.h": "CONV", "attention.cu": "ATTENTION", "norm.cu": "NORM"}
+KIND = {"conv.h": "CONV", "conv_finish.h": "CONV", "conv_place.h": "CONV", "ptx.h": "CONV", "attention.cu": "ATTENTION", "norm.cu": "NORM"}
 FLAGS = ["-std=c++17", "-DTSR_SHIM", "-D_GNU_SOURCE", "-O1", "-w"]
 
 

@@ -375,6 +375,13 @@ static char *slurp(const char *path) {
     return text;
 }
 
+static int count_of(const char *text, const char *what) {
+    int n = 0;
+    for (; (text = strstr(text, what)); text++)
+        n++;
+    return n;
+}
+
 Test(session, trace_is_json_and_names_every_step) {
     rig r = {0};
     open_rig(&r, 3, 6, 9);
@@ -403,6 +410,17 @@ Test(session, trace_is_json_and_names_every_step) {
     cr_assert_eq(writes, 9);
     cr_assert_eq(threads, 3);
     cJSON_Delete(json);
+    free(text);
+    cut_segments(r.plan, 1); /* every tile's caches are parked twice and brought back twice */
+    cr_assert_eq(decode(&r, &w, path, NULL), TSR_OK, "%s", tsr_last_error());
+    text = slurp(path);
+    for (int t = 0; t < tiles; t++) {
+        char name[64];
+        snprintf(name, sizeof name, "\"park caches of tile %d, ", t);
+        cr_assert_eq(count_of(text, name), 2, "%s", name);
+        snprintf(name, sizeof name, "\"bring back caches of tile %d, ", t);
+        cr_assert_eq(count_of(text, name), 2, "%s", name);
+    }
     free(text);
 
     w.fail_at = 3; /* the trace of a failed run is whole, too */

@@ -46,9 +46,9 @@ tsr_status tsr_recipe_parse(const char *text, tsr_recipe *r) {
     char again[TSR_RECIPE_TEXT] = "";
     *r = (tsr_recipe){0};
     int n = sscanf(text, LINE("%d", "%" SCNx64, "%" SCNd64), &precision, &r->wide, &quality, &expected,
-        &r->extent.width, &r->extent.height, &r->extent.frames, &r->first_frame, &r->end_frame, &caches, &mode, &r->tile_h,
-        &r->overlap_h, &r->tile_w, &r->overlap_w, &r->slice_level, &r->band, &r->page_level, &r->room, &r->reserve, &r->segment,
-        &r->cache_sets, &r->parked_sets, &r->budget, &r->arena);
+        &r->extent.width, &r->extent.height, &r->extent.frames, &r->first_frame, &r->end_frame, &caches, &mode,
+        &r->tile_h, &r->overlap_h, &r->tile_w, &r->overlap_w, &r->slice_level, &r->band, &r->page_level, &r->room,
+        &r->reserve, &r->segment, &r->cache_sets, &r->parked_sets, &r->budget, &r->arena);
     if (n == NUMBERS) {
         r->precision = (tsr_precision)precision;
         r->quality = real_of(quality);

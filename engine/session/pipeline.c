@@ -161,20 +161,30 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
     return TSR_OK;
 }
 
+/* A tile's caches, to the host or back. */
+static tsr_status move_caches(tsr_run *r, int tile, char *parked, bool back) {
+    const tsr_plan *p = r->plan;
+    tsr_backend *b = r->e->backend;
+    int set = p->cache_sets ? tile % p->cache_sets : 0;
+    double begin = tsr_now();
+    tsr_status status = back ? b->v->unpark(b, r->exec, set, parked) : b->v->park(b, r->exec, set, parked);
+    tsr_trace_event(r->trace, TSR_THREAD_DECODE, "transfer", begin, tsr_now(), "%s caches of tile %d, %zu bytes",
+        back ? "bring back" : "park", tile, p->cache_bytes);
+    return status;
+}
+
 /* Caches of one tile over one segment; between its segments they lie parked where the device does
  * not hold them all. */
 static tsr_status decode_segment(tsr_run *r, int tile, int begin, int end) {
     const tsr_plan *p = r->plan;
-    tsr_backend *b = r->e->backend;
     tsr_status status = TSR_OK;
     char *parked = r->parked ? r->parked + (size_t)tile * p->cache_bytes : NULL;
-    int set = p->cache_sets ? tile % p->cache_sets : 0;
     if (parked && begin > r->first_latent)
-        TSR_TRY(b->v->unpark(b, r->exec, set, parked));
+        TSR_TRY(move_caches(r, tile, parked, true));
     for (int t = begin; t < end; t++)
         TSR_TRY(decode_step(r, tile, t));
     if (parked && end < p->end_latent)
-        TSR_TRY(b->v->park(b, r->exec, set, parked));
+        TSR_TRY(move_caches(r, tile, parked, false));
 error:
     return status;
 }

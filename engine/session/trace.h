@@ -15,7 +15,8 @@ void tsr_trace_close(tsr_trace **t);
 
 /* The rest is callable from any thread and does nothing where t is NULL. */
 void tsr_trace_thread(tsr_trace *t, int thread, const char *name);
-/* A span of work on a thread, times as of tsr_now(); category is "stage", "tile" or "op". */
+/* A span of work on a thread, times as of tsr_now(); category is "stage", "tile", "transfer" or
+ * "op". */
 void tsr_trace_event(tsr_trace *t, int thread, const char *category, double begin, double end,
     const char *format, ...) __attribute__((format(printf, 6, 7)));
 

@@ -89,6 +89,7 @@ typedef struct tsr_tier {
     void (*unpack)(tsr_packed *k);
     /* Whether pack() would lay it out for this op as it lies. NULL: always. */
     bool (*packed_for)(const tsr_packed *k, const tsr_program *p, const tsr_op *op);
+    bool (*beats_f32)(void); /* with codes, the fastest of f32 here. NULL: wherever it has them */
 } tsr_tier;
 
 /* The tiers this machine can run: 0 is the reference, faster ones follow. NULL past the last. */

@@ -84,11 +84,13 @@ static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
     const tsr_cpu *cpu = (tsr_cpu *)b;
     static const tsr_kernel usual = {.cin = 64, .cout = 64, .kt = 3, .kh = 3, .kw = 3, .phases = 1, .classes = 1};
     (void)half;
-    for (int i = cpu->tiers - 1; i > 0; i--)
-        if (tsr_tier_at(i)->kernel_bytes && tsr_tier_at(i)->kernel_bytes(&usual, TSR_U8) > 0) {
-            snprintf(why, 128, "8 bits are multiplied faster than f32 here (%s)", tsr_tier_at(i)->name);
+    for (int i = cpu->tiers - 1; i > 0; i--) {
+        const tsr_tier *t = tsr_tier_at(i);
+        if (t->kernel_bytes && t->kernel_bytes(&usual, TSR_U8) > 0 && (!t->beats_f32 || t->beats_f32())) {
+            snprintf(why, 128, "8 bits are multiplied faster than f32 here (%s)", t->name);
             return TSR_PRECISION_INT8;
         }
+    }
     snprintf(why, 128, "nothing here multiplies 8 bits faster");
     return TSR_PRECISION_F32;
 }

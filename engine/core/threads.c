@@ -5,14 +5,16 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-static atomic_int wanted; /* set by one thread while others ask */
+static atomic_int wanted, processors; /* set by one thread while others ask */
 
 int tsr_threads(void) {
-    int w = atomic_load_explicit(&wanted, memory_order_relaxed);
-    if (w > 0)
-        return w;
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : (int)n;
+    int w = atomic_load_explicit(&wanted, memory_order_relaxed), n = atomic_load_explicit(&processors, memory_order_relaxed);
+    if (w > 0 || n > 0)
+        return w > 0 ? w : n;
+    long online = sysconf(_SC_NPROCESSORS_ONLN); /* opens a file: once, for a plan asks thousands of times */
+    n = online < 1 ? 1 : (int)online;
+    atomic_store_explicit(&processors, n, memory_order_relaxed);
+    return n;
 }
 
 typedef struct job {

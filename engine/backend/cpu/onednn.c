@@ -1,6 +1,7 @@
 #include "backend/cpu/onednn.h"
 
 #include <pthread.h>
+#include <string.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static dnnl_engine_t engine;
@@ -37,6 +38,48 @@ tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what) {
             (int)status, what);
     }
 }
+
+/* ---------------------------------------------------------------- sizes, which the planner asks for many times */
+
+static tsr_dnnl_sizes measure(tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out), const void *ctx) {
+    dnnl_primitive_desc_t desc;
+    if (create(ctx, &desc) != TSR_OK)
+        return (tsr_dnnl_sizes){0};
+    tsr_dnnl_sizes out = {
+        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0)),
+        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0)),
+    };
+    dnnl_primitive_desc_destroy(desc);
+    return out;
+}
+
+tsr_dnnl_sizes tsr_dnnl_sizes_of(const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out),
+    const void *ctx) {
+    enum { ENTRIES = 4096 };
+    static struct {
+        tsr_dnnl_shape key;
+        tsr_dnnl_sizes value;
+    } table[ENTRIES];
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    uint32_t hash = 2166136261u; /* FNV-1a over the numbers */
+    for (size_t i = 0; i < sizeof *s / sizeof(int); i++)
+        hash = (hash ^ (uint32_t)((const int *)s)[i]) * 16777619u;
+    size_t at = (hash ^ hash >> 16) % ENTRIES;
+    pthread_mutex_lock(&lock);
+    bool known = memcmp(&table[at].key, s, sizeof *s) == 0;
+    tsr_dnnl_sizes out = table[at].value;
+    pthread_mutex_unlock(&lock);
+    if (known)
+        return out;
+    out = measure(create, ctx);
+    pthread_mutex_lock(&lock);
+    table[at].key = *s;
+    table[at].value = out;
+    pthread_mutex_unlock(&lock);
+    return out;
+}
+
+/* ---------------------------------------------------------------- the tier */
 
 static bool here(void) {
     return tsr_dnnl_engine() && tsr_dnnl_stream();

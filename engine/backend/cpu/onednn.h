@@ -20,6 +20,25 @@ tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what);
 dnnl_engine_t tsr_dnnl_engine(void);
 dnnl_stream_t tsr_dnnl_stream(void);
 
+/* All that a convolution's primitive depends on, [d][h][w][cin] -> [frames][oh][ow][cout]; hashed: no padding between. */
+typedef struct tsr_dnnl_shape {
+    int cin, cout;
+    int kt, kh, kw, st, sy, sx;
+    int top, left, bottom, right;
+    int frames, h, w; /* frames: outputs; h, w: of the input */
+    int sum, codes;   /* into what is there; u8 x s8 instead of f32 */
+    int threads;      /* oneDNN divides the work when the primitive is made */
+} tsr_dnnl_shape;
+
+typedef struct tsr_dnnl_sizes { /* bytes, in the layout that is fastest */
+    size_t weights, scratch;
+} tsr_dnnl_sizes;
+
+/* From a table, else from the primitive that `create` describes: a plan compares many tile sizes, each with the same shapes
+ * several times, and a window makes a hundred plans for every setting. 0 where there is no primitive: bind() will say so. */
+tsr_dnnl_sizes tsr_dnnl_sizes_of(const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out),
+    const void *ctx);
+
 bool tsr_dnnl_conv_can(const tsr_program *p, const tsr_op *op);
 size_t tsr_dnnl_conv_scratch(const tsr_program *p, const tsr_op *op);
 tsr_status tsr_dnnl_conv_bind(

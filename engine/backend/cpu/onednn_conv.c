@@ -13,7 +13,6 @@
  */
 #include "backend/cpu/onednn.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,15 +20,7 @@ enum { LINE = 64, MOST_PHASES = 4 };
 
 /* ---------------------------------------------------------------- the shape of one primitive */
 
-typedef struct shape { /* one convolution [d][h][w][cin] -> [frames][oh][ow][cout]; hashed: no
-                          padding between */
-    int cin, cout;
-    int kt, kh, kw, st, sy, sx;
-    int top, left, bottom, right;
-    int frames, h, w; /* frames: outputs; h, w: of the input */
-    int sum;
-    int threads; /* oneDNN divides the work when the primitive is made */
-} shape;
+typedef tsr_dnnl_shape shape;
 
 static int phases_of(const tsr_program *p, const tsr_op *op) {
     return p->kernel[op->kernel].phases;
@@ -121,50 +112,14 @@ error:
     return status;
 }
 
-/* ---------------------------------------------------------------- sizes, which the planner asks
- * for many times */
+/* ---------------------------------------------------------------- sizes */
 
-typedef struct sizes {
-    size_t weights, scratch;
-} sizes;
-
-static sizes measure(const shape *s) {
-    dnnl_primitive_desc_t desc;
-    if (create_desc(s, NULL, &desc) != TSR_OK)
-        return (sizes){0}; /* bind() will say so */
-    sizes out = {
-        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0)),
-        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0)),
-    };
-    dnnl_primitive_desc_destroy(desc);
-    return out;
+static tsr_status create_any(const void *ctx, dnnl_primitive_desc_t *out) {
+    return create_desc(ctx, NULL, out);
 }
 
-/* A small table of what was measured: a plan compares many tile sizes, each with the same shapes
- * several times. */
-static sizes sizes_of(const shape *s) {
-    enum { ENTRIES = 1024 };
-    static struct {
-        shape key;
-        sizes value;
-    } table[ENTRIES];
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    uint32_t hash = 2166136261u; /* FNV-1a over the numbers */
-    for (size_t i = 0; i < sizeof *s / sizeof(int); i++)
-        hash = (hash ^ (uint32_t)((const int *)s)[i]) * 16777619u;
-    size_t at = (hash ^ hash >> 16) % ENTRIES;
-    pthread_mutex_lock(&lock);
-    bool known = memcmp(&table[at].key, s, sizeof *s) == 0;
-    sizes out = table[at].value;
-    pthread_mutex_unlock(&lock);
-    if (known)
-        return out;
-    out = measure(s);
-    pthread_mutex_lock(&lock);
-    table[at].key = *s;
-    table[at].value = out;
-    pthread_mutex_unlock(&lock);
-    return out;
+static tsr_dnnl_sizes sizes_of(const shape *s) {
+    return tsr_dnnl_sizes_of(s, create_any, s);
 }
 
 static size_t round_up(size_t n, size_t to) {

@@ -113,15 +113,22 @@ static size_t vectors_bytes(const tsr_kernel *k) {
     return round_up(2 * (size_t)k->cout * sizeof(float), LINE);
 }
 
+typedef struct asked {
+    const tsr_program *p;
+    const tsr_op *op;
+} asked;
+
+static tsr_status create_any(const void *ctx, dnnl_primitive_desc_t *out) {
+    const asked *a = ctx;
+    return create_desc(a->p, a->op, NULL, out);
+}
+
 static size_t scratch(const tsr_program *p, const tsr_op *op) {
-    dnnl_primitive_desc_t desc;
-    size_t bytes = vectors_bytes(&p->kernel[op->kernel]);
-    if (create_desc(p, op, NULL, &desc) != TSR_OK)
-        return bytes; /* bind() will say so */
-    bytes +=
-        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
-    dnnl_primitive_desc_destroy(desc);
-    return bytes;
+    const tsr_kernel *k = &p->kernel[op->kernel];
+    const tsr_buffer *in = &p->buffer[op->in.buf];
+    tsr_dnnl_shape s = {k->cin, k->cout, k->kt, k->kh, k->kw, k->st, 1, 1, k->pad_top - op->in.y0, k->pad_left,
+        k->pad_bottom - op->in.y0, k->pad_right, op->in.nt, in->h, in->w, op->accumulate, true, tsr_threads()};
+    return vectors_bytes(k) + tsr_dnnl_sizes_of(&s, create_any, &(asked){p, op}).scratch;
 }
 
 /* ---------------------------------------------------------------- packing */

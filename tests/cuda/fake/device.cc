@@ -25,7 +25,8 @@ bool run_launch(const launch &l) {
     return fault.empty();
 }
 
-CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params, launch *out) {
+CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params,
+    launch *out) {
     bool here = false;
     for (auto &e : kernels)
         here |= &e.second == k;
@@ -36,7 +37,8 @@ CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3]
     NEED(shared <= static_cast<size_t>(k->most_shared), "%s: %zu bytes of shared memory, allowed are %d",
         k->kernel->name, shared, k->most_shared);
     NEED(params && params[0], "%s: no parameters", k->kernel->name);
-    *out = {k->kernel, std::string(static_cast<char *>(params[0]), k->kernel->args_bytes), {grid[0], grid[1], grid[2]}, shared};
+    *out = {k->kernel, std::string(static_cast<char *>(params[0]), k->kernel->args_bytes),
+        {grid[0], grid[1], grid[2]}, shared};
     return CUDA_SUCCESS;
 }
 
@@ -90,7 +92,8 @@ CUresult CUDAAPI cuDeviceTotalMem(size_t *n, CUdevice) {
 }
 CUresult CUDAAPI cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice) {
     BEGIN_ANYWHERE
-    static const std::map<int, int> fixed = {{CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 4}, {CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1000000},
+    static const std::map<int, int> fixed = {{CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 4},
+        {CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1000000},
         {CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, 1000000}, {CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, 256},
         {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1}};
     auto f = fixed.find(a);
@@ -125,7 +128,8 @@ CUresult CUDAAPI cuCtxSetCurrent(CUcontext c) {
 
 /* ---------------------------------------------------------------- kernels */
 
-CUresult CUDAAPI cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *, void **, unsigned, CUlibraryOption *, void **, unsigned) {
+CUresult CUDAAPI cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *, void **, unsigned,
+    CUlibraryOption *, void **, unsigned) {
     BEGIN_MAKING
     uint32_t magic;
     std::memcpy(&magic, code, 4);
@@ -153,7 +157,8 @@ CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute a, int v, CUkernel k,
     k->most_shared = v;
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+    unsigned bz, unsigned shared,
     CUstream s, void **params, void **) {
     BEGIN
     NEED(known(s), "a launch into no stream");

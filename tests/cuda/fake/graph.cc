@@ -4,9 +4,11 @@
 #include <random>
 
 static CUresult take_node(const CUDA_KERNEL_NODE_PARAMS *p, node *out) {
-    const unsigned grid[3] = {p->gridDimX, p->gridDimY, p->gridDimZ}, block[3] = {p->blockDimX, p->blockDimY, p->blockDimZ};
+    const unsigned grid[3] = {p->gridDimX, p->gridDimY, p->gridDimZ};
+    const unsigned block[3] = {p->blockDimX, p->blockDimY, p->blockDimZ};
     out->is_copy = false;
-    return take_launch(p->func ? reinterpret_cast<CUkernel>(p->func) : p->kern, grid, block, p->sharedMemBytes, p->kernelParams, &out->run);
+    return take_launch(p->func ? reinterpret_cast<CUkernel>(p->func) : p->kern, grid, block, p->sharedMemBytes,
+        p->kernelParams, &out->run);
 }
 
 /* One end of a copy: where, if all of it is in memory of the kind that it is said to be in. */
@@ -30,7 +32,8 @@ static CUresult add_node(CUgraphNode *out, CUgraph g, const CUgraphNode *before,
     g->nodes.push_back(what);
     for (size_t i = 0; i < n; i++) {
         bool here = before[i] && static_cast<size_t>(before[i]->index) < g->handles.size();
-        NEED(here && before[i] == &g->handles[static_cast<size_t>(before[i]->index)], "an edge from no node of this graph");
+        NEED(here && before[i] == &g->handles[static_cast<size_t>(before[i]->index)],
+            "an edge from no node of this graph");
         g->nodes.back().after.push_back(before[i]->index);
     }
     g->handles.push_back({static_cast<int>(g->nodes.size()) - 1, what.is_copy});
@@ -39,7 +42,8 @@ static CUresult add_node(CUgraphNode *out, CUgraph g, const CUgraphNode *before,
 }
 
 static CUresult update(CUgraphExec e, CUgraphNode n, const node &what) {
-    NEED(execs.count(e) && n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy, "an update of no such node");
+    NEED(execs.count(e) && n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy,
+        "an update of no such node");
     node &old = e->nodes[static_cast<size_t>(n->index)];
     NEED(what.is_copy || what.run.kernel == old.run.kernel, "an update to another kernel");
     NEED(what.ways == old.ways, "an update to a copy between other kinds of memory");
@@ -84,13 +88,15 @@ CUresult CUDAAPI cuGraphDestroy(CUgraph g) {
     BEGIN_FREEING
     return drop("destroying", g, graphs, end);
 }
-CUresult CUDAAPI cuGraphAddKernelNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_KERNEL_NODE_PARAMS *p) {
+CUresult CUDAAPI cuGraphAddKernelNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n,
+    const CUDA_KERNEL_NODE_PARAMS *p) {
     BEGIN
     node what = {};
     CUresult r = take_node(p, &what);
     return r == CUDA_SUCCESS ? add_node(out, g, before, n, what) : r;
 }
-CUresult CUDAAPI cuGraphAddMemcpyNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_MEMCPY3D *p, CUcontext) {
+CUresult CUDAAPI cuGraphAddMemcpyNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n,
+    const CUDA_MEMCPY3D *p, CUcontext) {
     BEGIN
     node what = {};
     CUresult r = take_copy(p, &what);

@@ -29,7 +29,8 @@ CUresult CUDAAPI cuImportExternalMemory(CUexternalMemory *out, const CUDA_EXTERN
     NEED(d->type == CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD && fstat(d->handle.fd, &st) == 0, "importing no memory");
     if (config.no_imports)
         return CUDA_ERROR_NOT_SUPPORTED;
-    bool marked = config.mark && pread(d->handle.fd, &h, sizeof h, 0) == sizeof h && memcmp(h.mark, config.mark, sizeof h.mark) == 0;
+    bool marked = config.mark && pread(d->handle.fd, &h, sizeof h, 0) == sizeof h &&
+                  memcmp(h.mark, config.mark, sizeof h.mark) == 0;
     size_t file = static_cast<size_t>(st.st_size), data = marked ? h.data : 0;
     NEED(data < file && d->size <= file - data, "importing %llu bytes of a file of %zu", d->size, file);
     void *map = mmap(nullptr, file, PROT_READ | PROT_WRITE, MAP_SHARED, d->handle.fd, 0);
@@ -41,9 +42,11 @@ CUresult CUDAAPI cuImportExternalMemory(CUexternalMemory *out, const CUDA_EXTERN
     close(d->handle.fd);
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuExternalMemoryGetMappedBuffer(CUdeviceptr *out, CUexternalMemory m, const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *d) {
+CUresult CUDAAPI cuExternalMemoryGetMappedBuffer(CUdeviceptr *out, CUexternalMemory m,
+    const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *d) {
     BEGIN_MAKING
-    NEED(foreign.count(m) && !m->at && d->offset == 0 && d->size == m->usable, "mapping memory that is not imported whole");
+    NEED(foreign.count(m) && !m->at && d->offset == 0 && d->size == m->usable,
+        "mapping memory that is not imported whole");
     size_t data = config.mark ? reinterpret_cast<mesa_header *>(m->map)->data : 0;
     *out = m->at = reinterpret_cast<CUdeviceptr>(m->map + data);
     counts.live++;
@@ -69,7 +72,8 @@ CUresult CUDAAPI cuDestroyExternalMemory(CUexternalMemory m) {
 }
 CUresult CUDAAPI cuImportExternalSemaphore(CUexternalSemaphore *out, const CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC *d) {
     BEGIN_MAKING
-    void *t = timelines.open && d->type == CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_FD ? timelines.open(d->handle.fd) : nullptr;
+    bool right = timelines.open && d->type == CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_FD;
+    void *t = right ? timelines.open(d->handle.fd) : nullptr;
     NEED(t, "importing no timeline");
     make(out, semaphores);
     (*out)->timeline = t;
@@ -89,11 +93,13 @@ CUresult CUDAAPI cuDestroyExternalSemaphore(CUexternalSemaphore t) {
         end_device();
     return r;
 }
-CUresult CUDAAPI cuSignalExternalSemaphoresAsync(const CUexternalSemaphore *t, const CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS *p, unsigned n, CUstream s) {
+CUresult CUDAAPI cuSignalExternalSemaphoresAsync(const CUexternalSemaphore *t,
+    const CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS *p, unsigned n, CUstream s) {
     BEGIN
     NEED(n == 1 && semaphores.count(*t) && known(s), "signalling no timeline");
     uint64_t value = p->params.fence.value;
-    NEED(value > (*t)->signalled, "a timeline that goes from %llu to %llu", static_cast<unsigned long long>((*t)->signalled),
+    NEED(value > (*t)->signalled, "a timeline that goes from %llu to %llu",
+        static_cast<unsigned long long>((*t)->signalled),
         static_cast<unsigned long long>(value));
     (*t)->signalled = value;
     void *timeline = (*t)->timeline;
@@ -106,7 +112,8 @@ CUresult CUDAAPI cuSignalExternalSemaphoresAsync(const CUexternalSemaphore *t, c
     wake_device();
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuWaitExternalSemaphoresAsync(const CUexternalSemaphore *t, const CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS *p, unsigned n, CUstream s) {
+CUresult CUDAAPI cuWaitExternalSemaphoresAsync(const CUexternalSemaphore *t,
+    const CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS *p, unsigned n, CUstream s) {
     BEGIN
     NEED(n == 1 && semaphores.count(*t) && known(s), "waiting for no timeline");
     void *timeline = (*t)->timeline;

@@ -93,8 +93,10 @@ Test(bands, f32) {
 Test(bands, fp16) {
     check_all(TSR_PRECISION_FP16, 110);
 }
+/* The one type that is not equal to the bit: f32 around the codes is rounded otherwise (148 dB), which at times moves a
+ * number to the next code (78 dB). */
 Test(bands, int8) {
-    check_all(TSR_PRECISION_INT8, 110);
+    check_all(TSR_PRECISION_INT8, 70);
 }
 Test(bands, fp8) {
     check_all(TSR_PRECISION_FP8, 110);

@@ -109,7 +109,7 @@ Test(tune, only_what_may_win_is_measured) {
     int measured = 0;
     for (int i = 0; i < t->points; i++)
         measured += t->point[i].runs > 0;
-    cr_assert(measured >= 4 && measured <= 4 + t->points / 4, "%d of %d", measured, t->points);
+    cr_assert(measured >= 4 && measured <= 4 + t->points / 8, "%d of %d", measured, t->points);
     tsr_tune_free(&t);
     close_rig(&r);
 }

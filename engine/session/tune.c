@@ -9,15 +9,15 @@
 enum {
     LEAST_SIDE = 64,   /* output pixels: below that a tile is mostly overlap */
     LEAST_MEASURED = 4,
-    SHARE_MEASURED = 4, /* else at most one point of so many */
+    SHARE_MEASURED = 8, /* and at most one more of so many */
     STEP_RUNS = 3,     /* of every kind of step in a measurement, the median counts */
-    AGAIN = 3,         /* points that are measured again, in turn, */
+    AGAIN = 2,         /* points that are measured again, in turn, */
     ROUNDS = 2,        /* so often */
     MOST_RUNS = 1 + ROUNDS,
 };
 #define LONG_ENOUGH 0.25 /* seconds of one kind of step: a longer one is not run again */
 #define NEAR 1.1         /* times the best: measured again */
-#define HOPELESS 1.05    /* times the best, by the most hopeful prediction: not measured */
+#define HOPELESS 1.1     /* times the best is expected: not measured */
 
 typedef struct sample { /* what a table's point does not show */
     tsr_plan_params params;
@@ -30,7 +30,6 @@ typedef struct tuning {
     const tsr_tune_params *params;
     tsr_tune_table *table;
     sample *sample; /* [points] */
-    int *order;     /* [points], by prediction, quickest first */
     double begin;
 } tuning;
 
@@ -200,35 +199,60 @@ static void sort_points(tuning *t) {
         }
 }
 
-static void sort_order(tuning *t) {
-    for (int i = 0; i < t->table->points; i++) {
-        int k = i;
-        for (; k > 0 && t->table->point[t->order[k - 1]].predicted > t->table->point[i].predicted; k--)
-            t->order[k] = t->order[k - 1];
-        t->order[k] = i;
+/* Seconds that the point may take: as predicted, times what those measured took of their predictions, the nearer in the
+ * number of pixels the more. Predictions know FLOPs, bytes and overlaps, but not which tiles a CPU's caches hold. */
+static double expected(const tuning *t, int i) {
+    const tsr_tune_point *p = t->table->point;
+    double sum = 0, weights = 0;
+    for (int k = 0; k < t->table->points; k++) {
+        if (!p[k].runs)
+            continue;
+        double away = log2((double)p[i].tile_width * p[i].tile_height / ((double)p[k].tile_width * p[k].tile_height));
+        double weight = 1 / (0.05 + away * away);
+        sum += weight * p[k].seconds / p[k].predicted;
+        weights += weight;
     }
+    return weights > 0 ? p[i].predicted * sum / weights : p[i].predicted;
 }
 
-/* Whether the next point cannot win, even if it ran as far ahead of its prediction as the luckiest did. */
-static bool hopeless(const tuning *t, int next, int measured) {
+/* What others have to beat: the best of tiles, which is what is kept, where there are some. */
+static double to_beat(const tsr_tune_table *t) {
+    return t->point[t->best_tiled < 0 ? t->best : t->best_tiled].seconds;
+}
+
+static int least_expected(const tuning *t, int begin, int end) {
+    int best = -1;
+    double least = INFINITY;
+    for (int i = begin; i < end; i++)
+        if (!t->table->point[i].runs && expected(t, i) < least) {
+            best = i;
+            least = expected(t, i);
+        }
+    return best;
+}
+
+/* Which point is measured after so many, -1: none. First the promising one of each quarter of the sizes, then those that
+ * may win. Points are sorted by size. */
+static int next_point(const tuning *t, int measured) {
     const tsr_tune_table *table = t->table;
-    double luck = INFINITY;
-    if (t->params->exhaustive || measured < LEAST_MEASURED)
-        return false;
-    if (measured >= LEAST_MEASURED + table->points / SHARE_MEASURED)
-        return true;
-    for (int i = 0; i < table->points; i++)
-        if (table->point[i].runs)
-            luck = fmin(luck, table->point[i].seconds / table->point[i].predicted);
-    return table->point[next].predicted * luck > HOPELESS * table->point[table->best].seconds;
+    int n = table->points;
+    if (t->params->exhaustive)
+        return measured < n ? measured : -1;
+    if (measured < LEAST_MEASURED && n >= LEAST_MEASURED)
+        return least_expected(t, n * measured / LEAST_MEASURED, n * (measured + 1) / LEAST_MEASURED);
+    if (measured >= LEAST_MEASURED + n / SHARE_MEASURED)
+        return -1;
+    int next = least_expected(t, 0, n);
+    bool hopeless = next < 0 || (measured > 0 && expected(t, next) > HOPELESS * to_beat(table));
+    return hopeless ? -1 : next;
 }
 
 /* Those near the best are measured again, one after the other, so that what else the machine does hits all alike. */
 static tsr_status measure_again(tuning *t) {
     tsr_tune_point *p = t->table->point;
     int again[AGAIN], n = 0;
-    double limit = NEAR * p[t->table->best].seconds;
-    for (double last = 0; n < AGAIN; n++) {
+    double limit = NEAR * to_beat(t->table);
+    for (double last = to_beat(t->table) / NEAR; n < AGAIN; n++) {
         int next = -1;
         for (int i = 0; i < t->table->points; i++)
             if (p[i].runs && p[i].seconds > last && p[i].seconds <= limit && (next < 0 || p[i].seconds < p[next].seconds))
@@ -247,11 +271,8 @@ static tsr_status measure_again(tuning *t) {
 
 static tsr_status search(tuning *t) {
     tsr_status status = tell(t, -1);
-    for (int k = 0; status == TSR_OK && k < t->table->points; k++) {
-        if (hopeless(t, t->order[k], k))
-            break;
-        status = measure(t, t->order[k]);
-    }
+    for (int n = 0, i; status == TSR_OK && (i = next_point(t, n)) >= 0; n++)
+        status = measure(t, i);
     return status == TSR_OK ? measure_again(t) : status;
 }
 
@@ -266,12 +287,6 @@ tsr_status tsr_tune(tsr_tune_table **out, tsr_engine *e, tsr_model *m, const tsr
     atomic_store(&e->cancel, false);
     TSR_TRY(list_points(&t));
     sort_points(&t);
-    t.order = calloc((size_t)t.table->points, sizeof *t.order);
-    if (!t.order) {
-        status = tsr_fail(TSR_ERR_MEMORY, "tune: no memory");
-        goto error;
-    }
-    sort_order(&t);
     status = search(&t);
     t.table->seconds = tsr_now() - t.begin;
     if (status == TSR_OK && t.table->best_tiled >= 0) {
@@ -279,7 +294,6 @@ tsr_status tsr_tune(tsr_tune_table **out, tsr_engine *e, tsr_model *m, const tsr
         tsr_tuned_keep(e, m, t.table->precision, best->tile_width, best->tile_height);
     }
 error:
-    free(t.order);
     free(t.sample);
     if (status == TSR_OK || status == TSR_ERR_CANCELLED)
         *out = t.table;

@@ -2,19 +2,6 @@
  * ragged edges, every precision. */
 #include "cases.h"
 
-#include <cstdarg>
-#include <cstdio>
-
-static std::string text(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static std::string text(const char *format, ...) {
-    char buf[200];
-    va_list ap;
-    va_start(ap, format);
-    std::vsnprintf(buf, sizeof buf, format, ap);
-    va_end(ap);
-    return buf;
-}
-
 static tsr_dtype type_of(tsr_elem e) {
     return e == TSR_ELEM_F16 ? TSR_F16 : e == TSR_ELEM_BF16 ? TSR_BF16 : e == TSR_ELEM_E4M3 ? TSR_E4M3 : TSR_U8;
 }

@@ -6,9 +6,6 @@
 #include <cstdio>
 #include <memory>
 
-namespace {
-
-std::string text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 std::string text(const char *format, ...) {
     char buf[300];
     va_list ap;
@@ -17,6 +14,8 @@ std::string text(const char *format, ...) {
     va_end(ap);
     return buf;
 }
+
+namespace {
 
 struct rng {
     uint64_t s;

@@ -12,6 +12,9 @@ extern "C" {
 
 #include <string>
 
+/* As printf. */
+std::string text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 struct conv_case {
     tsr_conv_shape shape = TSR_CONV_K33;
     tsr_dtype in = TSR_F16;

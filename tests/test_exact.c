@@ -1,6 +1,7 @@
 /* Exact tiles: decodes in bands of rows against decodes of whole frames, in every number type and tier; what is planned
  * for them, and that they run so from end to end. */
 #include "direct.h"
+#include "random.h"
 #include "sanitized.h"
 #include "shapes.h"
 #include "synthetic.h"
@@ -103,13 +104,6 @@ Test(bands, fp8) {
 }
 
 /* ---------------------------------------------------------------- what is planned */
-
-static uint64_t seed = 1;
-
-static int below(int n) { /* 0 .. n-1 */
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (int)((seed >> 33) % (uint64_t)n);
-}
 
 static bool is_page(const tsr_op *op) {
     return op->kind == TSR_OP_PAGE_IN || op->kind == TSR_OP_PAGE_OUT;

@@ -1,17 +1,12 @@
 /* Tiling against the reference's values and by its promises over random shapes; packing of lifetimes. */
+#include "random.h"
+
 #include "plan/pack.h"
 #include "plan/spans.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
-
-static uint64_t seed = 1;
-
-static int below(int n) { /* 0 .. n-1 */
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (int)((seed >> 33) % (uint64_t)n);
-}
 
 /* ---------------------------------------------------------------- spans, seams, fade */
 

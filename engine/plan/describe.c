@@ -186,10 +186,10 @@ static void work(FILE *f, const tsr_plan *p) {
 
 static void weighed(FILE *f, const tsr_plan *p) {
     char text[128], bytes[32];
-    fprintf(f, "\nweighed     %-56s %10s %9s\n", "", "memory", "time");
+    fprintf(f, "\nweighed     %-64s %10s %9s\n", "", "memory", "time");
     for (int i = 0; i < p->candidates; i++) {
         const tsr_candidate *c = &p->candidate[i];
-        fprintf(f, "  %-8s  %-56s %10s", i == 0 ? "chosen" : c->fits ? "fits" : "too big", tsr_candidate_text(text, p, c),
+        fprintf(f, "  %-8s  %-64s %10s", i == 0 ? "chosen" : c->fits ? "fits" : "too big", tsr_candidate_text(text, p, c),
             c->bytes.total == INT64_MAX ? "no end" : tsr_bytes_text(bytes, c->bytes.total));
         if (c->bytes.total < INT64_MAX && isfinite(c->seconds)) /* where nothing fits, nothing is timed */
             fprintf(f, " %8.1f%%", 100 * c->seconds / p->candidate[0].seconds);

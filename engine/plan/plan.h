@@ -80,6 +80,7 @@ typedef struct tsr_candidate {
     double seconds, transfer;          /* by the roofline, and what of it moves caches: for comparing */
     bool fits;
 } tsr_candidate;
+enum { TSR_RECIPE_TEXT = 640 }; /* plan/recipe.h */
 enum { TSR_MOST_CANDIDATES = 3 * (TSR_MAX_LEVELS + 1) + 5 };
 
 struct tsr_plan {
@@ -137,7 +138,7 @@ struct tsr_plan {
      * the video's (it lies as far back as causality sees). */
     int first_latent, end_latent;
     int segment; /* latents */
-    char why[256], runner_up[256], numbers[512], recipe[640];
+    char why[256], runner_up[256], numbers[512], recipe[TSR_RECIPE_TEXT];
     int candidates; /* the best of each kind, the chosen one first */
     tsr_candidate candidate[TSR_MOST_CANDIDATES];
 

@@ -5,8 +5,6 @@
 
 #include "plan/plan.h"
 
-enum { TSR_RECIPE_TEXT = 640 };
-
 typedef struct tsr_recipe {
     tsr_precision precision;
     uint64_t wide;           /* the mix's */

@@ -223,11 +223,11 @@ static double to_beat(const tsr_tune_table *t) {
 static int least_expected(const tuning *t, int begin, int end) {
     int best = -1;
     double least = INFINITY;
-    for (int i = begin; i < end; i++)
-        if (!t->table->point[i].runs && expected(t, i) < least) {
-            best = i;
-            least = expected(t, i);
-        }
+    for (int i = begin; i < end; i++) {
+        double seconds = t->table->point[i].runs ? INFINITY : expected(t, i);
+        best = seconds < least ? i : best;
+        least = fmin(seconds, least);
+    }
     return best;
 }
 

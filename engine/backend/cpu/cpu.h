@@ -37,8 +37,8 @@ tsr_status tsr_exec_turn(tsr_exec **x, tsr_cpu *cpu, const tsr_plan *plan);
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args);
 /* weights.c: the weight block is the same but for how kernels lie in their places. */
 bool tsr_exec_same_weights(const tsr_plan *a, const tsr_plan *b);
-/* Folds and packs what does not lie there as it should; before: the plan of what lies there, NULL: nothing does. */
-tsr_status tsr_exec_pack(tsr_exec *x, int tiers, const tsr_plan *before);
+/* Folds and packs the weights; again: only what does not lie there as it should, from a plan of the same weights. */
+tsr_status tsr_exec_pack(tsr_exec *x, int tiers, bool again);
 /* Kernels of u8 inputs have their gain [cin] at the end of their block. */
 float *tsr_exec_gain(const tsr_exec *x, int weight);
 /* Rounds what an op wrote to the numbers of the buffer's `rounded`. */

@@ -100,13 +100,13 @@ static tsr_status allocate_host(tsr_exec *x) {
 }
 
 /* All but the weights. */
-static tsr_status fill(tsr_exec *x, tsr_cpu *cpu, const tsr_plan *before) {
+static tsr_status fill(tsr_exec *x, tsr_cpu *cpu, bool again) {
     const tsr_plan *plan = x->plan;
     tsr_status status;
     TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
     TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
     TSR_TRY(plan->band ? allocate_host(x) : tsr_cpu_stream_create(&x->stream, plan, x->arena));
-    TSR_TRY(tsr_exec_pack(x, cpu->tiers, before));
+    TSR_TRY(tsr_exec_pack(x, cpu->tiers, again));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         if (plan->program[s])
             TSR_TRY(bind_step(x, cpu->tiers, s));
@@ -127,7 +127,7 @@ tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
         goto error;
     }
     TSR_TRY(allocate(&x->weights, plan->weight_bytes, "weights"));
-    TSR_TRY(fill(x, cpu, NULL));
+    TSR_TRY(fill(x, cpu, false));
     *out = x;
     return TSR_OK;
 error:
@@ -175,14 +175,13 @@ void tsr_exec_destroy(tsr_exec **out) {
 
 tsr_status tsr_exec_turn(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     tsr_exec *x = *out;
-    const tsr_plan *before = x->plan;
-    if (!tsr_exec_same_weights(before, plan)) {
+    if (!tsr_exec_same_weights(x->plan, plan)) {
         tsr_exec_destroy(out);
         return tsr_exec_create(out, cpu, plan);
     }
     empty(x);
     x->plan = plan;
-    tsr_status status = fill(x, cpu, before);
+    tsr_status status = fill(x, cpu, true);
     if (status != TSR_OK)
         tsr_exec_destroy(out);
     return status;

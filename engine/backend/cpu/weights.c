@@ -138,9 +138,9 @@ bool tsr_exec_same_weights(const tsr_plan *a, const tsr_plan *b) {
     return memcmp(a->norm_at, b->norm_at, (size_t)a->half->layers * sizeof *a->norm_at) == 0;
 }
 
-tsr_status tsr_exec_pack(tsr_exec *x, int tiers, const tsr_plan *before) {
-    tsr_status status = pack_kernels(x, tiers, before != NULL);
-    if (status == TSR_OK && !before)
+tsr_status tsr_exec_pack(tsr_exec *x, int tiers, bool again) {
+    tsr_status status = pack_kernels(x, tiers, again);
+    if (status == TSR_OK && !again)
         read_norms(x);
     return status;
 }

@@ -555,6 +555,52 @@ class Budgets(Case):
         self.fails(1, 'render', z, '-o', 'no.npy', '--exact', '--vram', '1M', word='bands of')
 
 
+@unittest.skipUnless(os.environ.get('TSR_PRELOAD'), 'nothing to preload, so no allocation fails')
+class Shrink(Case):
+    """Each allocation in turn finds no memory: a smaller plan goes on, and the pictures are those of a render with room."""
+
+    def short(self, n, *args):
+        env = dict(self.env, LD_PRELOAD=os.environ['TSR_PRELOAD'], TSR_FAIL_ALLOC=str(n))
+        return self.run_tessera('render', *args, '--precision', 'f32', '--tile', 'none', '-y', env=env)
+
+    def read(self, name):
+        with open(self.path(name), 'rb') as f:
+            return f.read()
+
+    def every_allocation(self, *args):
+        """The frames from which smaller plans went on."""
+        self.ok('render', *args, '-o', 'roomy.npy', '--precision', 'f32', '--tile', 'none')
+        frames = []
+        for n in range(50):
+            r = self.short(n, *args, '-o', 'short.npy', '--json')
+            err, events = r.stderr.decode(), [json.loads(line) for line in r.stdout.decode().splitlines()]
+            self.assertEqual(r.returncode, 0, err)
+            self.assertEqual(self.read('short.npy'), self.read('roomy.npy'), n)
+            at = [i for i, e in enumerate(events) if e['event'] == 'replan']
+            self.assertEqual(len(at), err.count('going on from frame'), err)
+            if not at:
+                return frames
+            self.assertEqual(len(at), 1, 'it failed once only')
+            before, told, after = events[:at[0]], events[at[0]], events[at[0] + 1]
+            self.assertIn('memory', told['why'])
+            before = [e for e in before if e['event'] == 'plan'][-1]
+            self.assertEqual(after['event'], 'plan')
+            self.assertLess(after['bytes']['total'], before['bytes']['total'])
+            frames.append(told['frame'])
+        self.fail('there was no end of allocations')
+
+    def test_one_video(self):
+        z = self.latent(frames=3)
+        self.assertEqual(set(self.every_allocation(z)), {0})
+        err = self.short(0, z, '-o', 'line.npy').stderr.decode()  # for people
+        self.assertRegex(err, r'going on from frame 0 with a plan of .*MiB')
+        self.assertEqual(len(re.findall(r'(?m)^plan: ', err)), 2, err)
+
+    def test_the_second_of_two_that_fade(self):
+        a, b = self.latent(), self.latent('b.latent', seed=2)
+        self.assertEqual(set(self.every_allocation(a, b, '--batch-overlap', '3')), {0, 2})
+
+
 class Trouble(Case):
     """Nothing half-written, whatever happens."""
 

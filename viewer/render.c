@@ -356,7 +356,8 @@ static void on_plan(void *user, const tsr_plan_info *plan, int64_t first, const 
         json_end(&j);
     }
     say_plan(plan, r->o);
-    /* Frames that wait for those of the next part would be missed by who goes on: then the plan before stays. */
+    /* Frames that wait for those of the next part are made again by who goes on, those of the plan before among them: it
+     * stays, and if there is no room for it still, gives way to this one again. */
     bool all_written = r->now->start + first == r->first + r->done;
     if (all_written && resume_replan(r->writer, (int)(r->now - r->part), plan) != TSR_OK)
         say(TSR_LOG_WARN, "journal: %s", tsr_last_error());

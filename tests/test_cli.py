@@ -28,6 +28,7 @@ MODEL = os.path.join(SHARED.name, 'small.safetensors')
 SPHERES = os.path.join(ASSETS, 'spheres.latent')
 # Sanitizers make arithmetic ten times as slow: what only compares numbers runs as shipped.
 as_shipped = unittest.skipIf(os.environ.get('TSR_SANITIZED'), 'numbers only, not under a sanitizer')
+fails_allocations = unittest.skipUnless(os.environ.get('TSR_PRELOAD'), 'nothing to preload, so no allocation fails')
 COMMANDS = ['render', 'view', 'encode', 'tune', 'plan', 'bench', 'info', 'inspect', 'compare', 'convert']
 
 
@@ -555,7 +556,7 @@ class Budgets(Case):
         self.fails(1, 'render', z, '-o', 'no.npy', '--exact', '--vram', '1M', word='bands of')
 
 
-@unittest.skipUnless(os.environ.get('TSR_PRELOAD'), 'nothing to preload, so no allocation fails')
+@fails_allocations
 class Shrink(Case):
     """Each allocation in turn finds no memory: a smaller plan goes on, and the pictures are those of a render with room."""
 

@@ -2,6 +2,7 @@
 #include "fake_backend.h"
 #include "session/cache_folder.h"
 #include "session/rough.h"
+#include "session/watch.h"
 #include "synthetic.h"
 #include "temp.h"
 
@@ -272,6 +273,80 @@ Test(preview, a_failure_is_told_and_the_next_plan_runs) {
     start(&r, tiled(40), false);
     check_all(&r);
     cr_assert_str_eq(tsr_preview_get_info(r.preview)->error, "");
+    close_rig(&r);
+}
+
+/* ---------------------------------------------------------------- memory that runs short */
+
+/* Each allocation of a decode in turn finds none: a smaller plan goes on by itself. */
+static void fail_every_allocation(bool asynchronous, tsr_plan_params params) {
+    rig r = {.fake.asynchronous = asynchronous};
+    open_rig(&r, 1 << 30);
+    int failed = 0;
+    bool again = true;
+    for (int n = 0; again && n < 20; n++) {
+        tsr_mem_fail_at(n); /* the worker is idle */
+        start(&r, params, false);
+        int64_t asked = r.preview->plan->info.bytes.total;
+        const tsr_preview_info *i = await(&r, TSR_PREVIEW_DONE);
+        tsr_mem_fail_at(-1);
+        check_all(&r);
+        again = *i->shrunk;
+        failed += again;
+        cr_assert((i->plan->bytes.total < asked) == again);
+        cr_assert_str_eq(i->error, "");
+        cr_assert(!again || (strstr(i->shrunk, "memory") && strstr(i->shrunk, "going on with a plan of ")), "%s", i->shrunk);
+        OK(tsr_preview_open(r.preview, r.model, r.latent, 0)); /* so that the next one allocates all again */
+    }
+    cr_assert(failed >= 2 && !again, "%d allocations failed", failed);
+    close_rig(&r);
+}
+
+Test(preview, shrinks_at_every_allocation) {
+    fail_every_allocation(false, (tsr_plan_params){.overlap_width = -1, .overlap_height = -1});
+}
+
+Test(preview, shrinks_at_every_allocation_on_a_device) {
+    fail_every_allocation(true, tiled(40));
+}
+
+/* Less memory is there than anybody knows. Who looks elsewhere goes on by the plan that fits; who asks anew is heard; where
+ * none fits, one line says what would be needed, and the next plan runs. */
+Test(preview, shrinks_until_it_fits_and_stays_there) {
+    rig r = {0};
+    open_rig(&r, 1 << 30);
+    tsr_plan_params params = {.overlap_width = -1, .overlap_height = -1};
+    start(&r, params, false);
+    check_all(&r);
+    cr_assert_str_eq(tsr_preview_get_info(r.preview)->shrunk, "");
+
+    r.fake.most = r.preview->plan->info.bytes.total * 2 / 5;
+    params.first_frame = 9;
+    start(&r, params, false);
+    const tsr_preview_info *i = await(&r, TSR_PREVIEW_DONE);
+    cr_assert_neq(*i->shrunk, 0);
+    cr_assert(i->plan->bytes.total <= r.fake.most && i->whole == 8);
+    int prepares = r.counts.prepares;
+    params.first_frame = 0;
+    start(&r, params, true);
+    check_all(&r);
+    i = tsr_preview_get_info(r.preview);
+    cr_assert_eq(r.counts.prepares, prepares + 1, "it goes on by the plan that fits");
+    cr_assert_neq(*i->shrunk, 0);
+
+    r.fake.most = 1;
+    start(&r, params, false);
+    i = await(&r, TSR_PREVIEW_FAILED);
+    cr_assert_str_eq(i->shrunk, "");
+    for (int polls = 0; polls < 3; polls++) {
+        OK(tsr_preview_poll(r.preview));
+        i = tsr_preview_get_info(r.preview);
+        cr_assert(strstr(i->error, "no smaller plan than this of ") && strstr(i->error, " bytes)"), "%s", i->error);
+    }
+    r.fake.most = 0;
+    start(&r, params, false);
+    check_all(&r);
+    cr_assert(!*tsr_preview_get_info(r.preview)->error && !*tsr_preview_get_info(r.preview)->shrunk);
     close_rig(&r);
 }
 

@@ -106,6 +106,18 @@ class View(Base):
         self.assertEqual([v['vram'] >> 20 for v in s[5:8]], [64, 76, 64])
         self.assertEqual((s[8]['state'], s[8]['whole'], s[8]['plan_error']), ('done', 9, ''))
 
+    @test_cli.fails_allocations
+    def test_memory_runs_short(self):
+        """A smaller plan goes on, one line says so, and the dials work as before."""
+        z = self.clip()
+        self.play('wait rough\n', z)  # its map is kept: the next allocation is the decode's
+        self.env.update(LD_PRELOAD=os.environ['TSR_PRELOAD'], TSR_FAIL_ALLOC='0')
+        s = self.play('wait idle\nprint\nset frame 8\nwait idle\nprint\nset tile 48\nwait idle\nprint\n', z)
+        self.assertEqual([(v['state'], v['whole'], v['plan_error']) for v in s], [('done', 9, '')] * 3)
+        for v in s[:2]:
+            self.assertRegex(v['shrunk'], r'memory.*going on with a plan of .*MiB')
+        self.assertEqual(s[2]['shrunk'], '')
+
     def test_zoom_keys_and_mouse(self):
         s = self.play('wait first\nset zoom fit\nprint\nkey 1\nprint\nkey 2\nprint\nwheel 150 100 1\nprint\nkey 0\nprint\n'
                       'key 1\ndrag 150 200 190 170\nprint\n', self.clip())

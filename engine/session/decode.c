@@ -201,17 +201,14 @@ error:
 static tsr_status shrink(place *d) {
     char why[512], need[32];
     tsr_plan *smaller = NULL;
-    int64_t first = d->first + d->result.frames, least = d->plan->info.bytes.total;
-    snprintf(why, sizeof why, "%s", tsr_last_error());
-    tsr_status status = tsr_plan_smaller(&smaller, d->plan, first);
-    if (status == TSR_ERR_BUDGET)
-        return tsr_fail(TSR_ERR_MEMORY, "decode: %s; no smaller plan than this of %s (%lld bytes): end other programs%s", why,
-            tsr_bytes_text(need, least), (long long)least, d->plan->params.untiled ? ", or allow tiles" : "");
+    int64_t first = d->first + d->result.frames;
+    snprintf(why, sizeof why, "decode: %s", tsr_last_error());
+    tsr_status status = tsr_plan_shrink(&smaller, d->plan, first, why);
     if (status != TSR_OK)
         return status;
     tsr_plan_destroy(&d->own);
     d->plan = d->own = smaller;
-    tsr_log(TSR_LOG_WARN, "decode: %s; going on from frame %lld with a plan of %s: %s", why, (long long)first,
+    tsr_log(TSR_LOG_WARN, "%s; going on from frame %lld with a plan of %s: %s", why, (long long)first,
         tsr_bytes_text(need, smaller->info.bytes.total), smaller->info.why);
     if (d->params->on_plan)
         d->params->on_plan(d->params->user, &smaller->info, first, why);

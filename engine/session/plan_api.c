@@ -117,6 +117,15 @@ tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first) {
     return status;
 }
 
+tsr_status tsr_plan_shrink(tsr_plan **out, const tsr_plan *p, int64_t first, const char *why) {
+    char need[32];
+    tsr_status status = tsr_plan_smaller(out, p, first);
+    if (status == TSR_ERR_BUDGET)
+        return tsr_fail(TSR_ERR_MEMORY, "%s; no smaller plan than this of %s (%lld bytes): end other programs%s", why,
+            tsr_bytes_text(need, p->info.bytes.total), (long long)p->info.bytes.total, p->params.untiled ? ", or allow tiles" : "");
+    return status;
+}
+
 /* ---------------------------------------------------------------- ends */
 
 void tsr_plan_destroy(tsr_plan **p) {

@@ -144,6 +144,7 @@ static void forget_video(tsr_preview *p) {
     p->z = NULL;
     p->sketch++; /* what was painted of it meanwhile is nobody's */
     p->comparing = false;
+    p->shrunk[0] = 0;
     p->info = (tsr_preview_info){.psnr = NAN, .tile = -1, .latent = -1};
 }
 
@@ -217,21 +218,12 @@ static bool same_tiles(const tsr_plan_info *a, const tsr_plan_info *b) {
            a->overlap_height == b->overlap_height && a->columns == b->columns && a->rows == b->rows && a->precision == b->precision;
 }
 
-tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on) {
-    tsr_status status = TSR_OK;
+/* By this plan, which it takes over. */
+static tsr_status begin(tsr_preview *p, tsr_plan *next, bool go_on) {
     tsr_watch_worker *w = &p->worker;
-    tsr_plan *next = *plan;
-    *plan = NULL;
-    if (!p->frames || next->info.width != p->info.width || next->info.height != p->info.height || next->half != &p->m->vae->decoder)
-        status = tsr_fail(TSR_ERR_ARGUMENT, "preview: the plan was made for another video or model");
-    if (status == TSR_OK)
-        status = tsr_watch_retire(p, go_on && p->plan && same_tiles(&p->plan->info, &next->info));
-    if (status == TSR_OK)
-        status = make_tables(p, next);
-    if (status != TSR_OK) {
-        tsr_plan_destroy(&next);
-        return status;
-    }
+    tsr_status status;
+    TSR_TRY(tsr_watch_retire(p, go_on && p->plan && same_tiles(&p->plan->info, &next->info)));
+    TSR_TRY(make_tables(p, next));
     pthread_mutex_lock(&w->lock);
     interrupt(w);
     w->next = (tsr_watch_job){.run = ++p->run, .plan = next, .z = p->z, .video = p->video};
@@ -240,9 +232,40 @@ tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on) {
     p->plan = next;
     p->info.plan = &next->info;
     p->info.state = TSR_PREVIEW_PREPARING;
+    return TSR_OK;
+error:
+    tsr_plan_destroy(&next);
+    return status;
+}
+
+/* Who goes on asks for the plan that was too large: it is the one in force that goes on. */
+static tsr_status keep_shrunk(const tsr_preview *p, tsr_plan **next) {
+    tsr_plan_params params = p->plan->params;
+    tsr_plan *kept = NULL;
+    params.end_frame = (*next)->params.end_frame;
+    tsr_status status = tsr_plan_rest(&kept, p->plan, (*next)->params.first_frame, &params);
+    tsr_plan_destroy(next);
+    *next = kept;
+    return status;
+}
+
+tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on) {
+    tsr_plan *next = *plan;
+    tsr_status status;
+    *plan = NULL;
+    if (!p->frames || next->info.width != p->info.width || next->info.height != p->info.height || next->half != &p->m->vae->decoder) {
+        tsr_plan_destroy(&next);
+        return tsr_fail(TSR_ERR_ARGUMENT, "preview: the plan was made for another video or model");
+    }
+    if (go_on && p->shrunk[0])
+        TSR_TRY(keep_shrunk(p, &next));
+    else
+        p->shrunk[0] = 0;
+    TSR_TRY(begin(p, next, go_on));
     p->info.first_seconds = 0;
     p->started = tsr_now();
-    return TSR_OK;
+error:
+    return status;
 }
 
 void tsr_preview_stop(tsr_preview *p) {
@@ -436,6 +459,27 @@ static void tidy_frames(tsr_preview *p) {
     }
 }
 
+/* The decode found no memory, though the plan said that there would be: a smaller one goes on, or the failure stays, and says
+ * what would be needed. */
+static tsr_status shrink(tsr_preview *p) {
+    char why[sizeof p->error], need[32];
+    tsr_plan *smaller;
+    snprintf(why, sizeof why, "%s", p->error);
+    if (tsr_plan_shrink(&smaller, p->plan, p->plan->params.first_frame, why) != TSR_OK) {
+        pthread_mutex_lock(&p->worker.lock);
+        snprintf(p->worker.error, sizeof p->worker.error, "%s", tsr_last_error());
+        pthread_mutex_unlock(&p->worker.lock);
+        snprintf(p->error, sizeof p->error, "%s", tsr_last_error());
+        p->shrunk[0] = 0;
+        return TSR_OK;
+    }
+    snprintf(p->shrunk, sizeof p->shrunk, "%s; going on with a plan of %s: %s", why,
+        tsr_bytes_text(need, smaller->info.bytes.total), smaller->info.why);
+    tsr_log(TSR_LOG_DEBUG, "%s", p->shrunk);
+    p->error[0] = 0;
+    return begin(p, smaller, true);
+}
+
 tsr_status tsr_preview_poll(tsr_preview *p) {
     tsr_watch_worker *w = &p->worker;
     tsr_preview_info *i = &p->info;
@@ -458,9 +502,14 @@ tsr_status tsr_preview_poll(tsr_preview *p) {
     i->backend_bytes = w->backend_bytes;
     i->slot_bytes = (int64_t)w->slab.bytes;
     snprintf(p->error, sizeof p->error, "%s", begun && w->state == TSR_PREVIEW_FAILED ? w->error : "");
+    bool no_memory = begun && p->plan && w->no_memory;
+    w->no_memory = false;
     pthread_mutex_unlock(&w->lock);
+    if (no_memory)
+        TSR_TRY(shrink(p));
     i->frame_bytes = p->pool.bytes;
     i->error = p->error;
+    i->shrunk = p->shrunk;
     double mse = p->comparing ? tsr_vk_error_value(p->e->vk) : NAN;
     if (!isnan(mse)) {
         p->comparing = false;

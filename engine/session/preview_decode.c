@@ -294,8 +294,10 @@ static void run_job(tsr_watch_worker *w, tsr_watch_job j, tsr_plan **last) {
     snprintf(message, sizeof message, "%s", status == TSR_OK ? "" : tsr_last_error());
     settle(w);
     pthread_mutex_lock(&w->lock);
-    if (status != TSR_OK && status != TSR_ERR_CANCELLED && !w->error[0])
+    if (status != TSR_OK && status != TSR_ERR_CANCELLED && !w->error[0]) {
         snprintf(w->error, sizeof w->error, "%s", message);
+        w->no_memory = status == TSR_ERR_MEMORY;
+    }
     w->tile = w->latent = -1;
     w->ended = tsr_now();
     set_state(w, w->error[0] ? TSR_PREVIEW_FAILED : status == TSR_OK ? TSR_PREVIEW_DONE : TSR_PREVIEW_IDLE);
@@ -364,6 +366,7 @@ static void take_job(tsr_watch_worker *w, tsr_plan **last) {
     w->stop = false;
     w->run = j.run;
     w->error[0] = 0;
+    w->no_memory = false;
     w->share = 0;
     w->began = w->ended = tsr_now();
     atomic_store(&w->e->cancel, false);

@@ -83,6 +83,8 @@ tsr_status tsr_plan_rest(tsr_plan **out, const tsr_plan *p, int64_t first, const
 /* The same with less memory, on the device and on the host: three quarters if there is such a plan, else as much as the
  * next smaller one takes. TSR_ERR_BUDGET where p is the smallest. */
 tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first);
+/* The same where p failed for want of memory, as `why` says: TSR_ERR_MEMORY, and what p would need, where p is the smallest. */
+tsr_status tsr_plan_shrink(tsr_plan **out, const tsr_plan *p, int64_t first, const char *why);
 
 /* The tile that tsr_tune found best for this device, model and precision, as it was asked for, in output pixels; false: it
  * was never tuned. */

@@ -58,6 +58,7 @@ typedef struct tsr_watch_worker {
     double share;
     int tile, latent;     /* in hand, -1 none */
     char error[512];
+    bool no_memory;       /* is what that is about */
     int64_t backend_bytes;
     tsr_exec *exec;       /* of the job in hand */
     tsr_watch_slot slot[TSR_WATCH_SLOTS];
@@ -112,7 +113,7 @@ struct tsr_preview {
     tsr_preview_params params;
     tsr_watch_worker worker;
     tsr_preview_info info;
-    char error[512];
+    char error[512], shrunk[1024];
 
     const tsr_model *m;
     const tsr_latent *z;

@@ -64,6 +64,10 @@ static void draw_head(app *a, const tsr_preview_info *i) {
         ui_space(app_px(a, 6));
         ui_paragraph(UI_SMALL, COLOR_BAD, i->error);
     }
+    if (i->shrunk && *i->shrunk) {
+        ui_space(app_px(a, 6));
+        ui_paragraph(UI_SMALL, COLOR_WARN, i->shrunk);
+    }
 }
 
 /* ---------------------------------------------------------------- dials */

@@ -257,6 +257,7 @@ static void print(app *a) {
     json_integer(&j, "vram", a->set.value[DIAL_VRAM]);
     json_text(&j, "precision", tsr_precision_name(p->precision));
     json_text(&j, "plan_error", a->plan_error);
+    json_text(&j, "shrunk", i->shrunk ? i->shrunk : "");
     json_number(&j, "plan_seconds", a->plan_seconds);
     json_number(&j, "first_seconds", a->first_frame_seconds);
     json_number(&j, "psnr", i->psnr);

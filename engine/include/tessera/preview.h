@@ -56,7 +56,8 @@ TSR_API tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p);
  * outlive the preview or its next video; both NULL: no video. */
 TSR_API tsr_status tsr_preview_open(tsr_preview *p, tsr_model *m, tsr_latent *z, int video);
 /* Begins to decode by *plan, which it takes over (*plan becomes NULL, also on failure). What runs is cancelled. Whole
- * frames are decoded anew, or kept where `go_on` says that only the plan's first and end frame are others. */
+ * frames are decoded anew, or kept where `go_on` says that only the plan's first and end frame are others. Where memory runs
+ * short although the plan said it would do, a smaller one goes on (info.shrunk), here too. */
 TSR_API tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on);
 /* Asks the decode to stop; frames stay. */
 TSR_API void tsr_preview_stop(tsr_preview *p);
@@ -92,6 +93,7 @@ typedef struct tsr_preview_info {
     bool has_reference;        /* tsr_preview_keep was called */
     double psnr;               /* of the last tsr_preview_compare, dB; NAN: not yet, INFINITY: equal */
     const char *error;         /* of a decode that failed; else "" */
+    const char *shrunk;        /* memory ran short, and `plan` is a smaller one than was started: a line about it; else "" */
 } tsr_preview_info;
 /* As of the last poll. Valid until the next call. */
 TSR_API const tsr_preview_info *tsr_preview_get_info(tsr_preview *p);

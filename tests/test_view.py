@@ -296,6 +296,19 @@ class View(Base):
         self.assertNotEqual(s[2]['best'], [0, 0])
         self.assertEqual((s[3]['tile'], s[4]['whole']), (s[2]['best'], 9))
 
+    def test_threads(self):
+        """All threads at once, on next to nothing: what the thread sanitizer watches. Decode, plans for the sliders, blending,
+        playing, a render and a tuning beside it, another video, a lost device, the end in the middle of a decode."""
+        tiny, clip = self.path('tiny.safetensors'), self.clip(2, 6, 8)
+        subprocess.run([os.path.abspath(sys.argv[2]), '--tiny', tiny], check=True)
+        self.env.pop('TESSERA_VALIDATION', None)  # whose layer is slow there, and watched elsewhere
+        s = self.play('wait rough\nslide tile-width 0.2 0.6\nwait draws 3\nset overlap 0\nwait first\nset tile 8\nkey space\n'
+                      'wait draws 5\nwait idle\nprint\nrender out.png\nwait render\nkey t\nwait tune\nprint\ndrop %s\nwait draws 3\n'
+                      'wait first\nlose device\nwait draws 5\nwait idle\nprint\nset tile 10\nwait draws 2\nquit\n' % clip, clip, '-m', tiny)
+        self.assertEqual((s[0]['whole'], s[0]['grid'], s[0]['playing']), (3, [2, 2], True))
+        self.assertGreater(s[1]['tuned'], 0)
+        self.assertEqual((s[2]['losses'], s[2]['plan_error']), (1, ''))
+
     def test_no_display(self):
         self.fails(1, 'view', self.clip(), word='render')
 

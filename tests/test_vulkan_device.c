@@ -111,6 +111,87 @@ Test(device, is_chosen_by_rule) {
     drop(vk);
 }
 
+/* Devices that nobody here has, behind the loader's functions. */
+typedef struct card {
+    bool software;
+    uint32_t api;
+    bool timelines;
+    uint8_t uuid; /* every byte of it */
+} card;
+
+enum { GPU, SOFTWARE };
+
+static const card *cards;
+static uint32_t card_count;
+
+static VKAPI_ATTR VkResult VKAPI_CALL list_cards(VkInstance instance, uint32_t *n, VkPhysicalDevice *out) {
+    (void)instance;
+    *n = card_count;
+    for (uint32_t i = 0; i < *n; i++)
+        out[i] = (VkPhysicalDevice)(uintptr_t)(cards + i);
+    return VK_SUCCESS;
+}
+static VKAPI_ATTR void VKAPI_CALL card_properties(VkPhysicalDevice p, VkPhysicalDeviceProperties *out) {
+    const card *c = (const card *)p;
+    *out = (VkPhysicalDeviceProperties){.apiVersion = c->api,
+        .deviceType = c->software ? VK_PHYSICAL_DEVICE_TYPE_CPU : VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU};
+}
+static VKAPI_ATTR void VKAPI_CALL card_identity(VkPhysicalDevice p, VkPhysicalDeviceProperties2 *out) {
+    VkPhysicalDeviceIDProperties *id = out->pNext;
+    memset(id->deviceUUID, ((const card *)p)->uuid, sizeof id->deviceUUID);
+}
+static VKAPI_ATTR void VKAPI_CALL card_features(VkPhysicalDevice p, VkPhysicalDeviceFeatures2 *out) {
+    VkPhysicalDeviceVulkan12Features *f = out->pNext;
+    f->timelineSemaphore = ((const card *)p)->timelines;
+}
+static VKAPI_ATTR void VKAPI_CALL card_families(VkPhysicalDevice p, uint32_t *n, VkQueueFamilyProperties *out) {
+    (void)p;
+    *n = 1;
+    out[0] = (VkQueueFamilyProperties){.queueFlags = VK_QUEUE_COMPUTE_BIT, .queueCount = 1};
+}
+
+/* Of these devices the one that a backend on the GPU `uuid` gets (0: on the CPU); why not its own, "" where it is. */
+static void picks(const card *list, uint32_t n, uint8_t uuid, int index, int wanted, const char *because) {
+    uint8_t bytes[16];
+    char why[224] = "";
+    tsr_vk vk = {0};
+    tsr_vk_params params = {.index = index, .uuid = uuid ? bytes : NULL};
+    memset(bytes, uuid, sizeof bytes);
+    cards = list, card_count = n;
+    OK(tsr_vk_pick(&vk, &params));
+    cr_expect_eq(vk.index, wanted, "device %d of %u for %c", vk.index, n, uuid);
+    if (uuid && list[vk.index].uuid != uuid)
+        tsr_vk_why_other(&vk, bytes, why, sizeof why);
+    cr_expect(*because ? strstr(why, because) != NULL : !*why, "'%s' for '%s'", why, because);
+}
+
+/* Several GPUs, the one asked for unfit, software beside them or alone. */
+Test(device, is_the_gpu_that_decodes) {
+    static const card two[] = {{GPU, VK_API_VERSION_1_3, true, 'a'}, {GPU, VK_API_VERSION_1_3, true, 'b'},
+        {SOFTWARE, VK_API_VERSION_1_3, true, 's'}};
+    static const card unfit[] = {{SOFTWARE, VK_API_VERSION_1_3, true, 's'}, {GPU, VK_API_VERSION_1_1, true, 'o'},
+        {GPU, VK_API_VERSION_1_3, false, 't'}, {GPU, VK_API_VERSION_1_3, true, 'g'},
+        {GPU, VK_API_VERSION_1_0, true, 'z'}};
+    static const char nobody[] = "no Vulkan driver here knows the GPU";
+    vkEnumeratePhysicalDevices = list_cards;
+    vkGetPhysicalDeviceProperties = card_properties;
+    vkGetPhysicalDeviceProperties2 = card_identity;
+    vkGetPhysicalDeviceFeatures2 = card_features;
+    vkGetPhysicalDeviceQueueFamilyProperties = card_families;
+    picks(two, 3, 'a', -1, 0, "");
+    picks(two, 3, 'b', -1, 1, "");
+    picks(two, 3, 0, -1, 0, "");
+    picks(two, 3, 'b', 0, 0, "the GPU is Vulkan's device 1, and another was asked for");
+    picks(two, 3, 'x', -1, 0, nobody);
+    picks(two + 2, 1, 'a', -1, 0, nobody); /* a data centre's container: CUDA, and Mesa in software */
+    picks(unfit, 5, 'g', -1, 3, "");
+    picks(unfit, 5, 'x', -1, 3, nobody);
+    picks(unfit, 5, 'o', -1, 3, "device 1, which cannot be used: its driver knows Vulkan 1.1 only");
+    picks(unfit, 5, 't', -1, 3, "device 2, which cannot be used: it has no timeline semaphores");
+    picks(unfit, 5, 'z', -1, 3, nobody);
+    picks(unfit, 5, 0, -1, 3, "");
+}
+
 static int lines;
 static void on_line(void *user, const char *key, const char *value) {
     (void)user;

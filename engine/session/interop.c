@@ -210,6 +210,12 @@ static bool works(tsr_engine *e, tsr_way way) {
     return false;
 }
 
+static void say_it_is_another(tsr_engine *e) {
+    char why[224];
+    tsr_vk_why_other(e->vk, e->backend->uuid, why, sizeof why);
+    snprintf(e->no_import, sizeof e->no_import, "Vulkan runs on another device, %s: %s", tsr_vk_device_name(e->vk), why);
+}
+
 tsr_status tsr_engine_probe_slots(tsr_engine *e) {
     tsr_backend *b = e->backend;
     if (!b->has_uuid || e->probed)
@@ -219,7 +225,7 @@ tsr_status tsr_engine_probe_slots(tsr_engine *e) {
         return status;
     e->probed = true;
     if (!tsr_vk_is_uuid(e->vk, b->uuid))
-        snprintf(e->no_import, sizeof e->no_import, "Vulkan runs on another device, %s", tsr_vk_device_name(e->vk));
+        say_it_is_another(e);
     else if (works(e, TSR_WAY_EXPORTED) || works(e, TSR_WAY_IMPORTED))
         tsr_log(TSR_LOG_INFO, "slots: %s, %s", HOW[e->way], e->lane ? "shared timelines" : "the host waits");
     if (e->way == TSR_WAY_HOST)

@@ -263,6 +263,7 @@ static bool is_gpu(VkPhysicalDevice p) {
     return props.deviceType != VK_PHYSICAL_DEVICE_TYPE_CPU;
 }
 
+/* Of a device that knows Vulkan 1.1: older ones cannot be asked. */
 static bool has_uuid(VkPhysicalDevice p, const uint8_t uuid[16]) {
     VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
     VkPhysicalDeviceProperties2 props = {
@@ -271,8 +272,7 @@ static bool has_uuid(VkPhysicalDevice p, const uint8_t uuid[16]) {
     return !memcmp(id.deviceUUID, uuid, VK_UUID_SIZE);
 }
 
-/* The rule of the choice, best first: the UUID, a real GPU, whatever is there. -1 where none fits.
- */
+/* The rule of the choice, best first: the UUID, a real GPU, whatever is there. -1 where none fits. */
 static int choose(const VkPhysicalDevice *devices, int n, const uint8_t *uuid) {
     int gpu = -1, any = -1;
     for (int i = 0; i < n; i++) {
@@ -314,4 +314,22 @@ tsr_status tsr_vk_pick(tsr_vk *vk, const tsr_vk_params *params) {
     return TSR_OK;
 error:
     return status;
+}
+
+void tsr_vk_why_other(const tsr_vk *vk, const uint8_t uuid[16], char *why, size_t size) {
+    VkPhysicalDevice devices[32];
+    uint32_t n = 32;
+    if (vkEnumeratePhysicalDevices(vk->instance, &n, devices) < 0)
+        n = 0;
+    snprintf(why, size, "no Vulkan driver here knows the GPU; install its own, or let the container have graphics");
+    for (uint32_t i = 0; i < n; i++) {
+        VkPhysicalDeviceProperties props;
+        vkGetPhysicalDeviceProperties(devices[i], &props);
+        if (props.apiVersion < VK_API_VERSION_1_1 || !has_uuid(devices[i], uuid))
+            continue;
+        const char *unfit = tsr_vk_unfit(devices[i]);
+        snprintf(why, size, "the GPU is Vulkan's device %u, %s%s", i,
+            unfit ? "which cannot be used: " : "and another was asked for", unfit ? unfit : "");
+        return;
+    }
 }

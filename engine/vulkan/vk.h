@@ -41,6 +41,8 @@ const char *tsr_vk_device_name(const tsr_vk *vk);
 bool tsr_vk_is_software(const tsr_vk *vk);
 /* Whether the device is the one params.uuid named: only then can memory be shared by fd. */
 bool tsr_vk_is_uuid(const tsr_vk *vk, const uint8_t uuid[16]);
+/* Where it is not: why. */
+void tsr_vk_why_other(const tsr_vk *vk, const uint8_t uuid[16], char *why, size_t size);
 int tsr_vk_validation_messages(const tsr_vk *vk); /* errors and warnings so far */
 
 /* ---------------------------------------------------------------- slabs */

@@ -124,6 +124,14 @@ Test(cuda_interop, ways_and_what_is_said_of_them) {
     has(t.slots, "Vulkan does not see what the GPU's backend wrote");
 
     config = shared;
+    config.uuid = NULL; /* of a GPU that Vulkan's only device, Mesa in software, is not */
+    way_of(config, true, &t, TSR_WAY_HOST);
+    has(t.slots, "host pages");
+    has(t.slots, "Vulkan runs on another device, ");
+    has(t.slots, ": no Vulkan driver here knows the GPU");
+    has(t.timelines, "slots are not in device memory");
+
+    config = shared;
     config.drop_signals = 1;
     way_of(config, true, &t, TSR_WAY_EXPORTED);
     has(t.timelines, "did not reach Vulkan");

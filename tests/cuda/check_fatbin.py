@@ -13,9 +13,11 @@ import sys
 ARCHS = [80, 86, 89, 90, 120]
 SHARED_LIMIT, SHARED_LIMIT_HOPPER = 99 << 10, 227 << 10
 # Opcodes are the low 12 bits of a 16-byte instruction.
-PRODUCTS = {"HMMA": 0x23C, "IMMA": 0x237, "QMMA": 0x27A, "QMMA.SF": 0x47A, "HGMMA": 0xDF0, "IGMMA": 0xDF1, "QGMMA": 0xDF3}
+PRODUCTS = {"HMMA": 0x23C, "IMMA": 0x237, "QMMA": 0x27A, "QMMA.SF": 0x47A,
+            "HGMMA": 0xDF0, "IGMMA": 0xDF1, "QGMMA": 0xDF3}
 HOPPER = {"HMMA": "HGMMA", "IMMA": "IGMMA", "QMMA": "QGMMA"}  # by warpgroups
 LDSM, LDGSTS = 0x83B, 0xFAE
+WARPGROUP, AWAITED = 0x9C5, 1 << 47  # WARPGROUP.ARRIVE; with the bit, .DEPBAR
 EIATTR_REGCOUNT, EIATTR_FRAME_SIZE = 0x2F, 0x11
 
 
@@ -127,6 +129,13 @@ def opcodes(code):
     return count
 
 
+def awaits(code):
+    """How often products of a warpgroup are waited for. Once a step: where the compiler cannot keep them in flight it
+    waits for each, and says so only in passing."""
+    words = [struct.unpack_from("<Q", code, at)[0] for at in range(0, len(code), 16)]
+    return sum(word & 0xFFF == WARPGROUP and word & AWAITED != 0 for word in words)
+
+
 def check_cubin(arch, elf, claimed, table):
     parts = dict(sections(elf))
     names = list(symbols(parts))
@@ -152,6 +161,8 @@ def check_cubin(arch, elf, claimed, table):
         for product, op in PRODUCTS.items():
             if (product == wanted) != (op in ops):
                 yield f"{where}: {'no' if product == wanted else 'has'} {product}"
+        if hoppers(kernel) and awaits(code) != 1:
+            yield f"{where}: products are waited for in {awaits(code)} places, meant is one"
         if wanted and not (LDSM in ops and LDGSTS in ops):
             yield f"{where}: no LDSM or no LDGSTS"
         if table:
@@ -173,21 +184,22 @@ def check(data, claimed, table=False):
 
 
 def self_test(data, claimed):
-    def without(op):  # the first cubin's code with every instruction `op` made another
-        (_, _, body), spoiled = next(cubins(data)), bytearray(data)
-        base = data.index(body)
-        for name, code in sections(body):
-            start = base + body.index(code) if name.startswith(".text.tsr_conv") else -1
-            for at in range(0, len(code) if start >= 0 else 0, 16):
-                if struct.unpack_from("<H", code, at)[0] & 0xFFF == op:
-                    spoiled[start + at] ^= 1
+    def without(op):  # every instruction `op` of every conv made another
+        spoiled = bytearray(data)
+        for _, _, body in (c for c in cubins(data) if c[0] == 2):
+            base = data.index(body)
+            for name, code in sections(body):
+                start = base + body.index(code) if name.startswith(".text.tsr_conv") else -1
+                for at in range(0, len(code) if start >= 0 else 0, 16):
+                    if struct.unpack_from("<H", code, at)[0] & 0xFFF == op:
+                        spoiled[start + at] ^= 1
         return bytes(spoiled)
 
     missed = []
     for name, blocks, shared in (("tsr_norm", 8, 512), ("tsr_conv_f16_K33", 1, 100 << 10), ("tsr_nothing", 1, 0)):
         if len(check(data, {**claimed, name: (blocks, shared)})) < 1:
             missed.append(f"claim {name} {blocks} {shared}")
-    for op in (PRODUCTS["HMMA"], PRODUCTS["IMMA"], LDSM):
+    for op in (*PRODUCTS.values(), LDSM, LDGSTS, WARPGROUP):
         if not check(without(op), claimed):
             missed.append(f"opcode {op:x}")
     return missed

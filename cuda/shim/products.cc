@@ -34,7 +34,8 @@ static uint16_t half_at(const uint8_t *p, int k) {
     return h;
 }
 
-/* The operands in 32 bytes of a fragment, every type as f32: sums of 32 products of codes are whole numbers below 2^24. */
+/* The operands in 32 bytes of a fragment, every type as f32: sums of 32 products of codes are whole numbers below
+ * 2^24. */
 static void operands(elem_f16, const uint8_t *p, float *to, bool) {
     static const std::vector<float> numbers =
         number_table(65536, [](unsigned i) { return tsr_f16_to_f32(static_cast<uint16_t>(i)); });
@@ -107,25 +108,33 @@ template <int K, int N> static void multiply_all(const float (&a)[16][K], const 
     }
 }
 
-/* Lane l holds of a: rows l/4 and l/4 + 8, bytes 4*(l%4).. and 16 + 4*(l%4)..; of b: column l/4,
+/* A warp's 16 rows of a. Lane l holds of a: rows l/4 and l/4 + 8, bytes 4*(l%4).. and 16 + 4*(l%4)..; of b: column l/4,
  * the same bytes; of c: rows l/4 and l/4 + 8, columns 2*(l%4) and the next. */
+template <class E, int K> static void gather(const uint32_t *const (&lanes)[32], float (&a)[16][K]) {
+    uint8_t rows[16][32];
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++)
+            std::memcpy(rows[l / 4 + (i & 1) * 8] + (i >> 1) * 16 + l % 4 * 4, lanes[l] + i, 4);
+    for (int r = 0; r < 16; r++)
+        operands(E(), rows[r], a[r], false);
+}
+
 template <class E> void multiply(warp_call &w) {
     typedef typename E::acc acc;
     constexpr int K = 32 / E::bytes;
-    uint8_t bytes_a[16][32], bytes_b[8][32];
+    uint8_t bytes_b[8][32];
+    const uint32_t *lanes[32];
     count_mma(2ull * 16 * 8 * K);
     if (adds_nothing<E>(w))
         return;
     for (int l = 0; l < 32; l++) {
         const mma_arg *in = static_cast<const mma_arg *>(w.in[l]);
-        for (int i = 0; i < 4; i++)
-            std::memcpy(bytes_a[l / 4 + (i & 1) * 8] + (i >> 1) * 16 + l % 4 * 4, &in->a[i], 4);
+        lanes[l] = in->a;
         for (int i = 0; i < 2; i++)
             std::memcpy(bytes_b[l / 4] + i * 16 + l % 4 * 4, &in->b[i], 4);
     }
     float a[16][K], b[8][K], c[16][8];
-    for (int r = 0; r < 16; r++)
-        operands(E(), bytes_a[r], a[r], false);
+    gather<E>(lanes, a);
     for (int n = 0; n < 8; n++)
         operands(E(), bytes_b[n], b[n], true);
     multiply_all(a, b, c);
@@ -140,19 +149,18 @@ template <class E> void multiply_rows(const product *const (&lanes)[32]) {
     constexpr int K = 32 / E::bytes;
     static uint8_t rows[128][32]; /* static: fibers' stacks are small */
     static float a[16][K], b[128][K], c[16][128];
-    uint8_t bytes_a[16][32];
-    shared_matrix(lanes[0]->rows, rows, lanes[0]->line);
+    const uint32_t *registers[32];
     for (int l = 0; l < 32; l++)
-        for (int i = 0; i < 4; i++)
-            std::memcpy(bytes_a[l / 4 + (i & 1) * 8] + (i >> 1) * 16 + l % 4 * 4, lanes[l]->a + i, 4);
-    for (int r = 0; r < 16; r++)
-        operands(E(), bytes_a[r], a[r], false);
+        registers[l] = lanes[l]->a;
+    shared_matrix(lanes[0]->rows, rows, lanes[0]->line);
+    gather<E>(registers, a);
     for (int n = 0; n < 128; n++)
         operands(E(), rows[n], b[n], true);
     multiply_all(a, b, c);
     for (int r = 0; r < 16; r++)
         for (int n = 0; n < 128; n++)
-            static_cast<acc *>(lanes[r % 8 * 4 + n % 8 / 2]->d)[n / 8 * 4 + r / 8 * 2 + n % 2] += static_cast<acc>(c[r][n]);
+            static_cast<acc *>(lanes[r % 8 * 4 + n % 8 / 2]->d)[n / 8 * 4 + r / 8 * 2 + n % 2] +=
+                static_cast<acc>(c[r][n]);
     count_mma(2ull * 16 * 128 * K);
 }
 

@@ -274,6 +274,33 @@ Test(cuda_backend, slots_are_read_back) {
     nothing_is_left();
 }
 
+/* Everything is taken on the device that was asked for; the driver refuses memory of another one. */
+Test(cuda_backend, the_second_of_two_devices) {
+    clip c;
+    life l;
+    fake_cuda_config config = ADA;
+    config.devices = 2;
+    open_tiny(&c, 1);
+    float *first = calloc(c.n, sizeof *first), *second = calloc(c.n, sizeof *second);
+    for (int i = 0; i < 2; i++) {
+        tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
+        params.device = TSR_DEVICE_CUDA, params.device_index = i;
+        fake.setup(&config);
+        l = (life){.model = {c.vae}};
+        ok(tsr_latent_from_memory(&l.latent, c.input, c.steps, c.h, c.w, 16));
+        ok(tsr_engine_create(&l.e, &params));
+        cr_assert_eq(l.e->backend->uuid[0], 'f' + i);
+        ok(plan_life(&l, &c, TSR_PRECISION_INT8, TSR_CACHES_HOST));
+        ok(decode_life(&l, &c, i ? second : first));
+        close_life(&l);
+        nothing_is_left();
+    }
+    cr_assert_arr_eq(second, first, c.n * sizeof *first);
+    free(second);
+    free(first);
+    close_clip(&c);
+}
+
 Test(cuda_backend, f32_is_refused) {
     clip c;
     tsr_backend *b;

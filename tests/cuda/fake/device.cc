@@ -105,16 +105,18 @@ CUresult CUDAAPI cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice) {
     NEED(*v >= 0, "attribute %d is not one the fake knows", a);
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice) {
+CUresult CUDAAPI cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) {
     BEGIN_ANYWHERE
+    NEED(!retained || d == context_device, "a context of a second device, which the fake has not");
+    context_device = d;
     *c = &the_context;
     retained++;
     counts.live++;
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuDevicePrimaryCtxRelease(CUdevice) {
+CUresult CUDAAPI cuDevicePrimaryCtxRelease(CUdevice d) {
     BEGIN_FREEING
-    NEED(retained > 0, "the context is released too often");
+    NEED(retained > 0 && d == context_device, "the context is released too often");
     retained--;
     counts.live--;
     return end;

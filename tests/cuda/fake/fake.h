@@ -20,6 +20,7 @@ typedef struct fake_cuda_config {
     int drop_signals;       /* signals of timelines get lost */
     int eager_copies;       /* copies run when they are queued; else as late as they may */
     int fault_launch;       /* the n-th kernel from now faults; 0: none */
+    int patience;           /* milliseconds that a timeline is waited for; 0: a minute */
 } fake_cuda_config;
 
 /* Timelines of another API behind file descriptors, which the fake signals and waits for. Signals and waits make the fake's

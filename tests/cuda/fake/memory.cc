@@ -51,6 +51,10 @@ bool run_copy(const copy &c) {
 
 static CUmemGenericAllocationHandle next_handle = 100;
 
+static bool is_here(const CUmemLocation &l) {
+    return l.type == CU_MEM_LOCATION_TYPE_DEVICE && l.id == context_device;
+}
+
 static int new_file(size_t bytes, size_t front) {
     int fd = memfd_create("fake device memory", MFD_CLOEXEC);
     bool good = fd >= 0 && ftruncate(fd, static_cast<off_t>(front + bytes)) == 0;
@@ -113,6 +117,7 @@ CUresult CUDAAPI cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, co
     unsigned long long) {
     BEGIN_MAKING
     NEED(bytes && bytes % GRANULARITY == 0, "%zu bytes are no multiple of the granularity", bytes);
+    NEED(is_here(prop->location), "memory of another device");
     bool exportable = prop->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     NEED(!exportable || config.exports, "this device exports nothing");
     if (counts.memory + bytes > config.memory)
@@ -187,6 +192,7 @@ CUresult CUDAAPI cuMemSetAccess(CUdeviceptr p, size_t bytes, const CUmemAccessDe
     auto m = mapped.find(at(p));
     NEED(m != mapped.end() && m->second.bytes == bytes && n == 1 && d->flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
         "opening what is not mapped");
+    NEED(is_here(d->location), "opening memory for another device");
     mprotect(at(p), bytes, PROT_READ | PROT_WRITE);
     m->second.open = true;
     memory &behind = memories[m->second.handle];

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static bool wait_timeline(void *t, uint64_t value) {
-    for (int ms = 0; ms < 60000; ms++) {
+    for (int ms = 0; ms < (config.patience ? config.patience : 60000); ms++) {
         if (timelines.value(t) >= value) {
             counts.awaited++;
             return true;

@@ -6,7 +6,7 @@
 namespace fake {
 
 std::recursive_mutex lock;
-fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0, 0};
+fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0, 0, 0};
 fake_cuda_timelines timelines;
 fake_cuda_counts counts;
 int fail_in = -1;
@@ -14,7 +14,7 @@ bool settled, sticky;
 std::string first_wrong;
 thread_local CUcontext current;
 CUctx_st the_context;
-int retained;
+int retained, context_device;
 std::map<CUmemGenericAllocationHandle, memory> memories;
 std::map<char *, size_t> reserved, pinned;
 std::map<char *, mapping> mapped;

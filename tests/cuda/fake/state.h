@@ -115,7 +115,7 @@ extern bool settled, sticky;
 extern std::string first_wrong;
 extern thread_local CUcontext current;
 extern CUctx_st the_context;
-extern int retained;
+extern int retained, context_device;
 extern std::map<CUmemGenericAllocationHandle, memory> memories;
 extern std::map<char *, size_t> reserved, pinned;
 extern std::map<char *, mapping> mapped;

@@ -748,9 +748,15 @@ class Asking(Case):
 
     def test_bench_of_a_card(self):
         text = self.ok('bench', '--model', '5090').stdout.decode()
-        for word in ('a prediction, not measured', 'assumed: 217 TFLOP/s in 16 bits, 700 in fp8', 'frames/s', '1280x720'):
+        for word in ('a prediction, not measured', 'assumed: 217 TFLOP/s in 16 bits, 700 in int8, 700 in fp8', 'frames/s', '1280x720'):
             self.assertIn(word, text)
+        self.assertIn('284 in int8, no fp8', self.ok('bench', '128x128x5', '--model', '3090').stdout.decode())
         seconds = {}
+        for card, wanted, got in (('4090', 'auto', 'int8'), ('4090', 'fp8', 'fp8'), ('3090', 'fp8', 'fp16')):
+            last = self.events('bench', '1280x720x9', '--model', card, '--precision', wanted)[-1]
+            self.assertEqual(last['precision'], got)
+            seconds[card, got] = last['seconds']
+        self.assertLess(seconds['4090', 'int8'], seconds['4090', 'fp8'])
         for card in ('RTX 5090', '5070 Ti', '3090'):
             events = self.events('bench', '128x128x5', '--model', card.replace('RTX ', ''))
             self.assertEqual({e['event'] for e in events}, {'model', 'op', 'predicted'})

@@ -115,12 +115,14 @@ static void on_card_decode(void *user, const tsr_card_decode *d) {
 }
 
 static void print_assumptions(const tsr_card *c) {
-    char memory[32];
+    char memory[32], fp8[32] = "no fp8";
+    if (c->fp8 > 0)
+        snprintf(fp8, sizeof fp8, "%.0f in fp8", c->fp8 * 1e-12);
     printf("%s: a prediction, not measured\n", c->text);
-    printf("assumed: %.0f TFLOP/s in 16 bits, %.0f in %s, of which convolutions reach %.0f%%; %.0f GB/s, of which ops reach "
-           "%.0f%%; %s; %.0f us a launch\n\n",
-        c->rate16 * 1e-12, c->rate8 * 1e-12, tsr_precision_name(c->eight), 100 * c->efficiency, c->bandwidth * 1e-9,
-        100 * TSR_CARD_BANDWIDTH, bytes_text(memory, c->memory), 1e6 * TSR_CARD_LAUNCH);
+    printf("assumed: %.0f TFLOP/s in 16 bits, %.0f in int8, %s, of which convolutions reach %.0f%%; %.0f GB/s, "
+           "of which ops reach %.0f%%; %s; %.0f us a launch\n\n",
+        c->rate16 * 1e-12, c->int8 * 1e-12, fp8, 100 * c->efficiency, c->bandwidth * 1e-9, 100 * TSR_CARD_BANDWIDTH,
+        bytes_text(memory, c->memory), 1e6 * TSR_CARD_LAUNCH);
 }
 
 /* `--model 5090`: the usual model on a card of that name, unless there is such a file. */

@@ -1,5 +1,5 @@
-/* What cards that nobody here has would take, by arithmetic: an op takes as long as its products or its bytes, whichever
- * is more, at a share of what the card can do. */
+/* What cards that nobody here has would take, by arithmetic: an op takes as long as its products or its bytes, the
+ * longer of the two, at a share of what the card can do. */
 #include <tessera/bench.h>
 
 #include "session/bench_ops.h"
@@ -14,10 +14,10 @@
  * Dense rates. Measured ones come from public reports of matrix products on the card; the others are the maker's:
  *
  *     5070 Ti   fp16/bf16 104, e4m3 by block-scaled mma with unit scales 414-416, s8 411 (mmapeak reports)
- *     5090      bf16 217-240 by cuBLAS, e4m3 by block-scaled mma about 700 (reports of 575 to 700)
- *     4090      fp16 with f32 sums 165 (maker), e4m3 with f32 sums 351, half of that with f16 sums
+ *     5090      bf16 217-240 by cuBLAS, e4m3 by block-scaled mma about 700 (reports of 575 to 700), s8 taken for it
+ *     4090      fp16 with f32 sums 165, s8 660 (maker), e4m3 with f32 sums 351
  *     3090      fp16 with f32 sums 71, s8 284 (maker); no 8-bit floats
- *     H100, H200  bf16 989, e4m3 1979 (maker, SXM); DeepGEMM reached 1550 of it on an H800
+ *     H100, H200  bf16 989, e4m3 and s8 1979 (maker, SXM); DeepGEMM reached 1550 of it on an H800
  *
  * Bandwidths and memories are the maker's.
  */
@@ -25,12 +25,12 @@
 #define T 1e12
 #define G 1e9
 static const tsr_card cards[] = {
-    {"5070ti", "GeForce RTX 5070 Ti, sm_120", 104 * T, 414 * T, TSR_PRECISION_FP8, 896 * G, 16 * GIB, 0.7},
-    {"5090", "GeForce RTX 5090, sm_120", 217 * T, 700 * T, TSR_PRECISION_FP8, 1792 * G, 32 * GIB, 0.7},
-    {"4090", "GeForce RTX 4090, sm_89", 165 * T, 351 * T, TSR_PRECISION_FP8, 1008 * G, 24 * GIB, 0.7},
-    {"3090", "GeForce RTX 3090, sm_86", 71 * T, 284 * T, TSR_PRECISION_INT8, 936 * G, 24 * GIB, 0.7},
-    {"h100", "H100 SXM, sm_90", 989 * T, 1979 * T, TSR_PRECISION_FP8, 3350 * G, 80 * GIB, 0.55},
-    {"h200", "H200 SXM, sm_90", 989 * T, 1979 * T, TSR_PRECISION_FP8, 4800 * G, 141 * GIB, 0.55},
+    {"5070ti", "GeForce RTX 5070 Ti, sm_120", 104 * T, 411 * T, 414 * T, 896 * G, 16 * GIB, 0.7},
+    {"5090", "GeForce RTX 5090, sm_120", 217 * T, 700 * T, 700 * T, 1792 * G, 32 * GIB, 0.7},
+    {"4090", "GeForce RTX 4090, sm_89", 165 * T, 660 * T, 351 * T, 1008 * G, 24 * GIB, 0.7},
+    {"3090", "GeForce RTX 3090, sm_86", 71 * T, 284 * T, 0, 936 * G, 24 * GIB, 0.7},
+    {"h100", "H100 SXM, sm_90", 989 * T, 1979 * T, 1979 * T, 3350 * G, 80 * GIB, 0.55},
+    {"h200", "H200 SXM, sm_90", 989 * T, 1979 * T, 1979 * T, 4800 * G, 141 * GIB, 0.55},
 };
 
 const tsr_card *tsr_card_find(const char *name) {
@@ -51,7 +51,7 @@ const tsr_card *tsr_card_find(const char *name) {
 typedef struct roof {
     const tsr_card *card;
     uint8_t *eight; /* [layers] */
-    tsr_precision precision;
+    tsr_precision wanted;
 } roof;
 
 static size_t kernel_bytes(void *ctx, const tsr_kernel *k, tsr_dtype input) {
@@ -59,14 +59,16 @@ static size_t kernel_bytes(void *ctx, const tsr_kernel *k, tsr_dtype input) {
     return tsr_kernel_weights(k) * tsr_dtype_size(input) + tsr_kernel_biases(k) * sizeof(float);
 }
 
-/* The convs of resnets read 8 bits, where the kernels take their channels. */
+/* auto is int8, as on the card itself. The convs of resnets read 8 bits, where the kernels take their channels. */
 static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out) {
     const roof *r = ctx;
-    bool eight = wanted == r->card->eight || wanted == TSR_PRECISION_AUTO;
-    *out = (tsr_numerics){.precision = eight ? r->card->eight : wanted == TSR_PRECISION_BF16 ? wanted : TSR_PRECISION_FP16,
+    if (wanted == TSR_PRECISION_AUTO)
+        wanted = TSR_PRECISION_INT8;
+    bool eight = wanted == TSR_PRECISION_INT8 || (wanted == TSR_PRECISION_FP8 && r->card->fp8 > 0);
+    *out = (tsr_numerics){.precision = eight || wanted == TSR_PRECISION_BF16 ? wanted : TSR_PRECISION_FP16,
         .stream = wanted == TSR_PRECISION_BF16 ? TSR_BF16 : TSR_F16,
         .slot = TSR_F16,
-        .eight_type = r->card->eight == TSR_PRECISION_FP8 ? TSR_E4M3 : TSR_U8,
+        .eight_type = wanted == TSR_PRECISION_FP8 ? TSR_E4M3 : TSR_U8,
         .eight = eight ? r->eight : NULL,
         .round = TSR_F32};
     out->act = out->stream;
@@ -85,7 +87,7 @@ static tsr_target target_of(roof *r) {
         .memory_total = c->memory,
         .flops_f32 = c->rate16 * c->efficiency,
         .flops_16 = c->rate16 * c->efficiency,
-        .flops_8 = c->rate8 * c->efficiency,
+        .flops_8 = (r->wanted == TSR_PRECISION_FP8 && c->fp8 > 0 ? c->fp8 : c->int8) * c->efficiency,
         .bandwidth = c->bandwidth * TSR_CARD_BANDWIDTH,
         .link_bandwidth = 20e9, /* PCIe 4 with 16 lanes, in practice */
         .kernel_bytes = kernel_bytes,
@@ -97,7 +99,9 @@ static tsr_target target_of(roof *r) {
 
 static double rate_of(void *ctx, const tsr_program *p, const tsr_op *op) {
     const roof *r = ctx;
-    return op->kernel >= 0 && tsr_dtype_size(p->buffer[op->in.buf].dtype) == 1 ? r->card->rate8 : r->card->rate16;
+    tsr_dtype in = p->buffer[op->in.buf].dtype;
+    bool eight = op->kernel >= 0 && tsr_dtype_size(in) == 1;
+    return !eight ? r->card->rate16 : in == TSR_E4M3 ? r->card->fp8 : r->card->int8;
 }
 
 /* By the epilogues of the convs before, which read nothing again for it. */
@@ -140,7 +144,7 @@ tsr_status tsr_bench_card(tsr_model *m, const tsr_bench_params *params, const ts
     void *user) {
     const tsr_half *half = &m->vae->decoder;
     tsr_plan *p = NULL;
-    roof r = {.card = card, .eight = calloc((size_t)half->layers + 1, 1)};
+    roof r = {.card = card, .eight = calloc((size_t)half->layers + 1, 1), .wanted = params->plan.precision};
     tsr_target target = target_of(&r);
     tsr_status status = r.eight ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "bench: no memory");
     TSR_TRY(status);

@@ -79,11 +79,17 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
     out->eight_type = wanted == TSR_PRECISION_INT8 ? TSR_U8 : TSR_E4M3;
 }
 
+/* Products of s8 for one of fp16 with f32 sums, which GeForce cards do at half the rate. Of e4m3 it is at most as
+ * many: half of it on sm_89, where these sums are slow too. */
+static int products_of_s8(const tsr_cuda *c) {
+    return (c->major == 8 && c->minor == 0) || c->major == 9 || c->major == 10 ? 2 : 4;
+}
+
 /* s8 runs at least at the rate of e4m3 everywhere, and its picture is nearer to f32's (docs/quality.md). */
 static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
     const tsr_cuda *c = (tsr_cuda *)b;
     (void)half;
-    snprintf(why, 128, "sm_%d%d multiplies s8 at twice the rate of fp16%s", c->major, c->minor,
+    snprintf(why, 128, "sm_%d%d multiplies s8 at %d times the rate of fp16%s", c->major, c->minor, products_of_s8(c),
         tsr_cuda_fp8(c) ? ", nearer to f32 than fp8" : "; it has no 8-bit floats");
     return TSR_PRECISION_INT8;
 }
@@ -95,7 +101,7 @@ static int attribute(const tsr_cuda *c, CUdevice_attribute a) {
     return tsr_cu.p_cuDeviceGetAttribute(&v, a, c->device) == CUDA_SUCCESS ? v : 0;
 }
 
-/* FLOPs a multiprocessor's tensor cores do in a clock, fp16 operands and f32 sums, by mma.sync; 8-bit operands: twice. */
+/* FLOPs a multiprocessor's tensor cores do in a clock, fp16 operands and f32 sums, by mma.sync. */
 static int flops_per_clock(const tsr_cuda *c) {
     if (c->major == 8)
         return c->minor == 0 ? 2048 : 512;
@@ -123,7 +129,7 @@ static void target(tsr_backend *b, tsr_target *out) {
         .memory_total = (int64_t)total,
         .flops_f32 = rate, /* not to be had: everything runs in 16 bits or fewer */
         .flops_16 = rate,
-        .flops_8 = 2 * rate,
+        .flops_8 = products_of_s8(c) * rate,
         .bandwidth = memory * 2 * attribute(c, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8,
         .link_bandwidth = LINK,
         .kernel_bytes = kernel_bytes,
@@ -161,7 +167,8 @@ static tsr_status park(tsr_backend *b, tsr_exec *x, int set, void *host) {
     size_t bytes = x->plan->cache_bytes;
     tsr_status status;
     TSR_TRY(tsr_cuda_enter(c));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyDtoHAsync(host, x->caches + (size_t)set * bytes, bytes, c->stream), "parking caches"));
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemcpyDtoHAsync(host, x->caches + (size_t)set * bytes, bytes, c->stream), "parking caches"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "parking caches"));
 error:
     return status;
@@ -172,7 +179,8 @@ static tsr_status unpark(tsr_backend *b, tsr_exec *x, int set, const void *host)
     size_t bytes = x->plan->cache_bytes;
     tsr_status status;
     TSR_TRY(tsr_cuda_enter(c));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(x->caches + (size_t)set * bytes, host, bytes, c->stream), "bringing caches back"));
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemcpyHtoDAsync(x->caches + (size_t)set * bytes, host, bytes, c->stream), "bringing caches back"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamSynchronize(c->stream), "bringing caches back"));
 error:
     return status;

@@ -54,8 +54,7 @@ TSR_API tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_benc
 /* A card by its figures; engine/session/roofline.c says where they come from. */
 typedef struct tsr_card {
     const char *name, *text;   /* "5090"; in words */
-    double rate16, rate8;      /* dense FLOP/s of its best instructions for 16 and for 8 bits, f32 or s32 sums */
-    tsr_precision eight;       /* what 8 bits are on it */
+    double rate16, int8, fp8;  /* dense FLOP/s of its best instructions, f32 or s32 sums; fp8: 0 where it has none */
     double bandwidth;          /* bytes/s */
     int64_t memory;            /* bytes */
     double efficiency;         /* share of its rates that convolutions are assumed to reach */

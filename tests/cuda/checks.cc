@@ -261,8 +261,8 @@ std::string compare_outputs(const conv_problem &p, const std::vector<double> &wa
     if (most <= sum_error(c.in))
         return "";
     const size_t column = worst / c.cout, row = column / p.out_w;
-    return text("output %zu (channel %zu, column %zu, row %zu, frame %zu) is %g, expected %g: off by %.1e of the root mean "
-                "square, allowed are %.1e", worst, worst % c.cout, column % p.out_w, row % p.out_h, row / p.out_h,
+    return text("output %zu (channel %zu, column %zu, row %zu, frame %zu) is %g, expected %g: off by %.1e of the root "
+                "mean square, allowed are %.1e", worst, worst % c.cout, column % p.out_w, row % p.out_h, row / p.out_h,
         p.out.get(dtype_of(c.out), worst), want[worst], most, sum_error(c.in));
 }
 
@@ -338,7 +338,7 @@ const char *elem_name(tsr_dtype t) {
 std::string sum_errors() {
     std::string all;
     for (tsr_dtype in : {TSR_F16, TSR_BF16, TSR_E4M3, TSR_U8})
-        all += text("%s%s %.1e of %.1e", all.empty() ? "" : ", ", elem_name(in), most_seen[in], sum_error(in));
+        all += text("%s%s %.1e (%.0e)", all.empty() ? "" : ", ", elem_name(in), most_seen[in], sum_error(in));
     return all;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Every kernel by itself on the device, against the references and with the bounds of the shim's tests: their cases, and
- * those ops of kernelcheck's that kernels take, in each precision and by each tile shape.
+ * Every kernel by itself on the device, against the references and with the bounds of the shim's tests: their cases,
+ * and those ops of kernelcheck's that kernels take, in each precision and by each tile shape.
  *
  *     gpu_kernels [--small]     --small: a few of each, for the driver without a GPU
  *
@@ -86,7 +86,7 @@ static void run(const char *what, const cases &all, size_t n, int *bad) {
             std::printf("- %s: %s\n", all[i].name.c_str(), wrong.c_str());
         std::fflush(stdout);
     }
-    std::printf("- %s: %d agree, %d are of instructions that this GPU has not\n", what, good, cannot);
+    std::printf("- %s: %d agree, %d left out for instructions that this GPU lacks\n", what, good, cannot);
 }
 
 int main(int argc, char **argv) {
@@ -100,7 +100,8 @@ int main(int argc, char **argv) {
     std::printf("- %s\n", name.c_str());
     run("cases of the shim's tests", cases_of(""), small ? 11 : 1, &bad);
     run("ops of kernelcheck", of_kernelcheck(), small ? 29 : 1, &bad);
-    std::printf("- sums of convolutions are off by at most, as a part of the outputs' root mean square: %s\n", sum_errors().c_str());
+    std::printf("- sums of convolutions differ at most, in parts of the outputs' root mean square (allowed): %s\n",
+        sum_errors().c_str());
     device_close();
     std::printf("- %d do not agree\n", bad);
     return bad ? BAD : GOOD;

@@ -65,8 +65,8 @@ struct counters {
                                      source, which is a guess where some lanes skip visits */
 };
 
-/* Products are added in f32, rounded: here they are. A GPU's tensor cores cut off instead, and sums of e4m3 products keep
- * 13 bits on sm_89 and sm_90, by reports. */
+/* Products are added in f32, rounded: here they are. A GPU's tensor cores cut off instead, and sums of e4m3 products
+ * keep 13 bits on sm_89 and sm_90, by reports. */
 extern const bool exact_sums;
 
 typedef void (*kernel_fn)(const void *args);

@@ -7,8 +7,8 @@ static tsr_dtype type_of(tsr_elem e) {
 }
 
 void add(cases &all, const conv_case &c, bool quick) {
-    all.push_back({text("conv %s %s kt %d, %dx%d, %d->%d", tsr_dtype_name(c.in), tsr_conv_forms[c.shape].name, c.kt, c.h,
-                       c.w, c.cin, c.cout),
+    all.push_back({text("conv %s %s kt %d, %dx%d, %d->%d", tsr_dtype_name(c.in), tsr_conv_forms[c.shape].name, c.kt,
+                       c.h, c.w, c.cin, c.cout),
         [c] { return check_conv(c); }, c.shape, c.in, quick});
 }
 
@@ -19,7 +19,8 @@ void add(cases &all, const norm_case &c, bool quick) {
 }
 
 void add(cases &all, const attention_case &c, bool quick) {
-    all.push_back({text("attention %s, %d frames of %d tokens, %d channels", c.bf16 ? "bf16" : "f16", c.frames, c.tokens, c.c),
+    all.push_back({text("attention %s, %d frames of %d tokens, %d channels", c.bf16 ? "bf16" : "f16", c.frames,
+                       c.tokens, c.c),
         [c] { return check_attention(c); }, TSR_CONV_SHAPE_COUNT, c.bf16 ? TSR_BF16 : TSR_F16, quick});
 }
 

@@ -36,8 +36,8 @@ struct conv_seen {
     uint64_t hash; /* of every byte written */
 };
 std::string check_conv(const conv_case &c, conv_seen *seen = nullptr);
-/* Of all convs checked so far, by what they multiply: how far sums were off and what is allowed, as parts of the outputs'
- * root mean square. */
+/* Of all convs checked so far, by what they multiply: how far sums were off and what is allowed, as parts of the
+ * outputs' root mean square. */
 std::string sum_errors();
 
 struct norm_case {

@@ -40,7 +40,8 @@ static inline void open_fake(void) {
     *(void **)&fake.wrong = dlsym(so, "fake_cuda_wrong");
     *(void **)&fake.reconfigure = dlsym(so, "fake_cuda_reconfigure");
     *(void **)&fake.set_timelines = dlsym(so, "fake_cuda_set_timelines");
-    cr_assert(fake.setup && fake.fail_at && fake.settled && fake.count && fake.wrong && fake.set_timelines && fake.reconfigure,
+    cr_assert(fake.setup && fake.fail_at && fake.settled && fake.count && fake.wrong && fake.set_timelines &&
+                  fake.reconfigure,
         "libcuda.so.1 is not the fake one: set LD_LIBRARY_PATH");
     fake.setup(&ADA);
 }

@@ -1,5 +1,6 @@
-/* What Mesa's software driver cannot do, lent to it for the tests of interop: timeline semaphores behind file descriptors,
- * which the driver without a GPU signals and waits for through the host; and memory, which the two do share. */
+/* What Mesa's software driver cannot do, lent to it for the tests of interop: timeline semaphores behind file
+ * descriptors, which the driver without a GPU signals and waits for through the host; and memory, which the two do
+ * share. */
 #ifndef CUDA_LEND_H
 #define CUDA_LEND_H
 

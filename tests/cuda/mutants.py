@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Mutation test: would the checks notice? Plants faults into the CUDA kernels' source, each in an if of its own, so that
-one program holds many and its argument says which is live; compiles that for the CPU with the host shim, and fails where
-the checks still pass. With none live they must pass.
+"""Mutation test: would the checks notice? Plants faults into the CUDA kernels' source, each in an if of its own, so
+that one program holds many and its argument says which is live; compiles that for the CPU with the host shim, and fails
+where the checks still pass. With none live they must pass.
 
     mutants.py ROOT CXX ARCHIVES... [--only NAME...]     ARCHIVES: the emulator and the checks; NAME: only these faults
 """
@@ -51,8 +51,10 @@ MUTANTS = [
      "wgmma(E(), acc[i], a[k][i], wgmma_rows(weights + (k << 5), S::chunk));",
      "for (int i = 0; i < S::m_tiles; i++) ldmatrix4(a[0][i], (halo ^ (k << 5)) + i * row); wgmma_fence(); "
      "for (int i = 0; i < S::m_tiles; i++) wgmma(E(), acc[i], a[0][i], wgmma_rows(weights + (k << 5), S::chunk));"),
-    ("the same weights for every k", "conv.h", "wgmma_rows(weights + (k << 5), S::chunk)", "wgmma_rows(weights, S::chunk)"),
-    ("wrong distance of weights' rows", "ptx.h", "static_cast<uint64_t>(bytes * 8 >> 4) << 32", "static_cast<uint64_t>(bytes * 4 >> 4) << 32"),
+    ("the same weights for every k", "conv.h", "wgmma_rows(weights + (k << 5), S::chunk)",
+     "wgmma_rows(weights, S::chunk)"),
+    ("wrong distance of weights' rows", "ptx.h", "static_cast<uint64_t>(bytes * 8 >> 4) << 32",
+     "static_cast<uint64_t>(bytes * 4 >> 4) << 32"),
     ("another swizzle", "ptx.h", "(@bytes == 128 ? 1 : 2@) << 62", "bytes == 128 ? 2 : 1"),
     ("a band of the wrong channels", "conv_finish.h", "acc[i][@band * 4 + c / 2@]", "c / 2"),
     ("keys beyond the last", "attention.cu", "v = key < a.tokens ? v * to_log2 : -INFINITY;", "v = v * to_log2;"),
@@ -63,7 +65,8 @@ MUTANTS = [
     ("stage of the ring too few", "attention.cu", "load_ahead(a, frame, s, @index + stages - 1@, chunks, total); "
      "scores_add", "index + stages"),
     ("reduction without barrier", "norm.cu", "@block_sync();@ if (tid < half)", ""),
-    ("variance not biased", "norm.cu", "ldg(sums + group * 2 + 1) / n - mean * mean", "ldg(sums + group * 2 + 1) / (n - 1)"),
+    ("variance not biased", "norm.cu", "ldg(sums + group * 2 + 1) / n - mean * mean",
+     "ldg(sums + group * 2 + 1) / (n - 1)"),
     ("scale too small", "norm.cu", "exp2(@ceil@(128 * log2(", "floor"),
     ("range shrinks", "norm.cu", "else if (@scale < before.scale@) scale = before.scale;", "false"),
     ("range of numbers that are not finite", "norm.cu", "whole == 0 && most < INFINITY ? most : INFINITY", "most"),
@@ -72,7 +75,8 @@ MUTANTS = [
     ("codes of the old range", "norm.cu", "if (old_scale == scale && old_zero == zero) return;", "return;"),
     ("zero point forgotten", "norm.cu", "round_even(v[c] * factor[c]) + zero", "round_even(v[c] * factor[c])"),
 ]
-KIND = {"conv.h": "CONV", "conv_finish.h": "CONV", "conv_place.h": "CONV", "ptx.h": "CONV", "attention.cu": "ATTENTION", "norm.cu": "NORM"}
+KIND = {"conv.h": "CONV", "conv_finish.h": "CONV", "conv_place.h": "CONV", "ptx.h": "CONV",
+        "attention.cu": "ATTENTION", "norm.cu": "NORM"}
 FLAGS = ["-std=c++17", "-DTSR_SHIM", "-D_GNU_SOURCE", "-O1", "-w"]
 
 

@@ -237,11 +237,12 @@ Test(cuda_backend, decode_blended_by_another_device) {
     ok(tsr_engine_report(e, keep_slots, slots));
     cr_assert(strstr(slots, "host pages") && strstr(slots, "another device"), "%s", slots);
     ok(tsr_plan_create(&plan, e, &m, &(tsr_extent){c.steps, c.h, c.w},
-        &(tsr_plan_params){.precision = TSR_PRECISION_FP16, .overlap_width = -1, .overlap_height = -1, .untiled = true}));
+        &(tsr_plan_params){
+            .precision = TSR_PRECISION_FP16, .overlap_width = -1, .overlap_height = -1, .untiled = true}));
     shown s = {calloc(c.n, sizeof(float)), (size_t)(c.h * c.w) * 64, 5};
     tsr_result result;
-    ok(tsr_decode(e, &m, latent, plan, &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = &s},
-        &result));
+    ok(tsr_decode(e, &m, latent, plan,
+        &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = &s}, &result));
     cr_assert_eq(result.frames, s.frames);
     double db = psnr(&c, s.video);
     cr_assert_geq(db, 60.0, "%.1f dB", db);
@@ -375,11 +376,15 @@ Test(cuda_backend_long, t2_int8, .init = open_fake) { check("small_decode_t2_4x4
 Test(cuda_backend_long, t2_fp8, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
 Test(cuda_backend_long, t5_int8, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_INT8, 38, 2, 1); }
 Test(cuda_backend_long, t5, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP8, 30, 0, 1); }
-Test(cuda_backend_long, t5_frame_by_frame, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP16, 60, 2, 1); }
+Test(cuda_backend_long, t5_frame_by_frame, .init = open_fake) {
+    check("small_decode_t5_5x7", TSR_PRECISION_FP16, 60, 2, 1);
+}
 Test(cuda_backend_long, t2_frame_by_frame, .init = open_fake) {
     check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 2, 1);
 }
-Test(cuda_backend_long, t2_small, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1); }
+Test(cuda_backend_long, t2_small, .init = open_fake) {
+    check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1);
+}
 Test(cuda_backend_long, t1, .init = open_fake) { check("small_decode_t1_8x8", TSR_PRECISION_BF16, 40, 0, 1); }
 Test(cuda_backend_long, t2, .init = open_fake) { check("small_decode_t2_6x10", TSR_PRECISION_FP16, 60, 0, 1); }
 Test(cuda_backend_long, fp8_by_warpgroups, .init = open_fake) {

@@ -1,5 +1,6 @@
-/* Slots on their way from CUDA to Vulkan: CUDA is the driver without a GPU, Vulkan Mesa's in software, and the memory they
- * share is the same. Every way gives the bits that the copy gives; what fails falls to the next way and says so. */
+/* Slots on their way from CUDA to Vulkan: CUDA is the driver without a GPU, Vulkan Mesa's in software, and the memory
+ * they share is the same. Every way gives the bits that the copy gives; what fails falls to the next way and says so.
+ * */
 #include "lend.h"
 
 #ifdef LONG
@@ -86,8 +87,8 @@ static inline void has(const char *text, const char *part) {
 }
 
 #ifndef LONG
-/* The way it is meant: the host waits for no step, and a slot that is read goes back by the other timeline. What is left
- * are the ends: of the run, and of the slab. */
+/* The way it is meant: the host waits for no step, and a slot that is read goes back by the other timeline. What is
+ * left are the ends: of the run, and of the slab. */
 Test(cuda_interop, the_host_waits_for_no_step) {
     fake_cuda_counts seen = same_bits(shared, true);
     cr_assert_eq(seen.signals, 3);
@@ -244,7 +245,8 @@ Test(cuda_interop, nothing_grows) {
         ok(decode_life(&l, &c, out));
         size_t held = mallinfo2().uordblks;
         before = run == 10 ? held : before;
-        cr_assert(run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held, before);
+        cr_assert(run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held,
+            before);
     }
     close_life(&l);
     nothing_is_left();

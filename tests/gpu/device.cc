@@ -1,5 +1,6 @@
-/* In place of the shim (shim/shim.h): the same checks launch the kernels on the device. What a launch may touch is copied
- * there and back, each piece between guards, and pointers to it in the kernel's parameters become the device's. */
+/* In place of the shim (shim/shim.h): the same checks launch the kernels on the device. What a launch may touch is
+ * copied there and back, each piece between guards, and pointers to it in the kernel's parameters become the
+ * device's. */
 #include "device.h"
 
 #include "shim/kernels.h"
@@ -107,7 +108,8 @@ static void aim(std::string &args, const std::vector<piece> &pieces, CUdeviceptr
 
 static std::string run(CUkernel k, std::string &args, dim3 grid, unsigned shared, CUdeviceptr at, std::string &bytes) {
     void *param[1] = {&args[0]};
-    tsr_status status = tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(at, bytes.data(), bytes.size(), gpu->stream), "copying");
+    tsr_status status =
+        tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(at, bytes.data(), bytes.size(), gpu->stream), "copying");
     if (status == TSR_OK)
         status = tsr_cu_check(tsr_cu.p_cuLaunchKernel(reinterpret_cast<CUfunction>(k), grid.x, grid.y, grid.z,
                                   TSR_CONV_THREADS, 1, 1, shared, gpu->stream, param, nullptr), "launching");
@@ -137,7 +139,8 @@ static std::string take_back(const std::vector<piece> &pieces, const std::string
     return "";
 }
 
-std::string shim::launch(kernel_fn kernel, const void *args, dim3 grid, dim3, size_t shared, const options &how, counters *) {
+std::string shim::launch(
+    kernel_fn kernel, const void *args, dim3 grid, dim3, size_t shared, const options &how, counters *) {
     std::vector<piece> pieces;
     std::string bytes, params;
     for (auto &f : found)
@@ -153,7 +156,8 @@ std::string shim::launch(kernel_fn kernel, const void *args, dim3 grid, dim3, si
     if (tsr_cuda_enter(gpu) != TSR_OK || tsr_cuda_block_create(gpu, bytes.size(), false, "a check", &memory) != TSR_OK)
         return tsr_last_error();
     aim(params, pieces, memory.at);
-    std::string wrong = run(reinterpret_cast<CUkernel>(kernel), params, grid, static_cast<unsigned>(shared), memory.at, bytes);
+    std::string wrong =
+        run(reinterpret_cast<CUkernel>(kernel), params, grid, static_cast<unsigned>(shared), memory.at, bytes);
     tsr_cuda_block_destroy(&memory);
     return wrong.empty() ? take_back(pieces, bytes) : wrong;
 }

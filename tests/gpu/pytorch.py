@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""pytorch.py WIDTH HEIGHT LATENTS [cpu]: whole decodes by PyTorch in bf16, as Tessera's are held against them: as shipped
-(eager, channels first, a latent at a time with remembered frames), tuned (channels last, cuDNN's fastest algorithms) and
-compiled. The network has the published widths and random weights. Status 77: no PyTorch with a GPU here."""
+"""pytorch.py WIDTH HEIGHT LATENTS [cpu]: whole decodes by PyTorch in bf16, as Tessera's are held against them: as
+shipped (eager, channels first, a latent at a time with remembered frames), tuned (channels last, cuDNN's fastest
+algorithms) and compiled. The network has the published widths and random weights. Status 77: no PyTorch with a GPU
+here."""
 import sys
 import time
 
@@ -141,7 +142,8 @@ def main():
         where = f"cuDNN {torch.backends.cudnn.version()}, {torch.cuda.get_device_name()}"
     print(f"- PyTorch {torch.__version__}, {where}")
     z, bad = torch.randn(1, LATENT, latents, height // 8, width // 8), 0
-    for name, last, compiled in (("bf16 as shipped", False, False), ("bf16, channels last, cudnn.benchmark", True, False),
+    for name, last, compiled in (("bf16 as shipped", False, False),
+                                 ("bf16, channels last, cudnn.benchmark", True, False),
                                  ("bf16, channels last, cudnn.benchmark, torch.compile", True, True)):
         torch.backends.cudnn.benchmark = last
         net = Decoder(device, torch.bfloat16, last)

@@ -1,5 +1,5 @@
-"""speed.py: reads what `gpu_check ops` prints and shows each shape's rate beside cuBLAS's of the same M, N, K and precision;
-where PyTorch is, beside its conv3d in bf16, channels last, the fastest algorithm."""
+"""speed.py: reads what `gpu_check ops` prints and shows each shape's rate beside cuBLAS's of the same M, N, K and
+precision; where PyTorch is, beside its conv3d in bf16, channels last, the fastest algorithm."""
 import re
 import sys
 
@@ -53,7 +53,8 @@ def main():
         torch.backends.cudnn.benchmark = True
     else:
         print("- no PyTorch with CUDA here: no conv3d to compare with")
-    print("\n| step | shape | count | ms | TFLOP/s | GB/s | cuBLAS TFLOP/s | of it | PyTorch conv3d bf16 |\n|" + "---|" * 9)
+    print("\n| step | shape | count | ms | TFLOP/s | GB/s | cuBLAS TFLOP/s | of it | PyTorch conv3d bf16 |\n|" +
+          "---|" * 9)
     ours = theirs = 0.0
     for step, shape, count, *numbers in rows:
         took, flops, size, ceiling = map(float, numbers)
@@ -70,7 +71,8 @@ def main():
         print(f"| {step} | {shape} | {count} | {1e3 * took:.3f} | {flops / took * 1e-12 if took else 0:.1f} | "
               f"{size / took * 1e-9 if took else 0:.0f} | {ceiling * 1e-12:.0f} | {share} | {torch_rate} |")
     if theirs:
-        print(f"\n- convolutions of a later step: {1e3 * ours:.1f} ms here, {1e3 * theirs:.1f} ms by PyTorch's conv3d alone")
+        print(f"\n- convolutions of a later step: {1e3 * ours:.1f} ms here, "
+              f"{1e3 * theirs:.1f} ms by PyTorch's conv3d alone")
     return 0
 
 

@@ -164,8 +164,8 @@ static int later(int a, int b) {
     return a > b ? a : b;
 }
 
-/* One in comes after the last one out of its cache, and after those whose memory it may take. One out need not look: the
- * op that made what it copies has waited for whatever came in before. */
+/* One in comes after the last one out of its cache, and after those whose memory it may take. One out need not look:
+ * the op that made what it copies has waited for whatever came in before. */
 static tsr_status begin_transfer(tsr_binder *b, const tsr_move *v) {
     tsr_move_span span = tsr_move_span_of(b->x->plan, b->kind, v->op);
     CUdeviceptr here = b->x->arena + span.arena, there = b->x->away + span.host;

@@ -77,7 +77,8 @@ typedef struct tsr_cuda_foreign { /* memory of the other API */
     CUexternalMemory memory;
     CUdeviceptr at;
 } tsr_cuda_foreign;
-tsr_status tsr_cuda_foreign_import(const tsr_cuda *c, tsr_handle handle, size_t bytes, bool dedicated, tsr_cuda_foreign *out);
+tsr_status tsr_cuda_foreign_import(
+    const tsr_cuda *c, tsr_handle handle, size_t bytes, bool dedicated, tsr_cuda_foreign *out);
 void tsr_cuda_foreign_release(tsr_cuda_foreign *f);
 tsr_status tsr_cuda_share(tsr_cuda *c, tsr_handle lane, tsr_handle progress);
 void tsr_cuda_unshare(tsr_cuda *c);
@@ -135,7 +136,7 @@ typedef struct tsr_cuda_launch {
     tsr_cuda_moves moves;
     size_t to, from; /* offsets, as `moves` says */
     tsr_cuda_chain chain;
-    int awaits[TSR_CUDA_CHAINS]; /* of the chains of transfers those (indices of the list) that have to be done first; -1: none */
+    int awaits[TSR_CUDA_CHAINS]; /* of the chains of transfers those (indices of the list) to be done first; -1: none */
     int op;
     CUgraphNode node;
 } tsr_cuda_launch;
@@ -159,8 +160,8 @@ struct tsr_exec {
     tsr_cuda_step step[TSR_STEP_COUNT];
     bool plain; /* launch by launch instead of graphs */
 
-    /* Caches on the host: [plan->host_bytes], pinned; launch by launch each direction of their transfers has a stream of
-     * its own, and streams wait for each other by the event. All 0 where there are none. */
+    /* Caches on the host: [plan->host_bytes], pinned; launch by launch each direction of their transfers has a stream
+     * of its own, and streams wait for each other by the event. All 0 where there are none. */
     char *away_host;
     CUdeviceptr away;
     CUstream copies[TSR_CUDA_CHAINS]; /* [TSR_CUDA_OPS]: NULL, the device's own serves */

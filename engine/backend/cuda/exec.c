@@ -71,7 +71,8 @@ static tsr_status take_streams(tsr_exec *x) {
     x->away_host = host;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->away, host, 0), "pinning host memory"));
     for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS; c++)
-        TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&x->copies[c], CU_STREAM_NON_BLOCKING), "making a stream for caches"));
+        TSR_TRY(tsr_cu_check(
+            tsr_cu.p_cuStreamCreate(&x->copies[c], CU_STREAM_NON_BLOCKING), "making a stream for caches"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->meet, CU_EVENT_DISABLE_TIMING), "making an event"));
 error:
     return status;
@@ -267,7 +268,7 @@ static CUstream stream_of(const tsr_exec *x, tsr_cuda_chain chain) {
 static CUresult run_plain(tsr_exec *x, tsr_cuda_launch *l) {
     CUstream stream = stream_of(x, l->chain);
     void *param[1] = {&l->args};
-    for (tsr_cuda_chain c = 0; c < TSR_CUDA_CHAINS; c++) /* transfers begun later are waited for as well: no harm here */
+    for (tsr_cuda_chain c = 0; c < TSR_CUDA_CHAINS; c++) /* waits for transfers begun later as well: no harm here */
         if (c != l->chain && (c == TSR_CUDA_OPS || l->awaits[c] >= 0)) {
             CUresult r = wait_for(x, stream, stream_of(x, c));
             if (r != CUDA_SUCCESS)

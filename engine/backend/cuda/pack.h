@@ -17,8 +17,8 @@ typedef struct tsr_conv_form {
 } tsr_conv_form;
 extern const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT];
 
-/* The shapes that take a conv whose input is of this type, on Hopper or elsewhere; how many: 0 where no kernel takes it.
- * The first is a good choice where nothing was measured. */
+/* The shapes that take a conv whose input is of this type, on Hopper or elsewhere; how many: 0 where no kernel takes
+ * it. The first is a good choice where nothing was measured. */
 enum { TSR_CONV_CHOICES = 4 };
 int tsr_conv_choices(const tsr_kernel *k, tsr_dtype input, bool hopper, tsr_conv_shape out[TSR_CONV_CHOICES]);
 
@@ -29,7 +29,7 @@ typedef struct tsr_conv_packing {
     int chunks, n_blocks, n_padded;
     size_t weights, bias;     /* offsets */
     size_t scale, weight_sum; /* 8-bit inputs only */
-    size_t gain, range;       /* U8 only: [cin], what the norm before multiplies by; the tsr_range of the codes at hand */
+    size_t gain, range;       /* U8 only: [cin], what the norm before multiplies by; the codes' tsr_range */
     size_t bytes;
 } tsr_conv_packing;
 tsr_conv_packing tsr_conv_packing_of(const tsr_kernel *k, tsr_conv_shape shape, tsr_dtype input);

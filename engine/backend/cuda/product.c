@@ -100,7 +100,8 @@ static tsr_status fill(const product *p, CUdeviceptr to, size_t bytes) {
     }
     for (size_t i = 0; status == TSR_OK && i < bytes; i += PART)
         status = tsr_cu_check(
-            tsr_cu.p_cuMemcpyHtoDAsync(to + i, part, bytes - i < PART ? bytes - i : PART, p->c->stream), "filling a matrix");
+            tsr_cu.p_cuMemcpyHtoDAsync(to + i, part, bytes - i < PART ? bytes - i : PART, p->c->stream),
+            "filling a matrix");
     if (status == TSR_OK)
         status = tsr_cu_check(tsr_cu.p_cuStreamSynchronize(p->c->stream), "filling a matrix");
     free(part);
@@ -119,7 +120,8 @@ error:
     return status;
 }
 
-/* To cuBLAS, whose matrices lie by columns, ours are [k][n] and [k][m]: d' [n][m] = b'T a'. All types come in this form. */
+/* To cuBLAS, whose matrices lie by columns, ours are [k][n] and [k][m]: d' [n][m] = b'T a'. All types come in this
+ * form. */
 static bool take_handles(product *p) {
     const int32_t transposed = TRANSPOSED;
     const int8_t fast = 1;
@@ -137,9 +139,9 @@ static CUresult multiply(void *ctx) {
     const float one = 1, none = 0;
     bool whole = p->scale == TYPE_S32;
     char *at = (char *)(uintptr_t)p->memory.at;
-    int failed = cublas.multiply(p->handle, p->what, whole ? (const void *)&one_s32 : &one, at + p->at_b, p->b, at, p->a,
-        whole ? (const void *)&none_s32 : &none, at + p->at_d, p->d, at + p->at_d, p->d, NULL, at + p->at_workspace,
-        WORKSPACE, p->c->stream);
+    int failed = cublas.multiply(p->handle, p->what, whole ? (const void *)&one_s32 : &one, at + p->at_b, p->b, at,
+        p->a, whole ? (const void *)&none_s32 : &none, at + p->at_d, p->d, at + p->at_d, p->d, NULL,
+        at + p->at_workspace, WORKSPACE, p->c->stream);
     return failed ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
 }
 
@@ -162,7 +164,8 @@ double tsr_cuda_gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n,
     float ms = 0;
     if (!describe(&p, precision) || tsr_cuda_enter(p.c) != TSR_OK || !find_cublas())
         return 0;
-    bool timed = take_matrices(&p) == TSR_OK && take_handles(&p) && tsr_cuda_time(p.c, multiply, &p, TIMES, &ms) == TSR_OK;
+    bool timed = take_matrices(&p) == TSR_OK && take_handles(&p) &&
+                 tsr_cuda_time(p.c, multiply, &p, TIMES, &ms) == TSR_OK;
     give_back(&p);
     return timed && ms > 0 ? 2.0 * p.m * p.n * p.k / ((double)ms * 1e-3) : 0;
 }

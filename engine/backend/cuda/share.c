@@ -60,7 +60,8 @@ void tsr_cuda_prop_exported(CUmemAllocationProp *prop) {
 
 /* ---------------------------------------------------------------- memory of the other API */
 
-tsr_status tsr_cuda_foreign_import(const tsr_cuda *c, tsr_handle handle, size_t bytes, bool dedicated, tsr_cuda_foreign *out) {
+tsr_status tsr_cuda_foreign_import(
+    const tsr_cuda *c, tsr_handle handle, size_t bytes, bool dedicated, tsr_cuda_foreign *out) {
     tsr_status status = tsr_cuda_enter(c);
     *out = (tsr_cuda_foreign){0};
     if (status != TSR_OK) {
@@ -74,7 +75,8 @@ tsr_status tsr_cuda_foreign_import(const tsr_cuda *c, tsr_handle handle, size_t 
     handed_over(handle, r);
     TSR_TRY(tsr_cu_check(r, "importing Vulkan's memory"));
     CUDA_EXTERNAL_MEMORY_BUFFER_DESC all = {.size = bytes};
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuExternalMemoryGetMappedBuffer(&out->at, out->memory, &all), "mapping Vulkan's memory"));
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuExternalMemoryGetMappedBuffer(&out->at, out->memory, &all), "mapping Vulkan's memory"));
     return TSR_OK;
 error:
     tsr_cuda_foreign_release(out);

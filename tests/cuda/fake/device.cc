@@ -59,7 +59,9 @@ CUresult CUDAAPI cuGetErrorName(CUresult r, const char **s) {
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuGetErrorString(CUresult r, const char **s) {
-    *s = r == CUDA_ERROR_OUT_OF_MEMORY ? "out of memory" : r == CUDA_ERROR_UNKNOWN ? "made to fail" : first_wrong.c_str();
+    *s = r == CUDA_ERROR_OUT_OF_MEMORY ? "out of memory"
+         : r == CUDA_ERROR_UNKNOWN     ? "made to fail"
+                                       : first_wrong.c_str();
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuDeviceGetCount(int *n) {

@@ -12,8 +12,8 @@ typedef struct fake_cuda_config {
     int exports;            /* memory can be exported as file descriptors */
     size_t memory;          /* bytes of the device */
     const uint8_t *uuid;    /* [16], NULL: one of its own */
-    /* Of the file behind memory that the Vulkan driver exports (Mesa's software driver): its own mark [16], which makes it
-     * take the fake's exports as well, and makes the fake take its. NULL: files are bare memory. */
+    /* Of the file behind memory that the Vulkan driver exports (Mesa's software driver): its own mark [16], which
+     * makes it take the fake's exports as well, and makes the fake take its. NULL: files are bare memory. */
     const uint8_t *mark;
     int other_memory;       /* what is exported is not the memory, as where an import is not real */
     int no_imports;         /* importing memory fails */
@@ -23,8 +23,8 @@ typedef struct fake_cuda_config {
     int patience;           /* milliseconds that a timeline is waited for; 0: a minute */
 } fake_cuda_config;
 
-/* Timelines of another API behind file descriptors, which the fake signals and waits for. Signals and waits make the fake's
- * streams run by themselves, as a device's do. */
+/* Timelines of another API behind file descriptors, which the fake signals and waits for. Signals and waits make the
+ * fake's streams run by themselves, as a device's do. */
 typedef struct fake_cuda_timelines {
     void *(*open)(int fd); /* NULL: not one. The fd stays the caller's */
     void (*signal)(void *timeline, uint64_t value);

@@ -140,7 +140,8 @@ bool run_launch(const launch &l);
 bool run_copy(const copy &c);
 CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params,
     launch *out);
-/* The device by itself: a thread that runs what other APIs wait for, until the last timeline goes. end: without the lock. */
+/* The device by itself: a thread that runs what other APIs wait for, until the last timeline goes. end: without the
+ * lock. */
 void wake_device();
 void end_device();
 

@@ -206,11 +206,13 @@ FAULT(a_wait_that_nobody_signals, "nobody signals") {
     share_timelines();
     ok(tsr_cuda_await_progress(cuda, 3));
     finish_fails();
+    tsr_cuda_unshare(cuda);
 }
 FAULT(a_timeline_that_goes_back, "a timeline that goes from 5 to 4") {
     share_timelines();
     ok(tsr_cuda_signal_lane(cuda, 5));
     cr_assert_neq(tsr_cuda_signal_lane(cuda, 4), TSR_OK);
+    tsr_cuda_unshare(cuda); /* ends the device's thread */
 }
 FAULT(more_imported_than_there_is, "importing 8192 bytes of a file of 4096") {
     tsr_cuda_foreign foreign;

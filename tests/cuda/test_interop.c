@@ -3,6 +3,10 @@
  * */
 #include "lend.h"
 
+#include "session/cache_folder.h"
+
+#include <tessera/preview.h>
+
 #ifdef LONG
 #include <malloc.h>
 #endif
@@ -136,6 +140,70 @@ Test(cuda_interop, ways_and_what_is_said_of_them) {
     config.drop_signals = 1;
     way_of(config, true, &t, TSR_WAY_EXPORTED);
     has(t.timelines, "did not reach Vulkan");
+}
+
+/* A rough map as if it had been fitted before: fitting decodes. */
+static void keep_map(const tsr_model *m) {
+    uint64_t key;
+    char name[48], text[256] = "16\n";
+    setenv("XDG_CACHE_HOME", temp_path("cache"), 1);
+    ok(tsr_model_key(m, &key));
+    snprintf(name, sizeof name, "rough-%016llx", (unsigned long long)key);
+    for (int i = 0; i < 3 * 17; i++)
+        strcat(text, "0.5 ");
+    tsr_cache_write(name, text);
+}
+
+static void await_done(tsr_preview *p) {
+    const tsr_preview_info *info = tsr_preview_get_info(p);
+    while (info->state != TSR_PREVIEW_DONE || info->blending) {
+        ok(tsr_preview_poll(p));
+        cr_assert_neq(info->state, TSR_PREVIEW_FAILED, "%s", info->error);
+        usleep(1000);
+    }
+}
+
+/* What a window shows of a decode on such a device is what a render writes. */
+static void window_shows(const clip *c, const float *want, fake_cuda_config config, tsr_way way) {
+    life l;
+    tsr_preview *p;
+    tsr_frame frame;
+    const int64_t frames = 1 + 2 * (c->steps - 1);
+    const size_t plane = c->n / 3 / (size_t)frames;
+    ok(start_life(&l, c, &config));
+    keep_map(&l.model);
+    ok(tsr_preview_create(&p, l.e, &(tsr_preview_params)TSR_PREVIEW_PARAMS_DEFAULT));
+    cr_assert_eq(l.e->way, way);
+    ok(plan_life(&l, c, TSR_PRECISION_FP16, TSR_CACHES_AUTO));
+    ok(tsr_preview_open(p, &l.model, l.latent, 0));
+    ok(tsr_preview_start(p, &l.plan, false));
+    await_done(p);
+    for (int64_t f = 0; f < frames; f++) {
+        ok(tsr_preview_pixels(p, f, TSR_PIXELS_RGB_F32, false, &frame));
+        for (int64_t k = 0; k < 3; k++)
+            cr_expect_arr_eq((const float *)frame.data + (size_t)k * plane, want + (size_t)(k * frames + f) * plane,
+                plane * sizeof *want, "frame %d", (int)f);
+    }
+    tsr_preview_destroy(&p);
+    close_life(&l);
+    nothing_is_left();
+}
+
+/* One GPU decodes and another presents: slots go through host pages. Then one that does both. */
+Test(cuda_interop, a_window_on_another_device_shows_the_same) {
+    clip c;
+    life l;
+    fake_cuda_config elsewhere = shared;
+    elsewhere.uuid = NULL;
+    open_tiny(&c, 2);
+    float *want = calloc(c.n, sizeof *want);
+    ok(open_life(&l, &c, &elsewhere, false));
+    ok(decode_life(&l, &c, want));
+    close_life(&l);
+    window_shows(&c, want, elsewhere, TSR_WAY_HOST);
+    window_shows(&c, want, shared, TSR_WAY_EXPORTED);
+    free(want);
+    close_clip(&c);
 }
 
 /* A kernel faults while Vulkan waits for its step. */

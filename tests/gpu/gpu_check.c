@@ -8,7 +8,7 @@
  *     gpu_check full                  the full-size model against f32, in each precision
  *     gpu_check ops W H               ops of a step at this many output pixels, slowest first; tab-separated, with
  *                                   cuBLAS's rate for the same product last (0: none here)
- *     gpu_check decode W H LATENTS [BUDGET]   whole decodes: speed, planned and real peak
+ *     gpu_check decode PRECISION W H LATENTS [GIB]   whole decodes: speed, planned and real peak; PRECISION may be auto
  *
  * Goldens come from TSR_TEST_DATA. Status 0: as wanted, 1: not, 77: cannot be done here, and a line says why. With
  * --small first, sizes are those that the tests' driver without a GPU can bear.
@@ -336,7 +336,15 @@ static double fastest_of(tsr_engine *e, tsr_model *m, tsr_latent *latent, tsr_pl
     return fastest;
 }
 
-static int decode(int n, char **args) {
+/* Of a precision's name; auto where it is none. */
+static tsr_precision precision_of(const char *name) {
+    for (int i = 0; i < MODES; i++)
+        if (strcmp(tsr_precision_name(modes[i].precision), name) == 0)
+            return modes[i].precision;
+    return TSR_PRECISION_AUTO;
+}
+
+static int decode(tsr_precision precision, int n, char **args) {
     tsr_model *m = speed_model();
     tsr_engine *e = engine();
     tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
@@ -347,8 +355,13 @@ static int decode(int n, char **args) {
     must(tsr_engine_probe_slots(e)); /* what Vulkan and the context take is no part of the plan */
     int64_t before = e->backend->v->memory_free(e->backend);
     low l = {e->backend, before};
+    params.precision = precision;
     params.budget = n > 3 ? (int64_t)(atof(args[3]) * (1 << 30)) : 0;
     must(tsr_plan_create(&plan, e, m, &x, &params));
+    if (precision != TSR_PRECISION_AUTO && tsr_plan_get_info(plan)->precision != precision) {
+        printf("- %s: not on this GPU\n", tsr_precision_name(precision));
+        return CANNOT;
+    }
     float *z = synth_latent(16, x.frames, x.height, x.width, 0);
     must(tsr_latent_from_memory(&latent, z, x.frames, x.height, x.width, 16));
     double first = 0, fastest = fastest_of(e, m, latent, plan, &l, &first, &result);
@@ -396,8 +409,9 @@ int main(int argc, char **argv) {
         return full();
     if (strcmp(stage, "ops") == 0 && argc == 4)
         return ops(argv + 2);
-    if (strcmp(stage, "decode") == 0 && (argc == 5 || argc == 6))
-        return decode(argc - 2, argv + 2);
-    fprintf(stderr, "usage: gpu_check [--small] device|goldens|graphs|blend|full|ops W H|decode W H LATENTS [GIB]\n");
+    if (strcmp(stage, "decode") == 0 && (argc == 6 || argc == 7))
+        return decode(precision_of(argv[2]), argc - 3, argv + 3);
+    fprintf(stderr, "usage: gpu_check [--small] "
+                    "device|goldens|graphs|blend|full|ops W H|decode PRECISION W H LATENTS [GIB]\n");
     return 2;
 }

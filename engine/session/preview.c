@@ -34,6 +34,8 @@ tsr_status tsr_preview_create(tsr_preview **out, tsr_engine *e, const tsr_previe
     p->params = *params;
     p->info.psnr = NAN;
     TSR_TRY(open_vulkan(p));
+    if (tsr_vk_is_software(e->vk))
+        p->params.fade = 0; /* drawn by the cores that decode: a picture costs them as much as a tenth of a tile */
     TSR_TRY(tsr_engine_probe_slots(e)); /* the worker's slabs: exported by the backend, else host memory */
     p->pool = (tsr_watch_pool){.vk = e->vk, .bytes_most = params->keep_bytes};
     TSR_TRY(tsr_watch_worker_start(&p->worker, e, params->wake, params->user));

@@ -25,7 +25,7 @@ typedef struct tsr_preview_params {
     int instance_extension_count;
     bool present;       /* VK_KHR_swapchain on the device */
     int64_t keep_bytes; /* of device memory for decoded frames; those farthest from the one shown go first */
-    double fade;        /* of a tile that appears, seconds; 0: at once */
+    double fade;        /* of a tile that appears, seconds; 0, or where Vulkan is software: at once */
     /* From any thread: tsr_preview_poll has something to do. May be NULL. */
     void (*wake)(void *user);
     void *user;

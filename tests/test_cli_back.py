@@ -111,6 +111,18 @@ class Encode(Back):
         self.assertEqual(done['peak_bytes'], done['planned_bytes'])
         self.fails(1, 'encode', 'clip.npy', '-o', 'x.latent', '--vram', '1M', word='1.0 MiB')
 
+    @test_cli.fails_allocations
+    def test_memory_runs_short(self):
+        self.clip()
+        roomy = self.events('encode', 'clip.npy', '-o', 'a.npy', '--tile', 'none')
+        self.env.update(LD_PRELOAD=os.environ['TSR_PRELOAD'], TSR_FAIL_ALLOC='2')
+        short = self.events('encode', 'clip.npy', '-o', 'b.npy', '--tile', 'none')
+        self.assertEqual([e['event'] for e in roomy if e['event'] not in ('progress', 'model')], ['plan', 'done'])
+        self.assertEqual([e['event'] for e in short if e['event'] not in ('progress', 'model')], ['plan', 'warning', 'replan', 'plan', 'done'])
+        self.assertLess(short[-1]['planned_bytes'], roomy[-1]['planned_bytes'])
+        with open(self.path('a.npy'), 'rb') as a, open(self.path('b.npy'), 'rb') as b:
+            self.assertEqual(a.read(), b.read())
+
     def test_refusals(self):
         self.clip(frames=1)
         self.fails(2, 'encode', 'clip.npy', word='-o')

@@ -32,7 +32,7 @@ typedef struct clip {
     tsr_engine *cancel;  /* cancelled at frame 1; NULL: not */
     int channels, t, h, w;
     float *mean, *logvar; /* [channels][t][h][w] */
-    int latents, told;
+    int latents, told, plans;
     double share;
 } clip;
 
@@ -68,6 +68,13 @@ static void on_progress(void *user, const tsr_progress *p) {
     c->told++;
 }
 
+static void on_plan(void *user, const tsr_plan_info *plan, const char *why) {
+    clip *c = user;
+    cr_assert(c->latents == 0 && plan->bytes.total > 0 && strstr(why, "memory"), "%s", why);
+    c->share = 0;
+    c->plans++;
+}
+
 static clip clip_of(int width, int height, int frames) {
     clip c = {.width = width, .height = height, .frames = frames, .channels = 16};
     c.planar = synth_video(frames, height, width, 0);
@@ -91,7 +98,7 @@ static void clip_free(clip *c) {
 }
 
 static tsr_encode_params params_of(clip *c) {
-    return (tsr_encode_params){c->width, c->height, c->frames, read_frame, on_latent, on_progress, c};
+    return (tsr_encode_params){c->width, c->height, c->frames, read_frame, on_latent, on_progress, on_plan, c};
 }
 
 static tsr_plan *plan_for(tsr_engine *e, tsr_model *m, const clip *c, const tsr_plan_params *params) {
@@ -295,6 +302,38 @@ Test(encode, a_small_budget_makes_tiles) {
 }
 
 /* ---------------------------------------------------------------- stopping */
+
+/* Each allocation in turn finds no memory: a smaller plan begins, before the clip is read. */
+Test(encode, shrinks_at_every_allocation) {
+    tsr_model *m = open_model(&small);
+    tsr_engine *e = engine();
+    clip whole = clip_of(48, 32, 9);
+    tsr_plan_params untiled = TSR_PLAN_PARAMS_DEFAULT;
+    untiled.untiled = true;
+    int64_t most = encode(e, m, &whole, &untiled).bytes.total;
+    int failed = 0;
+    for (bool again = true; again;) {
+        clip c = clip_of(48, 32, 9);
+        tsr_plan *p = plan_for(e, m, &c, &untiled);
+        tsr_encode_params q = params_of(&c);
+        tsr_result r;
+        tsr_mem_fail_at(failed);
+        ok(tsr_encode(e, m, p, &q, &r));
+        tsr_mem_fail_at(-1);
+        again = c.plans > 0;
+        cr_assert(c.plans <= 1 && r.frames == c.frames && c.latents == c.t);
+        cr_assert(again ? r.planned_bytes < most : r.planned_bytes == most);
+        cr_assert_eq(r.peak_bytes, r.planned_bytes);
+        cr_assert_gt(psnr(c.mean, whole.mean, values(&c)), 120);
+        failed += again;
+        tsr_plan_destroy(&p);
+        clip_free(&c);
+    }
+    cr_assert_geq(failed, 6);
+    clip_free(&whole);
+    tsr_engine_destroy(&e);
+    tsr_model_close(&m);
+}
 
 Test(encode, stops_where_it_is_told_to) {
     tsr_model *m = open_model(&small);

@@ -41,6 +41,8 @@ int64_t output_frames(const tsr_model *m, int latent_frames);
 const char *mode_name(tsr_mode mode); /* "untiled", ... */
 /* The plan as a line, or as the plan event; and where it is not what the options asked for. */
 void say_plan(const tsr_plan_info *p, const options *o);
+/* Memory ran short, and a smaller plan goes on from this frame: the event. The library has logged a line. */
+void say_replan(int64_t frame, const char *why);
 
 /* Asks on a terminal where `existing` is not NULL and *overwrite not yet true. */
 int may_overwrite(const char *existing, bool *overwrite);

@@ -100,6 +100,12 @@ static void on_progress(void *user, const tsr_progress *p) {
     say_progress(p);
 }
 
+static void on_plan(void *user, const tsr_plan_info *plan, const char *why) {
+    struct encode *c = user;
+    say_replan(0, why);
+    say_plan(plan, c->o);
+}
+
 static tsr_status skip_frames(struct encode *c) {
     tsr_status status = TSR_OK;
     bool got;
@@ -116,6 +122,7 @@ static tsr_status encode(struct encode *c) {
         .read_frame = read_frame,
         .on_latent = on_latent,
         .on_progress = on_progress,
+        .on_plan = on_plan,
         .user = c,
     };
     interrupt_cancels(c->engine);

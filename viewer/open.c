@@ -300,3 +300,13 @@ void say_plan(const tsr_plan_info *p, const options *o) {
         say_bite("overlap", o->plan.overlap_width, o->plan.overlap_height, p->overlap_width,
             p->overlap_height);
 }
+
+void say_replan(int64_t frame, const char *why) {
+    if (!json_wanted())
+        return;
+    json j;
+    json_begin(&j, "replan");
+    json_integer(&j, "frame", frame);
+    json_text(&j, "why", why);
+    json_end(&j);
+}

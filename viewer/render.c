@@ -348,13 +348,7 @@ static void on_progress(void *user, const tsr_progress *p) {
 /* Of the part in hand, whose frame `first` is the next to come. */
 static void on_plan(void *user, const tsr_plan_info *plan, int64_t first, const char *why) {
     struct render *r = user;
-    if (json_wanted()) {
-        json j;
-        json_begin(&j, "replan");
-        json_integer(&j, "frame", r->now->start + first);
-        json_text(&j, "why", why);
-        json_end(&j);
-    }
+    say_replan(r->now->start + first, why);
     say_plan(plan, r->o);
     /* Frames that wait for those of the next part are made again by who goes on, those of the plan before among them: it
      * stays, and if there is no room for it still, gives way to this one again. */

@@ -13,6 +13,7 @@
 #include <tessera/encode.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,7 @@ typedef struct encode_run {
     float *slot;      /* [2C][tile rows][tile columns]: one that is no host memory, copied; else NULL */
     float *latents;   /* [segment][2C][rows][columns] */
     int64_t seen;     /* frames of the clip read */
+    bool asked;       /* for one: from there on nothing is allocated, and no other plan can begin */
     double begin, told, steps_begin, load, prepare, encode, blend, write;
     double step_work[TSR_STEP_COUNT], work, work_before, work_all; /* FLOPs: of a step, done, all */
 } encode_run;
@@ -92,6 +94,7 @@ static tsr_status read_segment(encode_run *r, int begin, int end) {
             memcpy(out, out - frame, frame * sizeof *out);
             continue;
         }
+        r->asked = true;
         tsr_fail(TSR_OK, "encode: frame %lld could not be read", (long long)f); /* if the callback does not say */
         tsr_status status = r->params->read_frame(r->params->user, f, r->source);
         if (status != TSR_OK)
@@ -304,29 +307,60 @@ static tsr_status check_arguments(const tsr_model *m, const tsr_plan *plan, cons
     return TSR_OK;
 }
 
-tsr_status tsr_encode(tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result) {
-    encode_run r = {.e = e, .plan = plan, .params = params, .begin = tsr_now()};
-    tsr_status status = check_arguments(m, plan, params);
+/* By one plan, to the end. */
+static tsr_status attempt(encode_run *r, tsr_result *result) {
+    tsr_engine *e = r->e;
+    const tsr_plan *p = r->plan;
+    tsr_status status;
+    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
+        r->step_work[s] = p->program[s] ? tsr_program_flops(p->program[s]) : 0;
+    for (int t = 0; t < p->end_latent; t++)
+        r->work_all += p->y.tiles * p->x.tiles * r->step_work[tsr_plan_step(p, t)];
+    tsr_memory others = tsr_engine_memory_before(e, p);
+    TSR_TRY(allocate(r));
+    tell(r);
+    e->backend->on_op = op_done;
+    e->backend->on_op_user = r;
+    status = run(r);
+    e->backend->on_op = NULL;
+    if (e->backend->v->asynchronous && r->exec) /* nothing writes to the slab any more */
+        e->backend->v->wait(e->backend, r->exec, e->ready_value);
+    if (status == TSR_OK && result)
+        fill_result(r, others, result);
+error:
+    release(r);
+    return status;
+}
+
+/* Goes over to a smaller plan; *own is the one before where that was not the caller's. */
+static tsr_status shrink(const encode_run *r, tsr_plan **own) {
+    char why[512], need[32];
+    tsr_plan *smaller = NULL;
+    snprintf(why, sizeof why, "%s", tsr_last_error());
+    tsr_status status = tsr_plan_shrink(&smaller, r->plan, 0, why);
     if (status != TSR_OK)
         return status;
-    for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
-        r.step_work[s] = plan->program[s] ? tsr_program_flops(plan->program[s]) : 0;
-    for (int t = 0; t < plan->end_latent; t++)
-        r.work_all += plan->y.tiles * plan->x.tiles * r.step_work[tsr_plan_step(plan, t)];
+    tsr_plan_destroy(own);
+    *own = smaller;
+    tsr_log(TSR_LOG_WARN, "%s; going on with a plan of %s: %s", why, tsr_bytes_text(need, smaller->info.bytes.total),
+        smaller->info.why);
+    if (r->params->on_plan)
+        r->params->on_plan(r->params->user, &smaller->info, why);
+    return TSR_OK;
+}
+
+tsr_status tsr_encode(tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result) {
+    tsr_plan *own = NULL;
+    double begin = tsr_now();
+    tsr_status status = check_arguments(m, plan, params);
+    bool again = status == TSR_OK;
     atomic_store(&e->cancel, false);
-    tsr_memory others = tsr_engine_memory_before(e, plan);
-    TSR_TRY(allocate(&r));
-    tell(&r);
-    e->backend->on_op = op_done;
-    e->backend->on_op_user = &r;
-    status = run(&r);
-    e->backend->on_op = NULL;
-    if (e->backend->v->asynchronous && r.exec) /* nothing writes to the slab any more */
-        e->backend->v->wait(e->backend, r.exec, e->ready_value);
-    if (status == TSR_OK && result)
-        fill_result(&r, others, result);
-error:
-    release(&r);
+    while (again) {
+        encode_run r = {.e = e, .plan = own ? own : plan, .params = params, .begin = begin};
+        status = attempt(&r, result);
+        again = status == TSR_ERR_MEMORY && !r.asked && (status = shrink(&r, &own)) == TSR_OK;
+    }
+    tsr_plan_destroy(&own);
     return status;
 }
 

@@ -32,6 +32,9 @@ typedef struct tsr_encode_params {
      * the call; the latent may be changed in place (tsr_encode_sample). */
     tsr_status (*on_latent)(void *user, int t, float *mean, const float *logvar);
     void (*on_progress)(void *user, const tsr_progress *progress); /* frames are frames of the clip; may be NULL */
+    /* Memory ran short although the plan said it would do, and a smaller plan begins, before any frame was read. `why` is one
+     * line; it is logged, too. May be NULL. */
+    void (*on_plan)(void *user, const tsr_plan_info *plan, const char *why);
     void *user;
 } tsr_encode_params;
 

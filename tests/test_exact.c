@@ -80,8 +80,9 @@ static void check(const tsr_vae *m, direct_params params, bool reference, double
 static void check_all(tsr_precision precision, double wanted) {
     tsr_vae *m = model_new();
     check(m, (direct_params){.steps = 3, .h = 5, .w = 2, .precision = precision}, false, wanted);
+    if (precision == TSR_PRECISION_F32 || precision == TSR_PRECISION_INT8)
+        check(m, (direct_params){.steps = 3, .h = 3, .w = 1, .precision = precision}, true, 999);
     if (precision == TSR_PRECISION_F32) {
-        check(m, (direct_params){.steps = 3, .h = 3, .w = 1}, true, wanted);
         check(m, (direct_params){.steps = 1, .h = 7, .w = 2}, false, wanted);
     }
     tsr_vae_destroy(&m);
@@ -94,8 +95,9 @@ Test(bands, f32) {
 Test(bands, fp16) {
     check_all(TSR_PRECISION_FP16, 110);
 }
-/* The one type that is not equal to the bit: f32 around the codes is rounded otherwise (148 dB), which at times moves a
- * number to the next code (78 dB). */
+/* The one type that is not equal to the bit, and only where oneDNN multiplies codes: at the picture's upper and lower edge it
+ * pads with 0, and what that lacks of the code of zero is added in f32 (148 dB), which at times moves a number to the next
+ * code (78 dB). In bands the code of zero lies in rows around them. */
 Test(bands, int8) {
     check_all(TSR_PRECISION_INT8, 70);
 }

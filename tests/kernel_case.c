@@ -15,6 +15,8 @@ const char *spec_text(char buf[160], const spec *s) {
         n += snprintf(buf + n, (size_t)(160 - n), " in place");
     if (s->ny)
         n += snprintf(buf + n, (size_t)(160 - n), " rows %d+%d", s->y0, s->ny);
+    if (s->whole)
+        n += snprintf(buf + n, (size_t)(160 - n), " band %d of %d rows", s->band, s->whole);
     snprintf(buf + n, (size_t)(160 - n), " %s>%s", tsr_dtype_name(s->in), tsr_dtype_name(s->out));
     return buf;
 }
@@ -91,6 +93,43 @@ static tsr_buffer buffer_of(tsr_dtype type, int head, int frames, int h, int w, 
     return (tsr_buffer){"", type, head, frames, h, w, c, is_eight(type) ? quant : -1, 0, 0, bytes};
 }
 
+static bool is_page(const spec *s) {
+    return s->kind == TSR_OP_PAGE_IN || s->kind == TSR_OP_PAGE_OUT;
+}
+
+int rows_summed(const spec *s) {
+    return s->whole ? s->whole : s->h;
+}
+
+/* From a world of whole frames: what program_in_bands makes of an op. */
+static void cut_band(world *v) {
+    const spec *s = v->s;
+    tsr_buffer *in = &v->buffer[IN], *out = &v->buffer[OUT];
+    bool across = s->kind == TSR_OP_CONV && s->k > 1;
+    int halo = s->kind != TSR_OP_CONV || across, spread = s->phases == 4 ? 2 : 1;
+    in->halo = halo;
+    in->whole = s->whole;
+    out->halo = s->kind == TSR_OP_CONV ? 0 : halo;
+    out->whole = spread * s->whole;
+    if (across) { /* rows around are there */
+        *out = buffer_of(s->out, 0, out->frames, spread * (s->h - 2), out->w, s->cout, 1);
+        out->whole = spread * s->whole;
+        v->op.in.y0 = 1;
+        v->op.in.ny = s->h - 2;
+        v->op.out.ny = out->h;
+    } else if (s->kind == TSR_OP_STATS || s->kind == TSR_OP_PAGE_OUT) { /* rows of its own only */
+        v->op.in.y0 = 1;
+        v->op.in.ny = s->h - 2;
+    }
+    if (!is_page(s))
+        return;
+    tsr_buffer *frames = s->kind == TSR_OP_PAGE_IN ? in : out;
+    tsr_view *view = s->kind == TSR_OP_PAGE_IN ? &v->op.in : &v->op.out;
+    *frames = buffer_of(s->in, 0, frames->frames, s->whole, s->w, s->cin, 0);
+    frames->paged = true;
+    view->y0 = s->kind == TSR_OP_PAGE_IN ? -halo : 0;
+}
+
 void world_describe(world *v, const spec *s) {
     *v = (world){.s = s};
     bool spread = s->phases == 4, stats = s->kind == TSR_OP_STATS;
@@ -130,6 +169,8 @@ void world_describe(world *v, const spec *s) {
         v->op.out = (tsr_view){OUT, -2, 2, 0, oh};
     if (s->kind == TSR_OP_CACHE_SAVE)
         v->op.in = (tsr_view){IN, BEFORE + s->nt - 2, s->replicate ? 1 : 2, 0, s->h};
+    if (s->whole)
+        cut_band(v);
     v->program = (tsr_program){.ops = 1,
         .op = &v->op,
         .buffers = BUFFERS,
@@ -165,6 +206,17 @@ static void fill_buffer(const world *v, int which, const guarded *g, fill f) {
     }
 }
 
+/* Rows outside of the picture are what a conv pads with. */
+static void pad_band(const world *v) {
+    const tsr_buffer *b = &v->buffer[IN];
+    size_t row = frame_bytes(b) / (size_t)b->h;
+    int first = tsr_picture_begin(b, v->s->band), last = first + b->whole - 1;
+    for (int t = 0; t < b->head + b->frames; t++)
+        for (int y = 0; y < b->h; y++)
+            if (y < first || y > last)
+                memset(v->in.at + frame_bytes(b) * (size_t)t + row * (size_t)y, has_range(v, IN) ? v->range.zero : 0, row);
+}
+
 size_t frame_bytes(const tsr_buffer *b) {
     return b->bytes / (size_t)(b->head + b->frames);
 }
@@ -198,7 +250,8 @@ static void fill_stats(world *v) {
     tsr_op_io io = {.program = &v->program,
         .op = &op,
         .in = v->in.at + frame_bytes(&v->buffer[IN]) * (size_t)v->buffer[IN].head,
-        .out = v->stats.at};
+        .out = v->stats.at,
+        .band = v->s->band};
     op.out = (tsr_view){STATS, 0, v->s->nt, 0, 1};
     if (v->s->kind == TSR_OP_NORM)
         tsr_ref_stats(&io);
@@ -221,12 +274,16 @@ void world_new(world *v, const spec *s, fill f) {
     v->weights = guarded_new(tsr_kernel_weights(k) * sizeof(float));
     v->biases = guarded_new(tsr_kernel_biases(k) * sizeof(float));
     fill_buffer(v, IN, &v->in, f);
+    if (v->buffer[IN].whole)
+        pad_band(v);
     if (f == FILL_SCORES)
         fill_scores(v);
     fill_buffer(v, OUT, &v->out, f == FILL_NOT_FINITE ? FILL_RANDOM : f);
     if (s->in_place)
         memcpy(v->out.at, v->in.at, v->in.bytes);
     memset(v->stats.at, 0, v->stats.bytes);
+    for (size_t i = 0; s->whole && s->kind == TSR_OP_STATS && i < v->stats.bytes / sizeof(double); i++)
+        ((double *)v->stats.at)[i] = (double)(i % 5); /* of the bands before */
     memset(v->slot.at, 0, v->slot.bytes);
     for (size_t i = 0; i < v->cached.bytes; i++)
         v->cached.at[i] = (char)bits();
@@ -292,7 +349,8 @@ tsr_status bound_new(bound *b, const tsr_tier *t, world *v) {
         .input = (float *)v->input.at,
         .scratch = b->scratch.at,
         .range = &v->range,
-        .gain = (float *)v->affine.at + 2 * v->s->cin};
+        .gain = (float *)v->affine.at + 2 * v->s->cin,
+        .band = v->s->band};
     if (v->s->in_place)
         b->io.in = b->io.out;
     if (v->s->kind == TSR_OP_CONV) {

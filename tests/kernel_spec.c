@@ -99,6 +99,28 @@ const spec kernel_specs[] = {
     PLAIN(TSR_OP_STATS, 128, 4, 40, 33, .out = TSR_U8),
     PLAIN(TSR_OP_NORM, 128, 4, 40, 33, .silu = true, .out = TSR_U8),
     PLAIN(TSR_OP_NORM, 96, 2, 9, 8, .silu = true, .out = TSR_U8, .y0 = 2, .ny = 5),
+    /* bands of rows: the first, one inside, the last, which reaches beyond the picture */
+    CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .whole = 11, .band = 0),
+    CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .whole = 11, .band = 1),
+    CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .whole = 11, .band = 2),
+    CONV(64, 32, 2, 4, 9, 1, 1, .whole = 11, .band = 2),
+    UP(32, 32, 2, 5, 7, 2, 2, .whole = 8, .band = 0),
+    UP(32, 32, 2, 5, 7, 2, 2, .whole = 8, .band = 1),
+    UP(32, 32, 2, 5, 7, 2, 2, .whole = 8, .band = 2),
+    CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .in = TSR_U8, .whole = 11, .band = 0),
+    CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .in = TSR_U8, .whole = 11, .band = 1),
+    CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .in = TSR_U8, .whole = 11, .band = 2),
+    PLAIN(TSR_OP_STATS, 64, 3, 6, 7, .whole = 11, .band = 0),
+    PLAIN(TSR_OP_STATS, 64, 3, 6, 7, .whole = 11, .band = 2),
+    PLAIN(TSR_OP_STATS, 64, 3, 6, 7, .out = TSR_U8, .whole = 11, .band = 1),
+    PLAIN(TSR_OP_NORM, 64, 3, 6, 7, .silu = true, .whole = 11, .band = 1),
+    PLAIN(TSR_OP_NORM, 64, 3, 6, 7, .silu = true, .out = TSR_U8, .whole = 11, .band = 2),
+    PLAIN(TSR_OP_PAGE_IN, 64, 2, 6, 7, .whole = 11, .band = 0),
+    PLAIN(TSR_OP_PAGE_IN, 64, 2, 6, 7, .in = TSR_F16, .out = TSR_F16, .whole = 11, .band = 1),
+    PLAIN(TSR_OP_PAGE_IN, 64, 2, 6, 7, .whole = 11, .band = 2),
+    PLAIN(TSR_OP_PAGE_OUT, 64, 2, 6, 7, .whole = 11, .band = 0),
+    PLAIN(TSR_OP_PAGE_OUT, 64, 2, 6, 7, .in = TSR_F16, .out = TSR_F16, .whole = 11, .band = 1),
+    PLAIN(TSR_OP_PAGE_OUT, 64, 2, 6, 7, .whole = 11, .band = 2),
 };
 
 const int kernel_spec_count = (int)(sizeof kernel_specs / sizeof *kernel_specs);

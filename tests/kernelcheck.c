@@ -87,7 +87,7 @@ static double bound_of(
     const world *v, double want, double magnitude, double input, const double *stats) {
     const spec *s = v->s;
     double terms = (double)s->cin * s->kt * s->k * s->k, ulp = 0x1p-24,
-           count = (double)s->cin / TSR_GROUPS * s->h * s->w;
+           count = (double)s->cin / TSR_GROUPS * rows_summed(s) * s->w;
     switch (s->kind) {
     case TSR_OP_CONV: /* rounding errors of a sum walk at random; phases exchange one bias of 0.3
                          for another */
@@ -169,6 +169,26 @@ static void compare_out(const world *want, const float *magnitude, const world *
     }
 }
 
+/* Rows that PAGE_IN and PAGE_OUT move are those of the definition: nobody else moves them. */
+static void compare_pages(const world *v, verdict *r) {
+    bool in = v->s->kind == TSR_OP_PAGE_IN;
+    const tsr_buffer *band = &v->buffer[in ? OUT : IN], *frames = &v->buffer[in ? IN : OUT];
+    const char *rows = in ? v->out.at : v->in.at, *whole = in ? v->in.at : v->out.at;
+    size_t row = frame_bytes(band) / (size_t)band->h;
+    int first = tsr_picture_begin(band, v->s->band), y0 = in ? 0 : band->halo, y1 = band->h - y0;
+    for (int t = BEFORE; t < BEFORE + v->s->nt; t++)
+        for (int y = y0; y < y1; y++) {
+            const char *a = rows + ((size_t)t * (size_t)band->h + (size_t)y) * row;
+            int p = y - first;
+            bool inside = p >= 0 && p < frames->h, same = true;
+            const char *b = inside ? whole + ((size_t)t * (size_t)frames->h + (size_t)p) * row : NULL;
+            for (size_t i = 0; i < row; i++)
+                same &= inside ? a[i] == b[i] : !in || a[i] == 0;
+            if (!same)
+                snprintf(r->text, sizeof r->text, "frame %d, row %d of the band is wrong", t, y);
+        }
+}
+
 /* The range, and codes that may be rounded to the next. */
 static void compare_codes(const world *want, const world *have, verdict *r) {
     const tsr_code_range *a = &want->range, *b = &have->range;
@@ -191,6 +211,8 @@ static verdict compare(const world *want, const float *magnitude, const world *h
     tsr_op_kind kind = want->s->kind;
     if (kind == TSR_OP_STATS)
         compare_stats(want, have, &r);
+    else if (kind == TSR_OP_PAGE_IN || kind == TSR_OP_PAGE_OUT)
+        compare_pages(have, &r);
     else if (kind == TSR_OP_NORM && has_range(want, OUT))
         compare_codes(want, have, &r);
     else if (kind == TSR_OP_CONV || kind == TSR_OP_NORM || kind == TSR_OP_ATTENTION ||

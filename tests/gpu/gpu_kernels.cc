@@ -61,6 +61,8 @@ static cases of_kernelcheck() {
     cases all;
     for (int i = 0; i < kernel_spec_count; i++) {
         const spec &s = kernel_specs[i];
+        if (s.whole) /* bands are the CPU's */
+            continue;
         if (s.kind == TSR_OP_CONV)
             add_convs(all, s);
         else if (s.kind == TSR_OP_NORM && !s.ny && !s.in_place && s.cout % 32 == 0)

@@ -330,10 +330,16 @@ Test(time, is_short) {
     static const tsr_extent extents[] = {{100, 90, 160}, {100, 136, 240}, {100, 270, 480}, {100, 540, 960}, {5, 33, 57},
         {2, 1, 1}, {1, 300, 300}, {9, 7, 1000}, {9, 1000, 7}};
     tsr_vae *v = published();
-    for (int bands = 0; bands < 2; bands++) {
+    static const struct {
+        const char *name;
+        bool bands, host, exact;
+    } rows[] = {{"without bands", false, false, false}, {"with bands, a CPU", true, true, false},
+        {"--exact, a CPU", true, true, true}, {"--exact, a card", true, false, true}};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         tsr_target target = shapes_target();
         target.streams = true;
-        target.bands = target.host_is_device = bands;
+        target.bands = rows[r].bands;
+        target.host_is_device = rows[r].host;
         double worst = 0, sum = 0;
         int plans = 0, at = 0;
         for (int s = 0; s < (int)(sizeof extents / sizeof *extents); s++)
@@ -341,6 +347,7 @@ Test(time, is_short) {
                 for (double gib = 64; gib > 0.25; gib /= 2) {
                     tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
                     params.precision = precision;
+                    params.exact = rows[r].exact;
                     params.budget = (int64_t)(gib * GIB);
                     double begin = cpu_now();
                     status_of(v, &target, extents[s], &params);
@@ -350,8 +357,8 @@ Test(time, is_short) {
                     sum += took;
                     plans++;
                 }
-        printf("%s: %d plans, %.1f ms each, the slowest %.1f ms (%d latents of %dx%d)\n", bands ? "with bands" : "without",
-            plans, 1e3 * sum / plans, 1e3 * worst, extents[at].frames, extents[at].width, extents[at].height);
+        printf("%s: %d plans, %.1f ms each, the slowest %.1f ms (%d latents of %dx%d)\n", rows[r].name, plans,
+            1e3 * sum / plans, 1e3 * worst, extents[at].frames, extents[at].width, extents[at].height);
     }
     tsr_vae_destroy(&v);
 }

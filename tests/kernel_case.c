@@ -139,6 +139,7 @@ void world_describe(world *v, const spec *s) {
     v->quant[0] = s->quant[0];
     v->quant[1] = s->quant[1];
     v->buffer[IN] = buffer_of(s->in, head, BEFORE + s->nt * s->st + AFTER, s->h, s->w, s->cin, 0);
+    v->buffer[IN].shift = s->shift;
     v->buffer[OUT] = buffer_of(s->out, s->kind == TSR_OP_CACHE_LOAD ? 2 : 0,
         BEFORE + s->nt * s->out_dt + AFTER, oh, ow, s->cout, 1);
     bool extremes = s->out == TSR_U8 && s->quant[1].scale == 0;

@@ -67,6 +67,8 @@ const spec kernel_specs[] = {
     PLAIN(TSR_OP_NORM, 64, 3, 5, 7, .silu = true, .in_place = true),
     PLAIN(TSR_OP_NORM, 96, 2, 33, 40, .silu = false, .in_place = true),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_F16),
+    PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_BF16, .shift = 6),
+    PLAIN(TSR_OP_NORM, 64, 3, 5, 7, .silu = true, .shift = 6),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .out = TSR_U8),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_E4M3,
         .quant = {{0}, {0.02f, 0}}),

@@ -13,6 +13,7 @@ typedef struct spec {
     bool in_place; /* NORM: reads what lies in out */
     int y0, ny;    /* rows of the output; ny 0: all */
     tsr_dtype in, out;
+    int shift;          /* NORM: IN holds x times 2^-shift */
     tsr_quant quant[2]; /* of in and out, where they are of 8 bits */
     int whole, band;    /* band number `band` of a picture of so many rows, h of the input with its halo; whole 0: no band */
 } spec;

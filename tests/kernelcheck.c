@@ -95,7 +95,7 @@ static double bound_of(
                (s->phases == 4 ? 3 * ulp * 0.6 : 0);
     case TSR_OP_NORM: { /* |x scale| + |shift|, some roundings each */
         double mean = stats[0] / count,
-               deviation = sqrt(fmax(0, stats[1] / count - mean * mean) + TSR_NORM_EPS);
+               deviation = sqrt(fmax(0, stats[1] / count - mean * mean) + tsr_norm_eps(&v->buffer[IN]));
         return 8 * ulp * ((fabs(input) + fabs(mean)) / deviation * 2 + 2 + fabs(want));
     }
     case TSR_OP_ATTENTION: /* a weight is as wrong as its score, which may be sqrt(c) times the

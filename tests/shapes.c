@@ -51,9 +51,10 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
     (void)ctx;
     static uint8_t eight[1024];
     bool wide = wanted == TSR_PRECISION_F32 || wanted == TSR_PRECISION_AUTO;
-    tsr_dtype type = wide ? TSR_F32 : wanted == TSR_PRECISION_BF16 ? TSR_BF16 : TSR_F16;
-    *out = (tsr_numerics){.precision = wide ? TSR_PRECISION_F32 : wanted, .stream = type, .act = type,
-        .slot = wide ? TSR_F32 : TSR_F16};
+    bool bf16 = wanted == TSR_PRECISION_BF16;
+    tsr_dtype type = wide ? TSR_F32 : TSR_F16;
+    *out = (tsr_numerics){.precision = wide ? TSR_PRECISION_F32 : wanted, .stream = type, .act = bf16 ? TSR_BF16 : type,
+        .slot = type, .shift = bf16 ? TSR_BF16_SHIFT : 0};
     if (wanted != TSR_PRECISION_INT8 && wanted != TSR_PRECISION_FP8)
         return;
     must(half->layers <= (int)sizeof eight, "too many layers");

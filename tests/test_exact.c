@@ -95,6 +95,9 @@ Test(bands, f32) {
 Test(bands, fp16) {
     check_all(TSR_PRECISION_FP16, 110);
 }
+Test(bands, bf16) {
+    check_all(TSR_PRECISION_BF16, 110);
+}
 /* The one type that is not equal to the bit, and only where oneDNN multiplies codes: at the picture's upper and lower edge it
  * pads with 0, and what that lacks of the code of zero is added in f32 (148 dB), which at times moves a number to the next
  * code (78 dB). In bands the code of zero lies in rows around them. */

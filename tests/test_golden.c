@@ -298,6 +298,42 @@ Test(golden, full_encode_t5) {
     check("full_encode_5x64x64", false);
 }
 
+/* A mode of 16 bits: the video, or the mean. */
+static void check_rounded(const char *name, tsr_precision precision, double wanted) {
+    golden g;
+    tsr_backend *b;
+    direct *d;
+    int c, frames, h, w;
+    golden_open(&g, name);
+    ok(tsr_cpu_create(&b, &(tsr_cpu_params){0}));
+    direct_params params = {.encode = g.encode, .steps = g.steps, .h = g.h, .w = g.w, .precision = precision};
+    ok(direct_create(&d, b, g.encode ? &g.vae->encoder : &g.vae->decoder, &params));
+    direct_extent(d, &c, &frames, &h, &w);
+    size_t n = (size_t)c * (size_t)frames * (size_t)h * (size_t)w;
+    float *out = calloc(n, sizeof *out);
+    ok(direct_run(d, g.input, out));
+    double db = g.encode ? psnr(&g, "mean", out, n / 2) : psnr(&g, "video", out, n);
+    cr_log_info("%s in %s: %.1f dB\n", name, tsr_precision_name(precision), db);
+    cr_expect(db >= wanted && db < WANTED, "%s in %s: %.1f dB", name, tsr_precision_name(precision), db);
+    free(out);
+    direct_destroy(&d);
+    b->v->destroy(b);
+    golden_close(&g);
+}
+
+Test(golden, full_decode_t2_in_16_bits) {
+    only_as_shipped();
+    check_rounded("full_decode_t2_8x8", TSR_PRECISION_FP16, 60);
+    check_rounded("full_decode_t2_8x8", TSR_PRECISION_BF16, 50);
+}
+Test(golden, full_encode_t5_in_bf16) {
+    only_as_shipped();
+    check_rounded("full_encode_5x64x64", TSR_PRECISION_BF16, 50);
+}
+Test(golden, small_encode_t13_in_bf16) {
+    check_rounded("small_encode_13x32x64", TSR_PRECISION_BF16, 50);
+}
+
 static void check_gguf(const char *name) {
     golden g;
     gguf_open(&g, name);

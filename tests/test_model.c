@@ -568,8 +568,17 @@ Test(kernels, convs_are_transposed_and_summed) {
             }
         }
     }
-    folded_free(&none);
     folded_free(&time);
+    folded scaled = fold(&half, TSR_FOLD_NONE);
+    scaled.k.weight_shift = 6;
+    scaled.k.bias_shift = 4;
+    cr_assert(tsr_kernel_fold(&half, &scaled.k, tsr_sgemm_plain, scaled.weights, scaled.biases) == TSR_OK);
+    for (size_t i = 0; i < tsr_kernel_weights(&none.k); i++)
+        cr_assert(scaled.weights[i] * 64 == none.weights[i]);
+    for (int o = 0; o < CO; o++)
+        cr_assert(scaled.biases[o] * 16 == none.biases[o]);
+    folded_free(&none);
+    folded_free(&scaled);
     free((void *)w.data);
     free((void *)b.data);
 }

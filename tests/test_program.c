@@ -500,6 +500,68 @@ Test(program, eight_bit_inputs) {
     tsr_model_close(&m);
 }
 
+static size_t all_bytes(const tsr_program *p) {
+    size_t bytes = 0;
+    for (int i = 0; i < p->buffers; i++)
+        bytes += p->buffer[i].bytes;
+    for (int i = 0; i < p->caches; i++)
+        bytes += p->cache[i].bytes;
+    return bytes;
+}
+
+/* bf16: the stream is of fp16 and times 2^-6; what reads it as it is keeps its weights, what writes it from elsewhere
+ * scales them. */
+static void check_scaled_stream(const tsr_program *p) {
+    int seen[2] = {0};
+    for (int i = 0; i < p->buffers; i++) {
+        const tsr_buffer *b = &p->buffer[i];
+        bool stream = !strcmp(b->name, "stream") || !strcmp(b->name, "hidden");
+        cr_assert_eq(b->shift, stream ? 6 : 0, "%s", b->name);
+        if (tsr_dtype_size(b->dtype) == 2)
+            cr_assert_eq(b->dtype, stream ? TSR_F16 : TSR_BF16, "%s", b->name);
+    }
+    for (int i = 0; i < p->ops; i++) {
+        const tsr_op *op = &p->op[i];
+        cr_assert_neq(op->kind, TSR_OP_QUANTISE);
+        if (op->kind != TSR_OP_CONV)
+            continue;
+        const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
+        const tsr_kernel *k = &p->kernel[op->kernel];
+        const char *name = p->half->layer[op->layer].name;
+        bool raw = strstr(name, "samplers.") || strstr(name, "conv_shortcut");
+        cr_assert_eq(in->shift, raw ? 6 : 0, "%s", name);
+        cr_assert_eq(k->bias_shift, out->shift, "%s", name);
+        cr_assert_eq(k->weight_shift, raw ? 0 : out->shift, "%s", name);
+        seen[raw]++;
+    }
+    cr_assert(seen[0] > 0 && seen[1] > 0);
+    for (int i = 0; i < p->caches; i++)
+        cr_assert_eq(p->cache[i].dtype,
+            strstr(p->half->layer[p->cache[i].layer].name, "samplers.") ? TSR_F16 : TSR_BF16);
+}
+
+Test(program, bf16_scales_the_stream) {
+    tsr_model *m = open_model(&small);
+    for (int encode = 0; encode < 2; encode++)
+        for (int variant = 0; variant < 4; variant++) {
+            int s = encode ? 8 : 1;
+            tsr_program_params params = params_of(encode, TSR_STEP_LATER, 3 * s, 5 * s);
+            params.join_heads = variant % 2;
+            params.slice_level = variant / 2 ? 2 : 99;
+            params.numerics = (tsr_numerics){TSR_PRECISION_FP16, TSR_F16, TSR_F16, TSR_F16};
+            tsr_program *fp16 = make(m, &params);
+            params.numerics = (tsr_numerics){
+                TSR_PRECISION_BF16, TSR_F16, TSR_BF16, TSR_F16, .shift = TSR_BF16_SHIFT};
+            tsr_program *bf16 = make(m, &params);
+            check_structure(bf16);
+            check_scaled_stream(bf16);
+            cr_assert_eq(all_bytes(bf16), all_bytes(fp16));
+            tsr_program_destroy(&bf16);
+            tsr_program_destroy(&fp16);
+        }
+    tsr_model_close(&m);
+}
+
 Test(program, impossible_params) {
     const synth_config decoder_only = {.channels = {32, 32, 32, 32}, .layers = 1, .decoder = true};
     tsr_model *m = open_model(&small), *d = open_model(&decoder_only);

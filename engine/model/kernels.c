@@ -1,6 +1,7 @@
 /* Folding: exact algebra on stored weights, done once, in f32. */
 #include "model/kernels.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,7 +300,23 @@ static tsr_status fold_upsample(
 
 /* ---------------------------------------------------------------- all */
 
-tsr_status tsr_kernel_fold(
+typedef struct shift_job {
+    float factor, *x;
+} shift_job;
+
+static void shift_range(void *ctx, size_t begin, size_t end) {
+    const shift_job *j = ctx;
+    for (size_t i = begin; i < end; i++)
+        j->x[i] *= j->factor;
+}
+
+static void shift(float *x, size_t n, int by) {
+    shift_job job = {ldexpf(1, -by), x};
+    if (by)
+        tsr_parallel_for(n, CHUNK, shift_range, &job);
+}
+
+static tsr_status fold(
     const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases) {
     const tsr_layer *l = &half->layer[k->layer];
     switch (l->kind) {
@@ -310,6 +327,16 @@ tsr_status tsr_kernel_fold(
     default:
         return fold_conv(l, k, weights, biases);
     }
+}
+
+tsr_status tsr_kernel_fold(
+    const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases) {
+    tsr_status status = fold(half, k, gemm, weights, biases);
+    if (status != TSR_OK)
+        return status;
+    shift(weights, tsr_kernel_weights(k), k->weight_shift);
+    shift(biases, tsr_kernel_biases(k), k->bias_shift);
+    return TSR_OK;
 }
 
 size_t tsr_kernel_fold_bytes(const tsr_half *half, const tsr_kernel *k) {

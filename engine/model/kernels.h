@@ -34,6 +34,8 @@ typedef struct tsr_kernel {
     int pad_bottom, pad_right; /* 1-r at the left, p below and r at the right */
     int phases;             /* 1, or 4: outputs land at (2h+p, 2w+r) */
     int classes;            /* bias vectors a phase: 1, or 4 at the picture's edge (spec 9.5): index ey*2 + ex */
+    int weight_shift;       /* weights and biases are folded times 2^-shift: the buffers that a conv reads and writes */
+    int bias_shift;         /* may hold numbers times a power of two */
 } tsr_kernel;
 
 /* The kernel of a conv layer under a fold that fits it. */

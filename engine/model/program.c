@@ -87,7 +87,8 @@ static tsr_op *new_op(maker *m, tsr_op_kind kind, int layer, tsr_view in, tsr_vi
     return op;
 }
 
-static int kernel_of(maker *m, int layer, tsr_fold fold) {
+/* Of a conv from buffer `in` to `out`, whose numbers may be times a power of two. */
+static int kernel_of(maker *m, int layer, tsr_fold fold, int in, int out) {
     tsr_program *p = m->p;
     for (int i = 0; i < p->kernels; i++)
         if (p->kernel[i].layer == layer && p->kernel[i].fold == fold)
@@ -95,11 +96,20 @@ static int kernel_of(maker *m, int layer, tsr_fold fold) {
     if (!grow(m, (void **)&p->kernel, p->kernels, sizeof *p->kernel))
         return 0;
     tsr_kernel_describe(&p->kernel[p->kernels], m->half, layer, fold);
+    p->kernel[p->kernels].weight_shift = p->buffer[out].shift - p->buffer[in].shift;
+    p->kernel[p->kernels].bias_shift = p->buffer[out].shift;
     return p->kernels++;
+}
+
+/* Whether a conv reads the residual stream as it is: no norm in between. */
+static bool reads_stream(const tsr_layer *l) {
+    return l->kind == TSR_LAYER_UPSAMPLE || (l->kind == TSR_LAYER_CONV && (l->sy == 2 || l->kh == 1));
 }
 
 static tsr_dtype input_type(const maker *m, int layer) {
     const tsr_numerics *n = &m->params.numerics;
+    if (n->shift && reads_stream(&m->half->layer[layer]))
+        return n->stream;
     return n->eight && n->eight[layer] ? n->eight_type : n->act;
 }
 
@@ -149,7 +159,7 @@ static tsr_op *conv_op(
     bool remembers =
         tsr_layer_remembers(&m->half->layer[layer]) && m->params.step != TSR_STEP_FIRST;
     tsr_op *op = new_op(m, TSR_OP_CONV, layer, view_of(m, in.buf, last_tap, n), out);
-    op->kernel = kernel_of(m, layer, fold);
+    op->kernel = kernel_of(m, layer, fold, in.buf, out.buf);
     op->cache = remembers && !m->params.join_heads ? m->cache_of[layer] : -1;
     return op;
 }
@@ -176,6 +186,17 @@ static stream like(maker *m, const char *name, tsr_dtype dtype, int head, stream
         m->p->buffer[s.buf].rounded = m->params.numerics.round;
     s.t0 = 0;
     s.c = c;
+    return s;
+}
+
+/* A buffer of the stream's type, for frames like those of s. */
+static stream more_stream(maker *m, const char *name, int head, stream s, int c) {
+    const tsr_numerics *n = &m->params.numerics;
+    s = like(m, name, n->stream, head, s, c);
+    if (!m->failed) {
+        m->p->buffer[s.buf].rounded = n->round_stream;
+        m->p->buffer[s.buf].shift = n->shift;
+    }
     return s;
 }
 
@@ -211,7 +232,7 @@ static stream new_stream(maker *m, int block, stream s, int c) {
     int nt = s.nt, had = m->filled[block];
     if (!had) {
         s.nt = want;
-        m->open[block] = like(m, "stream", m->params.numerics.stream, head, s, c).buf;
+        m->open[block] = more_stream(m, "stream", head, s, c).buf;
     }
     m->filled[block] = had + nt < want ? had + nt : 0;
     s.buf = m->open[block];
@@ -274,7 +295,7 @@ static stream resnet(maker *m, int block, stream s) {
     if (early)
         to = skip(m, block, s);
     stream n1 = normed(m, layer[0], layer[1], s, true);
-    stream h = like(m, "hidden", m->params.numerics.stream, 0, s, width);
+    stream h = more_stream(m, "hidden", 0, s, width);
     conv(m, layer[1], n1, h, false);
     stream n2 = normed(m, layer[2], layer[3], h, true);
     if (!early)

@@ -91,6 +91,7 @@ typedef struct tsr_buffer {
     size_t bytes;          /* (head + frames) * h * w * c * size */
     tsr_dtype rounded;     /* F16, BF16, E4M3 (times 1/8): an f32 buffer whose numbers are rounded to those of this
                               type; F32: not */
+    int shift;             /* holds numbers times 2^-shift */
     bool paged;            /* whole frames in host memory, not in the arena */
     int halo;              /* of a band: rows above, and as many below, that belong to its neighbours */
     int whole;             /* of a band: rows of the whole picture; 0: no band */
@@ -117,6 +118,9 @@ typedef struct tsr_section {
     int first, end; /* ops [first, end), all of them once for every band */
 } tsr_section;
 
+/* bf16's stream is of fp16, which has three more bits, and holds x/64 for the range: 4.2 million. */
+enum { TSR_BF16_SHIFT = 6 };
+
 /* Number types of the parts of a program. */
 typedef struct tsr_numerics {
     tsr_precision precision; /* what the user asked for: one of the concrete ones */
@@ -125,7 +129,9 @@ typedef struct tsr_numerics {
     tsr_dtype slot;          /* F16 or F32 */
     tsr_dtype eight_type;    /* U8 or E4M3; F32: numbers of e4m3, kept in f32 */
     const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs and plans */
-    tsr_dtype round;         /* F16, BF16: stream and act are f32, rounded to numbers of this type; else F32 */
+    tsr_dtype round;         /* F16, BF16: act is f32, rounded to numbers of this type; else F32 */
+    tsr_dtype round_stream;  /* the same of the stream */
+    int shift;               /* the stream holds x times 2^-shift; then convs read it as it is, not as act */
 } tsr_numerics;
 
 typedef struct tsr_program_params {
@@ -157,6 +163,11 @@ typedef struct tsr_program {
 
 tsr_status tsr_program_create(tsr_program **out, const tsr_half *half, const tsr_program_params *params);
 void tsr_program_destroy(tsr_program **p);
+
+/* What GroupNorm of a buffer adds to its variance. */
+static inline double tsr_norm_eps(const tsr_buffer *in) {
+    return TSR_NORM_EPS / (double)(1ull << 2 * in->shift);
+}
 
 /* How often an op is run in a step: once, or once a band. What an op costs below is that of one run. */
 static inline int tsr_op_runs(const tsr_program *p, const tsr_op *op) {

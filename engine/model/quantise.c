@@ -232,13 +232,13 @@ tsr_status tsr_quantise_kernel(const tsr_half *half, const tsr_kernel *k, tsr_dt
 /* ---------------------------------------------------------------- activations */
 
 void tsr_norm_affine(const double *stats, double count, int c, const float *gamma,
-    const float *beta, float *scale, float *shift) {
+    const float *beta, double eps, float *scale, float *shift) {
     int size = c / TSR_GROUPS;
     for (int g = 0; g < TSR_GROUPS; g++) {
         double mean = stats[g * 2] / count, variance = stats[g * 2 + 1] / count - mean * mean;
         if (variance < 0) /* by rounding; NaN stays */
             variance = 0;
-        double factor = 1 / sqrt(variance + TSR_NORM_EPS);
+        double factor = 1 / sqrt(variance + eps);
         for (int i = g * size; i < (g + 1) * size; i++) {
             scale[i] = (float)(factor * (double)gamma[i]);
             shift[i] = (float)((double)beta[i] - mean * factor * (double)gamma[i]);

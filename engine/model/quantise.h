@@ -26,7 +26,7 @@ tsr_status tsr_quantise_kernel(const tsr_half *half, const tsr_kernel *k, tsr_dt
 /* One scale and shift a channel for GroupNorm and its affine: stats of a frame, `count` numbers a
  * group. */
 void tsr_norm_affine(const double *stats, double count, int c, const float *gamma,
-    const float *beta, float *scale, float *shift);
+    const float *beta, double eps, float *scale, float *shift);
 
 /* The range of the codes of silu(norm) of some frames. stats: [frames][groups + c][2]
  * (TSR_OP_STATS); before: that of the codes that lie in the cache, scale 0 where there are none. */

@@ -66,12 +66,14 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
         wanted = TSR_PRECISION_INT8;
     bool eight = wanted == TSR_PRECISION_INT8 || (wanted == TSR_PRECISION_FP8 && r->card->fp8 > 0);
     *out = (tsr_numerics){.precision = eight || wanted == TSR_PRECISION_BF16 ? wanted : TSR_PRECISION_FP16,
-        .stream = wanted == TSR_PRECISION_BF16 ? TSR_BF16 : TSR_F16,
+        .stream = TSR_F16,
+        .act = wanted == TSR_PRECISION_BF16 ? TSR_BF16 : TSR_F16,
         .slot = TSR_F16,
         .eight_type = wanted == TSR_PRECISION_FP8 ? TSR_E4M3 : TSR_U8,
         .eight = eight ? r->eight : NULL,
-        .round = TSR_F32};
-    out->act = out->stream;
+        .round = TSR_F32,
+        .round_stream = TSR_F32,
+        .shift = wanted == TSR_PRECISION_BF16 ? TSR_BF16_SHIFT : 0};
     for (int i = 0; eight && i < half->blocks; i++) {
         const tsr_block *b = &half->block[i];
         for (int j = 1; b->kind == TSR_BLOCK_RESNET && j <= 3; j += 2)

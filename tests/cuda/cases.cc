@@ -27,16 +27,11 @@ void add(cases &all, const attention_case &c, bool quick) {
 static const tsr_dtype every_precision[] = {TSR_F16, TSR_BF16, TSR_E4M3, TSR_U8};
 static const tsr_dtype both_16[] = {TSR_F16, TSR_BF16};
 
-/* What the precision's residual stream is kept in. */
-static tsr_elem stream_of(tsr_dtype in) {
-    return in == TSR_BF16 ? TSR_ELEM_BF16 : TSR_ELEM_F16;
-}
-
 conv_case conv_base(tsr_conv_shape shape, tsr_dtype in) {
     conv_case c;
     c.shape = shape;
     c.in = in;
-    c.out = stream_of(in);
+    c.out = TSR_ELEM_F16; /* the residual stream */
     return c;
 }
 
@@ -120,8 +115,9 @@ static void pointwise(cases &all) {
         c.cout = 256; /* shortcut */
         add(all, c, in == TSR_F16);
         c.h = 3, c.w = 20, c.cin = 128, c.cout = 1536, c.outputs = 2; /* q k v */
+        c.out = in == TSR_BF16 ? TSR_ELEM_BF16 : TSR_ELEM_F16;
         add(all, c, in == TSR_BF16);
-        c.cin = 64, c.cout = 64;
+        c.cin = 64, c.cout = 64, c.out = TSR_ELEM_F16, c.accumulate = true; /* the attention's output */
         add(all, c);
     }
 }
@@ -149,7 +145,7 @@ static void few_channels_in_or_out(cases &all) {
         c = conv_base(TSR_CONV_K33O, in);
         c.h = 17, c.w = 20, c.cout = 3, c.out = TSR_ELEM_F32, c.outputs = 2;
         add(all, c, in == TSR_F16);
-        c.h = 4, c.w = 5, c.cin = 512, c.cout = 32, c.out = stream_of(in), c.outputs = 1;
+        c.h = 4, c.w = 5, c.cin = 512, c.cout = 32, c.out = TSR_ELEM_F16, c.outputs = 1;
         add(all, c, in == TSR_BF16);
     }
 }

@@ -135,7 +135,7 @@ static tsr_status decode_direct(clip *c, tsr_precision precision, int slice_leve
 static const struct {
     tsr_precision precision;
     double least; /* dB of the small models */
-} modes[] = {{TSR_PRECISION_FP16, 60}, {TSR_PRECISION_BF16, 40}, {TSR_PRECISION_FP8, 28}, {TSR_PRECISION_INT8, 36}};
+} modes[] = {{TSR_PRECISION_FP16, 60}, {TSR_PRECISION_BF16, 50}, {TSR_PRECISION_FP8, 28}, {TSR_PRECISION_INT8, 36}};
 enum { MODES = sizeof modes / sizeof *modes };
 
 static int against_golden(const char *name, int slice_level) {

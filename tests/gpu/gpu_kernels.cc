@@ -41,7 +41,7 @@ static void add_convs(cases &all, const spec &s) {
 
 static void add_norms(cases &all, const spec &s) {
     for (tsr_elem in : {TSR_ELEM_F16, TSR_ELEM_BF16})
-        for (tsr_elem out : {in, TSR_ELEM_E4M3, TSR_ELEM_U8}) {
+        for (tsr_elem out : {TSR_ELEM_F16, TSR_ELEM_BF16, TSR_ELEM_E4M3, TSR_ELEM_U8}) {
             norm_case c;
             c.in = in, c.out = out, c.frames = s.nt, c.pixels = s.h * s.w, c.c = s.cout, c.silu = s.silu;
             add(all, c);

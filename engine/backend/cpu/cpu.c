@@ -44,9 +44,13 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
         .act = TSR_F32,
         .slot = TSR_F32,
         .eight_type = TSR_U8,
-        .round = TSR_F32};
-    if (wanted == TSR_PRECISION_FP16 || wanted == TSR_PRECISION_BF16)
+        .round = TSR_F32,
+        .round_stream = TSR_F32};
+    if (wanted == TSR_PRECISION_FP16 || wanted == TSR_PRECISION_BF16) {
         out->round = wanted == TSR_PRECISION_FP16 ? TSR_F16 : TSR_BF16;
+        out->round_stream = TSR_F16;
+        out->shift = wanted == TSR_PRECISION_BF16 ? TSR_BF16_SHIFT : 0;
+    }
     if (wanted == TSR_PRECISION_INT8 || wanted == TSR_PRECISION_FP8) {
         tsr_eight_layers(half, eight, MOST_LAYERS);
         out->eight = eight;

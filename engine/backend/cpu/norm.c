@@ -153,8 +153,8 @@ static tsr_status norm_run(const tsr_op_io *io) {
     for (size_t t = 0; t < (size_t)op->in.nt; t++) {
         float *scale = (float *)io->scratch + t * 2 * c;
         tsr_norm_affine(io->stats_in + tsr_io_stats_at(stats, (int)t),
-            (double)in->c / TSR_GROUPS * tsr_picture_rows(in) * in->w, in->c, io->gamma, io->beta, scale,
-            scale + c);
+            (double)in->c / TSR_GROUPS * tsr_picture_rows(in) * in->w, in->c, io->gamma, io->beta,
+            tsr_norm_eps(in), scale, scale + c);
     }
     if (is_u8(&io->program->buffer[op->out.buf])) {
         tsr_io_choose_range(io);

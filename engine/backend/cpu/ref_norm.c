@@ -64,11 +64,11 @@ tsr_status tsr_ref_stats(const tsr_op_io *io) {
 /* ---------------------------------------------------------------- NORM */
 
 static float normalise(
-    double x, const double stats[2], double count, double gamma, double beta, bool silu) {
+    double x, const double stats[2], double count, double eps, double gamma, double beta, bool silu) {
     double mean = stats[0] / count, variance = stats[1] / count - mean * mean;
     if (variance < 0) /* by rounding; NaN stays */
         variance = 0;
-    double y = (x - mean) / sqrt(variance + TSR_NORM_EPS) * gamma + beta;
+    double y = (x - mean) / sqrt(variance + eps) * gamma + beta;
     return (float)(silu ? y / (1 + exp(-y)) : y);
 }
 
@@ -89,7 +89,7 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
                 tsr_ref_get(
                     io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, n, v);
                 for (int i = 0; i < n; i++)
-                    v[i] = normalise((double)v[i], stats + (c + i) / size * 2, count,
+                    v[i] = normalise((double)v[i], stats + (c + i) / size * 2, count, tsr_norm_eps(in),
                         (double)io->gamma[c + i], (double)io->beta[c + i], io->op->silu);
                 tsr_ref_put(
                     io->program, out, tsr_pixel(out, io->out, to->t0 + t, to->y0 + y, x), c, n, v);
@@ -114,8 +114,8 @@ static void code_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
                 float v;
                 tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x),
                     c, 1, &v);
-                v = normalise((double)v, sums + c / size * 2, count, (double)io->gamma[c],
-                    (double)io->beta[c], io->op->silu);
+                v = normalise((double)v, sums + c / size * 2, count, tsr_norm_eps(in),
+                    (double)io->gamma[c], (double)io->beta[c], io->op->silu);
                 v = rintf(v * (io->gain[c] / io->range->scale)) + (float)io->range->zero;
                 code[c] = (uint8_t)fminf(255, fmaxf(0, v)); /* 0 for NaN: the range says that */
             }

@@ -296,7 +296,7 @@ static tsr_status bind_norm(tsr_binder *b, const tsr_op *op) {
         .pixels_per_block = NORM_PIXELS,
         .silu = op->silu,
         .factor = out->dtype == TSR_E4M3 ? 1 / b->p->quant[out->quant].scale : 1,
-        .eps = (float)TSR_NORM_EPS};
+        .eps = (float)tsr_norm_eps(in)};
     if (op->kind == TSR_OP_NORM) {
         CUdeviceptr gamma = b->x->weights + b->x->plan->norm_at[op->layer];
         args.sums = tsr_bind_frame(b, op->stats, 0);

@@ -69,7 +69,8 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
     *out = (tsr_numerics){TSR_PRECISION_FP16, TSR_F16, TSR_F16, TSR_F16, TSR_E4M3, NULL};
     if (wanted == TSR_PRECISION_BF16) {
         out->precision = TSR_PRECISION_BF16;
-        out->stream = out->act = TSR_BF16;
+        out->act = TSR_BF16;
+        out->shift = TSR_BF16_SHIFT;
     }
     if (wanted == TSR_PRECISION_INT8 || (wanted == TSR_PRECISION_FP8 && tsr_cuda_fp8(c)))
         out->eight = eight_of(c, half);

@@ -420,8 +420,9 @@ static void look_at_flag(tsr_exec *x) {
     int op = *x->flag;
     if (op && !atomic_exchange(&x->warned, true))
         tsr_log(TSR_LOG_WARN,
-            "cuda: op %d gave infinite or undefined numbers in %s; use --precision bf16, or --device cpu",
-            op - 1, tsr_precision_name(x->plan->numerics.precision));
+            "cuda: op %d gave infinite or undefined numbers in %s; use %s--device cpu", op - 1,
+            tsr_precision_name(x->plan->numerics.precision),
+            x->plan->numerics.precision == TSR_PRECISION_BF16 ? "" : "--precision bf16, or ");
 }
 
 tsr_status tsr_cuda_exec_wait(tsr_exec *x, uint64_t value) {

@@ -326,6 +326,8 @@ Test(cpu, says_what_it_is) {
     cr_assert(target.memory_free > 0 && target.memory_free <= target.memory_total);
     cr_assert(target.flops_f32 > 0 && target.bandwidth > 0);
     cr_assert(r.b->v->gemm_rate(r.b, TSR_PRECISION_F32, 128, 128, 128) > 0);
+    bool codes = tsr_tier_codes_gemm(((const tsr_cpu *)r.b)->tiers) != NULL;
+    cr_assert_eq(r.b->v->gemm_rate(r.b, TSR_PRECISION_INT8, 128, 128, 128) > 0, codes);
     rig_close(&r);
 }
 

@@ -74,12 +74,16 @@ typedef struct tsr_op_impl {
     tsr_status (*run)(const tsr_op_io *io); /* NULL: the tier lacks the kind */
 } tsr_op_impl;
 
+/* y[m][n] = x[m][k] w[k][n], rows without gaps. */
+typedef void (*tsr_codes_gemm_fn)(int m, int n, int k, const uint8_t *x, const int8_t *w, int32_t *y);
+
 typedef struct tsr_tier {
     const char *name;
     bool (*here)(void); /* the machine has what it needs. NULL: always */
     tsr_op_impl op[TSR_OP_KINDS];
 
     tsr_sgemm_fn gemm; /* its matrix product, NULL: none */
+    tsr_codes_gemm_fn codes_gemm; /* of codes, NULL: none; bench holds their convolutions against it */
     /* Tiers with CONV. Bytes of a kernel however it is laid out, and the packing: weights and
      * biases as tsr_kernel_fold and tsr_quantise_kernel leave them, for the shapes of `op`, one of
      * those that will use it. */
@@ -94,8 +98,9 @@ typedef struct tsr_tier {
 
 /* The tiers this machine can run: 0 is the reference, faster ones follow. NULL past the last. */
 const tsr_tier *tsr_tier_at(int i);
-/* Of the first `tiers`: the fastest that runs the op, and the fastest matrix product. */
+/* Of the first `tiers`: the fastest that runs the op, and the fastest matrix products. */
 const tsr_tier *tsr_tier_for(int tiers, const tsr_program *p, const tsr_op *op);
 tsr_sgemm_fn tsr_tier_gemm(int tiers);
+tsr_codes_gemm_fn tsr_tier_codes_gemm(int tiers); /* NULL: none has one */
 
 #endif

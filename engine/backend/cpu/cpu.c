@@ -173,7 +173,8 @@ static void report(tsr_backend *b, tsr_line_fn line, void *user) {
 }
 
 static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, int k) {
-    return precision == TSR_PRECISION_F32 ? tsr_cpu_gemm_rate((const tsr_cpu *)b, m, n, k) : 0;
+    bool codes = precision == TSR_PRECISION_INT8;
+    return codes || precision == TSR_PRECISION_F32 ? tsr_cpu_gemm_rate((const tsr_cpu *)b, codes, m, n, k) : 0;
 }
 
 static void destroy(tsr_backend *b) {

@@ -352,9 +352,15 @@ static bool here(void) {
                (isa & dnnl_cpu_isa_avx512_core_vnni) == dnnl_cpu_isa_avx512_core_vnni);
 }
 
+static void codes_gemm(int m, int n, int k, const uint8_t *x, const int8_t *w, int32_t *y) {
+    int32_t none = 0;
+    dnnl_gemm_u8s8s32('N', 'N', 'F', m, n, k, 1, x, k, 0, w, n, 0, 0, y, n, &none);
+}
+
 const tsr_tier tsr_tier_vnni = {
     .name = "oneDNN u8",
     .here = here,
+    .codes_gemm = codes_gemm,
     .kernel_bytes = kernel_bytes,
     .pack = pack,
     .unpack = unpack,

@@ -9,29 +9,67 @@
 
 enum { FRESH = 3600 }; /* seconds */
 
-double tsr_cpu_gemm_rate(const tsr_cpu *cpu, int m, int n, int k) {
+/* A product whose result nobody looks at. */
+typedef struct product {
+    int m, n, k;
+    tsr_sgemm_fn gemm;             /* of f32, */
+    tsr_codes_gemm_fn codes_gemm; /* or where not NULL of codes */
+    void *x, *w, *y;
+} product;
+
+static void fill(const product *p, void *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (p->codes_gemm)
+            ((uint8_t *)x)[i] = (uint8_t)(i % 17);
+        else
+            ((float *)x)[i] = (float)(i % 17) / 16 - 0.5f;
+}
+
+static bool product_open(product *p) {
+    size_t wide = p->codes_gemm ? 1 : sizeof(float);
+    size_t left = (size_t)p->m * (size_t)p->k, right = (size_t)p->k * (size_t)p->n;
+    p->x = malloc(left * wide);
+    p->w = malloc(right * wide);
+    p->y = malloc((size_t)p->m * (size_t)p->n * sizeof(float));
+    if (!p->x || !p->w || !p->y)
+        return false;
+    fill(p, p->x, left);
+    fill(p, p->w, right);
+    return true;
+}
+
+static double product_seconds(const product *p) {
+    double begin = tsr_now();
+    if (p->codes_gemm)
+        p->codes_gemm(p->m, p->n, p->k, p->x, p->w, p->y);
+    else
+        p->gemm(p->m, p->n, p->k, p->x, p->k, p->w, p->n, 0, p->y, p->n);
+    return tsr_now() - begin;
+}
+
+static void product_close(product *p) {
+    free(p->x);
+    free(p->w);
+    free(p->y);
+}
+
+double tsr_cpu_gemm_rate(const tsr_cpu *cpu, bool codes, int m, int n, int k) {
     enum { MOST = 16 << 20 }; /* elements of the left matrix: more rows change nothing but memory */
-    tsr_sgemm_fn gemm = tsr_tier_gemm(cpu->tiers);
-    double best = INFINITY, seconds = 0;
     if ((double)m * k > MOST)
         m = MOST / k > 256 ? MOST / k : 256;
-    size_t left = (size_t)m * (size_t)k, right = (size_t)k * (size_t)n;
-    float *x = malloc((left + right + (size_t)m * (size_t)n) * sizeof *x);
-    if (!x)
+    product p = {m, n, k, tsr_tier_gemm(cpu->tiers), codes ? tsr_tier_codes_gemm(cpu->tiers) : NULL, NULL, NULL, NULL};
+    double best = INFINITY, seconds = 0;
+    if (codes && !p.codes_gemm)
         return 0;
-    float *w = x + left, *y = w + right;
-    for (float *v = x; v < y; v++)
-        *v = (float)((v - x) % 17) / 16 - 0.5f;
+    bool ready = product_open(&p);
     tsr_threads_apply();
-    for (int i = 0; i < 5 && (i < 2 || seconds < 0.2); i++) { /* the first run makes code and threads */
-        double begin = tsr_now();
-        gemm(m, n, k, x, k, w, n, 0, y, n);
-        double took = tsr_now() - begin;
+    for (int i = 0; ready && i < 5 && (i < 2 || seconds < 0.2); i++) { /* the first run makes code and threads */
+        double took = product_seconds(&p);
         best = fmin(best, took);
         seconds += took;
     }
-    free(x);
-    return 2.0 * m * n * k / best;
+    product_close(&p);
+    return 2.0 * m * n * k / best; /* 0 where nothing ran */
 }
 
 static void file_name(const tsr_cpu *cpu, char name[192]) {
@@ -71,7 +109,7 @@ void tsr_cpu_find_rates(tsr_cpu *cpu) {
         return;
     file_name(cpu, name);
     if (!recall(cpu, name, &gemm, &bandwidth)) {
-        gemm = better(gemm, tsr_cpu_gemm_rate(cpu, 512, 512, 512));
+        gemm = better(gemm, tsr_cpu_gemm_rate(cpu, false, 512, 512, 512));
         bandwidth = better(bandwidth, tsr_machine_bandwidth());
         snprintf(text, sizeof text, "tessera rates 1\n%lld %.4e %.4e\n", (long long)time(NULL), gemm, bandwidth);
         sscanf(text, "tessera rates 1 %*d %lf %lf", &gemm, &bandwidth); /* what the next start will read */

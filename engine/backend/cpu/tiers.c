@@ -51,3 +51,9 @@ tsr_sgemm_fn tsr_tier_gemm(int tiers) {
         tiers--;
     return tsr_tier_at(tiers - 1)->gemm;
 }
+
+tsr_codes_gemm_fn tsr_tier_codes_gemm(int tiers) {
+    while (tiers > 1 && !tsr_tier_at(tiers - 1)->codes_gemm)
+        tiers--;
+    return tsr_tier_at(tiers - 1)->codes_gemm;
+}

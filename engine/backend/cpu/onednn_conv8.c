@@ -6,7 +6,8 @@
  *
  * as post-ops with a vector each: oneDNN 2.6 has no fast convolution with scales of run time. It
  * pads with code 0 where z is meant: the filter's taps that fall outside are made good in a second
- * pass over the picture's edge. The residual is added in place by a sum post-op.
+ * pass over the picture's edge. Bands have rows of z there, which are 0 meanwhile: else they would be
+ * rounded otherwise than whole frames. The residual is added in place by a sum post-op.
  *
  * Packed kernel: codes in the layout of the record; scale, bias f32, and sums s32 of the taps that
  * lie outside at each kind of edge, [EDGES][cout], the last of which is all of them.
@@ -297,14 +298,27 @@ static void mend_pixel(const edges *e, float *to, int edge) {
 static void mend_rows(void *ctx, size_t begin, size_t end) { /* of [frames][rows] */
     const edges *e = ctx;
     const tsr_buffer *out = &e->io->program->buffer[e->io->op->out.buf];
+    int top = tsr_picture_begin(out, e->io->band), bottom = top + tsr_picture_rows(out) - 1;
     for (size_t r = begin; r < end; r++) {
-        int y = (int)(r % (size_t)out->h),
-            row = e->io->op->in.y0 ? 0 : (y == 0 ? ABOVE : 0) | (y == out->h - 1 ? BELOW : 0);
+        int y = (int)(r % (size_t)out->h), row = (y == top ? ABOVE : 0) | (y == bottom ? BELOW : 0);
         float *to = e->out + r * (size_t)out->w * (size_t)out->c;
         int step = row || out->w == 1 ? 1 : out->w - 1; /* between: the two ends only */
         for (int x = 0; x < out->w; x += step)
             mend_pixel(e, to + (size_t)x * (size_t)out->c,
                 row | (x == 0 ? LEFT : 0) | (x == out->w - 1 ? RIGHT : 0));
+    }
+}
+
+/* The rows of a band, [frames][h][w][c], that are outside of the picture. */
+static void fill_outside(const tsr_op_io *io, uint8_t *in, int value) {
+    const tsr_buffer *b = &io->program->buffer[io->op->in.buf];
+    const tsr_kernel *k = io->kernel->kernel;
+    int frames = (io->op->in.nt - 1) * k->st + k->kt, top, end;
+    size_t row = (size_t)b->w * (size_t)b->c;
+    tsr_io_rows(io, (tsr_view){.buf = io->op->in.buf, .ny = b->h}, &top, &end);
+    for (int t = 0; t < frames; t++, in += (size_t)b->h * row) {
+        memset(in, value, row * (size_t)top);
+        memset(in + row * (size_t)end, value, row * (size_t)(b->h - end));
     }
 }
 
@@ -326,6 +340,7 @@ static tsr_status run(const tsr_op_io *io) {
               out_frame = (ptrdiff_t)to->h * to->w * to->c;
     uint8_t *in = (uint8_t *)io->in + (op->in.t0 - (k->kt - 1)) * in_frame;
     edges e = {io, sums, scale, (float *)io->out + op->out.t0 * out_frame};
+    fill_outside(io, in, 0);
     DNNL_TRY(dnnl_memory_set_data_handle(c->src, in));
     DNNL_TRY(dnnl_memory_set_data_handle(c->bias, bias));
     DNNL_TRY(dnnl_memory_set_data_handle(c->scale, scale));
@@ -338,6 +353,7 @@ static tsr_status run(const tsr_op_io *io) {
             {DNNL_ARG_SCRATCHPAD, c->scratch}}));
     DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
     tsr_parallel_for((size_t)op->in.nt * (size_t)to->h, 8, mend_rows, &e);
+    fill_outside(io, in, io->range->zero);
 error:
     return status;
 }

@@ -101,9 +101,10 @@ static tsr_target target_of(roof *r) {
 
 static double rate_of(void *ctx, const tsr_program *p, const tsr_op *op) {
     const roof *r = ctx;
+    if (op->kernel < 0) /* which may read no buffer */
+        return r->card->rate16;
     tsr_dtype in = p->buffer[op->in.buf].dtype;
-    bool eight = op->kernel >= 0 && tsr_dtype_size(in) == 1;
-    return !eight ? r->card->rate16 : in == TSR_E4M3 ? r->card->fp8 : r->card->int8;
+    return in == TSR_E4M3 ? r->card->fp8 : in == TSR_U8 ? r->card->int8 : r->card->rate16;
 }
 
 /* By the epilogues of the convs before, which read nothing again for it. */

@@ -143,8 +143,12 @@ static void compare_stats(const world *want, const world *have, verdict *r) {
 static void compare_out(const world *want, const float *magnitude, const world *have, verdict *r) {
     const tsr_buffer *b = &want->buffer[OUT], *in = &want->buffer[IN];
     size_t size = tsr_dtype_size(b->dtype), n = b->bytes / size, frame = frame_bytes(b) / size;
+    int top = tsr_picture_begin(b, want->s->band);
     for (size_t i = 0; i < n; i++) {
         float x, y, input = 0;
+        int row = (int)(i % frame / ((size_t)b->w * (size_t)b->c));
+        if (b->whole && (row < top || row >= top + b->whole)) /* outside of the picture: nobody reads what comes out */
+            continue;
         tsr_ref_get(&want->program, b, want->out.at + i * size, 0, 1, &x);
         tsr_ref_get(&want->program, b, have->out.at + i * size, 0, 1, &y);
         size_t t = i / frame;

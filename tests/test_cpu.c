@@ -301,6 +301,29 @@ Test(cpu, another_precision_packs_anew) {
     rig_close(&r);
 }
 
+/* On from f32, whose weights are of the same type and size as the rounded ones of fp16. */
+Test(cpu, another_rounding_packs_anew) {
+    static const tsr_precision all[] = {TSR_PRECISION_INT8, TSR_PRECISION_FP8, TSR_PRECISION_FP16, TSR_PRECISION_BF16};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        rig r;
+        rig_model(&r);
+        rig_plan(&r, false, 0, LATENTS);
+        tsr_plan *f32 = r.plan;
+        r.plan = plan_of(&r, all[i], (tsr_extent){LATENTS, H, W});
+        ok(rig_prepare(&r));
+        float *fresh = decode(&r, LATENTS, NULL);
+        r.b->v->exec_destroy(r.b, &r.x);
+        ok(r.b->v->prepare(r.b, f32, &r.x));
+        ok(r.b->v->turn(r.b, r.plan, &r.x));
+        float *turned = decode(&r, LATENTS, NULL);
+        cr_expect(!memcmp(fresh, turned, values(&r, 0) * sizeof *fresh), "%s", tsr_precision_name(all[i]));
+        tsr_plan_free(&f32);
+        free(fresh);
+        free(turned);
+        rig_close(&r);
+    }
+}
+
 static void count_line(void *user, const char *key, const char *value) {
     int *lines = user;
     cr_assert(key && value && *key && *value);

@@ -127,12 +127,20 @@ static void read_norms(tsr_exec *x) {
     }
 }
 
+/* What the weights are rounded to, too. */
+static tsr_dtype type_of_kernel(const tsr_plan *plan, int weight) {
+    int step = 0;
+    const tsr_op *op = largest_user(plan, weight, &step);
+    return input_type(plan->program[step], op);
+}
+
 bool tsr_exec_same_weights(const tsr_plan *a, const tsr_plan *b) {
     if (a->half != b->half || a->weights != b->weights || a->weight_bytes != b->weight_bytes)
         return false;
     for (int i = 0; i < a->weights; i++) {
         const tsr_plan_weight *u = &a->weight[i], *v = &b->weight[i];
-        if (memcmp(u->kernel, v->kernel, sizeof *u->kernel) != 0 || u->input != v->input || u->at != v->at || u->bytes != v->bytes)
+        if (memcmp(u->kernel, v->kernel, sizeof *u->kernel) != 0 || u->input != v->input || u->at != v->at || u->bytes != v->bytes ||
+            type_of_kernel(a, i) != type_of_kernel(b, i))
             return false;
     }
     return memcmp(a->norm_at, b->norm_at, (size_t)a->half->layers * sizeof *a->norm_at) == 0;

@@ -28,8 +28,7 @@ DEV places attention_places() {
     s.q = shared_memory();
     s.ring = s.q + max_chunks * chunk_bytes;
     s.p = s.ring + stages * chunk_bytes;
-    s.part =
-        s.p + chunk_bytes; /* [2][64] f32: each half of the keys' maximum, at the end the sum */
+    s.part = s.p + chunk_bytes;       /* [2][64] f32: each half of the keys' maximum, at the end the sum */
     s.factor = s.part + 2 * rows * 4; /* [64] f32 */
     return s;
 }
@@ -42,34 +41,30 @@ DEV uint32_t piece(int row, int c) {
 
 /* 64 tokens x 64 channels of q, k or v, from token `first` on; zeros beyond the last token and
  * channel. */
-DEV void load_chunk(
-    const tsr_attention_args &a, const uint16_t *base, int first, int channel, uint32_t to) {
+DEV void load_chunk(const tsr_attention_args &a, const uint16_t *base, int first, int channel, uint32_t to) {
 #pragma unroll
     for (int i = 0; i < rows * 8 / 256; i++) {
         const int q = i * 256 + static_cast<int>(threadIdx.x), row = q / 8, c = q % 8;
         if (first + row < a.tokens && channel + c * 8 < a.c)
-            cp_async16(to + piece(row, c),
-                base + static_cast<int64_t>(first + row) * (3 * a.c) + channel + c * 8);
+            cp_async16(to + piece(row, c), base + static_cast<int64_t>(first + row) * (3 * a.c) + channel + c * 8);
         else
             sts128(to + piece(row, c), {{0, 0, 0, 0}});
     }
 }
 
 /* The stream of chunks: for each tile of keys all of K's, then all of V's. */
-DEV void load_ahead(const tsr_attention_args &a, const uint16_t *frame, const places &s, int index,
-    int chunks, int total) {
+DEV void load_ahead(
+    const tsr_attention_args &a, const uint16_t *frame, const places &s, int index, int chunks, int total) {
     if (index < total) {
-        const int tile = index / (2 * chunks), within = index - tile * 2 * chunks,
-                  v = within >= chunks;
-        load_chunk(a, frame + (1 + v) * a.c, tile * rows, (within - v * chunks) * 64,
-            s.ring + index % stages * chunk_bytes);
+        const int tile = index / (2 * chunks), within = index - tile * 2 * chunks, v = within >= chunks;
+        load_chunk(
+            a, frame + (1 + v) * a.c, tile * rows, (within - v * chunks) * 64, s.ring + index % stages * chunk_bytes);
     }
     cp_commit();
 }
 
 /* score[4][4] of one warp += Q chunk * K chunk. */
-template <class E>
-DEV void scores_add(float (&score)[4][4], uint32_t q, uint32_t k, int lane, int wq, int wk) {
+template <class E> DEV void scores_add(float (&score)[4][4], uint32_t q, uint32_t k, int lane, int wq, int wk) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         uint32_t a[4], b[4];
@@ -96,8 +91,8 @@ struct softmax_row {
 /* Scores to weights: exponentials relative to the rows' running maximum, to shared memory as P.
  * Leaves in `factor` what the outputs so far must be multiplied by. */
 template <class E>
-DEV void softmax_step(const tsr_attention_args &a, const places &s, float (&score)[4][4],
-    softmax_row (&state)[2], int lane, int wq, int wk, int first_key) {
+DEV void softmax_step(const tsr_attention_args &a, const places &s, float (&score)[4][4], softmax_row (&state)[2],
+    int lane, int wq, int wk, int first_key) {
     const float to_log2 = a.scale * 1.44269504f;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -119,8 +114,7 @@ DEV void softmax_step(const tsr_attention_args &a, const places &s, float (&scor
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = wq * 16 + half * 8 + (lane >> 2);
-        const float other =
-            fmaxf(as_float(lds32(s.part + row * 4)), as_float(lds32(s.part + (rows + row) * 4)));
+        const float other = fmaxf(as_float(lds32(s.part + row * 4)), as_float(lds32(s.part + (rows + row) * 4)));
         /* Of nothing but -inf a finite number: they weigh 0, not exp2(-inf + inf). */
         const float most = fmaxf(fmaxf(state[half].max, other), -3.4028235e38f);
         const float factor = exp2_fast(state[half].max - most);
@@ -130,8 +124,8 @@ DEV void softmax_step(const tsr_attention_args &a, const places &s, float (&scor
             sts32(s.factor + row * 4, as_bits(factor));
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const uint32_t p = pack16(E::type, exp2_fast(score[j][half * 2] - most),
-                exp2_fast(score[j][half * 2 + 1] - most));
+            const uint32_t p =
+                pack16(E::type, exp2_fast(score[j][half * 2] - most), exp2_fast(score[j][half * 2 + 1] - most));
             state[half].sum += unpack16(E::type, p, 0) + unpack16(E::type, p, 1);
             sts32(s.p + piece(row, wk * 4 + j) + (lane & 3) * 4, p);
         }
@@ -141,11 +135,10 @@ DEV void softmax_step(const tsr_attention_args &a, const places &s, float (&scor
 template <class E> DEV void attention(const tsr_attention_args &a) {
     const places s = attention_places();
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wq = warp & 3, wk = warp >> 2;
-    const int first = blockIdx.x * rows, chunks = (a.c + 63) / 64,
-              tiles = (a.tokens + rows - 1) / rows;
+    const int first = blockIdx.x * rows, chunks = (a.c + 63) / 64, tiles = (a.tokens + rows - 1) / rows;
     const int total = tiles * 2 * chunks;
-    const uint16_t *frame = static_cast<const uint16_t *>(a.qkv) +
-                            static_cast<int64_t>(blockIdx.y) * a.tokens * (3 * a.c);
+    const uint16_t *frame =
+        static_cast<const uint16_t *>(a.qkv) + static_cast<int64_t>(blockIdx.y) * a.tokens * (3 * a.c);
 
     float out[max_chunks][4][4] = {};
     softmax_row state[2] = {{-INFINITY, 0}, {-INFINITY, 0}};
@@ -161,8 +154,7 @@ template <class E> DEV void attention(const tsr_attention_args &a) {
             cp_wait<stages - 2>();
             block_sync();
             load_ahead(a, frame, s, index + stages - 1, chunks, total);
-            scores_add<E>(
-                score, s.q + j * chunk_bytes, s.ring + index % stages * chunk_bytes, lane, wq, wk);
+            scores_add<E>(score, s.q + j * chunk_bytes, s.ring + index % stages * chunk_bytes, lane, wq, wk);
         }
         softmax_step<E>(a, s, score, state, lane, wq, wk, tile * rows);
 
@@ -182,8 +174,7 @@ template <class E> DEV void attention(const tsr_attention_args &a) {
                         ldmatrix4(p[m][k], s.p + piece(m * 16 + (lane & 15), 2 * k + (lane >> 4)));
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        const float factor =
-                            as_float(lds32(s.factor + (m * 16 + (i >> 1) * 8 + (lane >> 2)) * 4));
+                        const float factor = as_float(lds32(s.factor + (m * 16 + (i >> 1) * 8 + (lane >> 2)) * 4));
 #pragma unroll
                         for (int n = 0; n < max_chunks; n++)
                             out[n][m][i] *= factor;
@@ -214,21 +205,18 @@ template <class E> DEV void attention(const tsr_attention_args &a) {
             sts32(s.part + (wk * rows + wq * 16 + half * 8 + (lane >> 2)) * 4, as_bits(sum));
     }
     block_sync();
-    uint16_t *to =
-        static_cast<uint16_t *>(a.out) + static_cast<int64_t>(blockIdx.y) * a.tokens * a.c;
+    uint16_t *to = static_cast<uint16_t *>(a.out) + static_cast<int64_t>(blockIdx.y) * a.tokens * a.c;
 #pragma unroll
     for (int m = 0; m < 4; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int row = m * 16 + half * 8 + (lane >> 2), token = first + row;
-            const float sum =
-                as_float(lds32(s.part + row * 4)) + as_float(lds32(s.part + (rows + row) * 4));
+            const float sum = as_float(lds32(s.part + row * 4)) + as_float(lds32(s.part + (rows + row) * 4));
 #pragma unroll
             for (int j = 0; j < max_chunks; j++) {
                 const int channel = j * 64 + warp * 8 + (lane & 3) * 2;
                 if (token < a.tokens && channel < a.c)
-                    stg(reinterpret_cast<uint32_t *>(
-                            to + static_cast<int64_t>(token) * a.c + channel),
+                    stg(reinterpret_cast<uint32_t *>(to + static_cast<int64_t>(token) * a.c + channel),
                         pack16(E::type, out[j][m][half * 2] / sum, out[j][m][half * 2 + 1] / sum));
             }
         }

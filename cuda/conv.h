@@ -35,16 +35,13 @@ struct conv_stage {
     int bytes;            /* of the chunk that exist */
 };
 
-template <class S, class E>
-DEV conv_stage conv_stage_at(const tsr_conv_args &a, const conv_block &b, int s) {
+template <class S, class E> DEV conv_stage conv_stage_at(const tsr_conv_args &a, const conv_block &b, int s) {
     if (s >= b.stages)
         return {nullptr, 0};
-    int tap = s / b.chunks, chunk = s - tap * b.chunks,
-        frame = a.t0 + b.output * a.st + tap - (a.kt - 1);
+    int tap = s / b.chunks, chunk = s - tap * b.chunks, frame = a.t0 + b.output * a.st + tap - (a.kt - 1);
     const uint8_t *base = static_cast<const uint8_t *>(frame < 0 ? a.past : a.in);
     int64_t pixel_bytes = a.cin * E::bytes;
-    return {base + frame * (pixel_bytes * a.h * a.w) + chunk * S::chunk,
-        a.cin * E::bytes - chunk * S::chunk};
+    return {base + frame * (pixel_bytes * a.h * a.w) + chunk * S::chunk, a.cin * E::bytes - chunk * S::chunk};
 }
 
 /* Pixels that are no row of 16-byte pieces, element by element: conv_in of pictures. */
@@ -54,8 +51,7 @@ template <class E> DEV vec4 conv_gather(const uint8_t *from, int bytes, uint32_t
     for (int i = 0; i < 16 / E::bytes; i++) {
         if (i * E::bytes >= bytes)
             continue;
-        uint32_t bits =
-            E::bytes == 2 ? ldg(reinterpret_cast<const uint16_t *>(from) + i) : ldg(from + i);
+        uint32_t bits = E::bytes == 2 ? ldg(reinterpret_cast<const uint16_t *>(from) + i) : ldg(from + i);
         uint32_t mask = E::bytes == 2 ? 0xffffu : 0xffu, shift = i * E::bytes % 4 * 8;
         uint32_t &word = v.x[i * E::bytes / 4];
         word = (word & ~(mask << shift)) | bits << shift;
@@ -65,8 +61,8 @@ template <class E> DEV vec4 conv_gather(const uint8_t *from, int bytes, uint32_t
 
 /* This thread's share of the halo, turns [from, to). */
 template <class S, class E>
-DEV void conv_load_halo(const tsr_conv_args &a, const conv_block &b, const conv_stage &s,
-    uint32_t halo, int from, int to) {
+DEV void conv_load_halo(
+    const tsr_conv_args &a, const conv_block &b, const conv_stage &s, uint32_t halo, int from, int to) {
     if (!s.frame)
         return;
     const uint32_t fill = static_cast<uint32_t>(b.zero) * 0x01010101u;
@@ -74,13 +70,11 @@ DEV void conv_load_halo(const tsr_conv_args &a, const conv_block &b, const conv_
         int q = turn * TSR_CONV_THREADS + static_cast<int>(threadIdx.x);
         if (q >= S::halo_pieces)
             break;
-        int pixel = q / S::pieces, c = q % S::pieces, hy = pixel / S::halo_w,
-            hx = pixel % S::halo_w;
+        int pixel = q / S::pieces, c = q % S::pieces, hy = pixel / S::halo_w, hx = pixel % S::halo_w;
         int y = b.iy + hy, x = b.ix + hx, column = conv_column<S>(hx);
-        uint32_t to_piece = halo + (hy * S::halo_w + column) * S::chunk +
-                            ((c ^ TSR_CONV_SWIZZLE(column, S::chunk)) << 4);
-        const uint8_t *p =
-            s.frame + (static_cast<int64_t>(y) * a.w + x) * (a.cin * E::bytes) + c * 16;
+        uint32_t to_piece =
+            halo + (hy * S::halo_w + column) * S::chunk + ((c ^ TSR_CONV_SWIZZLE(column, S::chunk)) << 4);
+        const uint8_t *p = s.frame + (static_cast<int64_t>(y) * a.w + x) * (a.cin * E::bytes) + c * 16;
         bool there = static_cast<unsigned>(y) < static_cast<unsigned>(a.h) &&
                      static_cast<unsigned>(x) < static_cast<unsigned>(a.w) && c * 16 < s.bytes;
         if (!there)
@@ -92,8 +86,7 @@ DEV void conv_load_halo(const tsr_conv_args &a, const conv_block &b, const conv_
     }
 }
 
-template <class S>
-DEV void conv_load_weights(const uint8_t *stream, int step, int steps, uint32_t to) {
+template <class S> DEV void conv_load_weights(const uint8_t *stream, int step, int steps, uint32_t to) {
     if (step >= steps)
         return;
     const uint8_t *from = stream + static_cast<int64_t>(step) * S::weight_bytes;
@@ -110,8 +103,7 @@ DEV void conv_load_weights(const uint8_t *stream, int step, int steps, uint32_t 
 /* acc += one spatial tap: `chunk` bytes of k for the warp's pixels and channels. halo and weights
  * are this lane's addresses of the tap. */
 template <class S, class E>
-DEV void conv_tap_warpgroup(
-    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
+DEV void conv_tap_warpgroup(typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
     constexpr int row = S::stride * S::halo_w * S::chunk, steps = S::chunk / 32;
     uint32_t a[steps][S::m_tiles][4]; /* registers stay as they are until the product is done */
 #pragma unroll
@@ -132,10 +124,8 @@ DEV void conv_tap_warpgroup(
 }
 
 template <class S, class E>
-DEV void conv_tap(
-    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
-    constexpr int row =
-        S::stride * S::halo_w * S::chunk; /* from one row of output pixels to the next */
+DEV void conv_tap(typename E::acc (&acc)[S::m_tiles][S::n_tiles][4], uint32_t halo, uint32_t weights) {
+    constexpr int row = S::stride * S::halo_w * S::chunk; /* from one row of output pixels to the next */
 #pragma unroll
     for (int k = 0; k < S::chunk / 32; k++) {
         uint32_t b[S::n_tiles][2];
@@ -161,30 +151,24 @@ DEV void conv_tap(
 }
 
 template <class S, class E>
-DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
-    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m,
-              wn = warp / S::warps_m;
+DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b, typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m, wn = warp / S::warps_m;
     const uint32_t streams = shared_memory(), halos = streams + S::weight_stages * S::weight_bytes;
     const int steps = b.stages * S::steps;
-    const uint8_t *stream =
-        static_cast<const uint8_t *>(a.weights) +
-        static_cast<int64_t>(b.phase * a.n_blocks + b.n_block) * steps * S::weight_bytes;
+    const uint8_t *stream = static_cast<const uint8_t *>(a.weights) +
+                            static_cast<int64_t>(b.phase * a.n_blocks + b.n_block) * steps * S::weight_bytes;
 
     /* ldmatrix.x4 of pixels: lanes 0..15 the 16 pixels' first 16 bytes, lanes 16..31 their second.
      * Of weights: lanes 0..7 eight rows' first, 8..15 their second 16 bytes, 16..31 the next eight
      * rows likewise. */
     const int row = S::n_tiles == 1 ? lane & 7 : wn * 32 + (lane >> 4) * 8 + (lane & 7);
     const uint32_t weight_lane =
-        S::warpgroup
-            ? 0
-            : row * S::chunk + ((((lane >> 3) & 1) ^ TSR_CONV_SWIZZLE(row, S::chunk)) << 4);
+        S::warpgroup ? 0 : row * S::chunk + ((((lane >> 3) & 1) ^ TSR_CONV_SWIZZLE(row, S::chunk)) << 4);
     const uint32_t halo_lane = wm * S::m_tiles * (S::stride * S::halo_w * S::chunk);
 
     for (int i = 0; i < S::weight_stages - 1; i++) {
         if (i < S::halo_stages - 1)
-            conv_load_halo<S, E>(
-                a, b, conv_stage_at<S, E>(a, b, i), halos + i * S::halo_bytes, 0, S::halo_turns);
+            conv_load_halo<S, E>(a, b, conv_stage_at<S, E>(a, b, i), halos + i * S::halo_bytes, 0, S::halo_turns);
         conv_load_weights<S>(stream, i, steps, streams + i * S::weight_bytes);
         cp_commit();
     }
@@ -192,8 +176,7 @@ DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
     int step = 0, weight_slot = 0, halo_slot = 0;
     for (int s = 0; s < b.stages; s++) {
         const uint32_t halo = halos + halo_slot * S::halo_bytes;
-        const int next_halo =
-            halo_slot == 0 ? S::halo_stages - 1 : halo_slot - 1; /* free since the stage before */
+        const int next_halo = halo_slot == 0 ? S::halo_stages - 1 : halo_slot - 1; /* free since the stage before */
         const conv_stage ahead = conv_stage_at<S, E>(a, b, s + S::halo_stages - 1);
         int ky = 0, kx = 0;
 #pragma unroll 1
@@ -204,12 +187,10 @@ DEV void conv_multiply(const tsr_conv_args &a, const conv_block &b,
             block_sync(); /* this step's data is there for all, and all have left the slots that are
                              filled next */
             if (i < S::fetch_steps)
-                conv_load_halo<S, E>(a, b, ahead, halos + next_halo * S::halo_bytes,
-                    i * S::turns_a_step,
+                conv_load_halo<S, E>(a, b, ahead, halos + next_halo * S::halo_bytes, i * S::turns_a_step,
                     i + 1 == S::fetch_steps ? S::halo_turns : (i + 1) * S::turns_a_step);
             const int next_weights = weight_slot == 0 ? S::weight_stages - 1 : weight_slot - 1;
-            conv_load_weights<S>(stream, step + S::weight_stages - 1, steps,
-                streams + next_weights * S::weight_bytes);
+            conv_load_weights<S>(stream, step + S::weight_stages - 1, steps, streams + next_weights * S::weight_bytes);
             cp_commit();
 
             uint32_t weights = streams + weight_slot * S::weight_bytes + weight_lane;
@@ -246,10 +227,10 @@ template <class E, class S> DEV void conv(const tsr_conv_args &a) {
     conv_finish<S, E>(a, b, acc);
 }
 
-#define TSR_CONV_KERNEL_OF(elem, name, ...)                                                        \
-    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, TSR_CONV_BLOCKS)                \
-        tsr_conv_##elem##_##name(const __grid_constant__ tsr_conv_args a) {                        \
-        conv<elem_##elem, conv_shape<__VA_ARGS__>>(a);                                             \
+#define TSR_CONV_KERNEL_OF(elem, name, ...)                                                                            \
+    extern "C" __global__ void __launch_bounds__(TSR_CONV_THREADS, TSR_CONV_BLOCKS)                                    \
+        tsr_conv_##elem##_##name(const __grid_constant__ tsr_conv_args a) {                                            \
+        conv<elem_##elem, conv_shape<__VA_ARGS__>>(a);                                                                 \
     }
 #define TSR_CONV_KERNEL(elem, name, ...) TSR_CONV_KERNEL_OF(elem, name, __VA_ARGS__)
 #define TSR_CONV_KERNEL_H(elem, name, ...) TSR_CONV_KERNEL_OF(elem, name, __VA_ARGS__, true)

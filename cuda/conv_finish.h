@@ -6,8 +6,7 @@
 
 /* Adds v to what is stored at p, if told to; stores it, rounded; gives back the rounded values. N
  * is 8 or, where channels lie singly, 2. */
-template <int N>
-DEV void conv_store(const tsr_conv_args &a, int64_t at, int channels, float (&v)[N]) {
+template <int N> DEV void conv_store(const tsr_conv_args &a, int64_t at, int channels, float (&v)[N]) {
     if constexpr (N == 8) {
         vec4 *p = reinterpret_cast<vec4 *>(static_cast<uint16_t *>(a.out) + at), packed;
         if (a.accumulate) {
@@ -52,8 +51,7 @@ template <class S> DEV uint32_t conv_stats_at(int wm, int channel) {
 }
 
 /* Of a warp's pixels: over lanes of equal lane%4, which hold the same channels. */
-template <class S, int N>
-DEV void conv_gather_stats(conv_stats<N> &t, int lane, int wm, int in_block) {
+template <class S, int N> DEV void conv_gather_stats(conv_stats<N> &t, int lane, int wm, int in_block) {
 #pragma unroll
     for (int c = 0; c < N; c++) {
 #pragma unroll
@@ -64,9 +62,8 @@ DEV void conv_gather_stats(conv_stats<N> &t, int lane, int wm, int in_block) {
             t.most[c] = fmaxf(t.most[c], shfl_xor(t.most[c], m));
         }
         if (lane < 4)
-            sts128(
-                conv_stats_at<S>(wm, in_block + c), {{as_bits(t.sum[c]), as_bits(t.squares[c]),
-                                                        as_bits(t.least[c]), as_bits(t.most[c])}});
+            sts128(conv_stats_at<S>(wm, in_block + c),
+                {{as_bits(t.sum[c]), as_bits(t.squares[c]), as_bits(t.least[c]), as_bits(t.most[c])}});
     }
 }
 
@@ -96,15 +93,13 @@ template <class E, int N> struct conv_affine {
     int32_t correction[N];
 };
 template <class E, int N>
-DEV conv_affine<E, N> conv_affine_at(
-    const tsr_conv_args &a, const conv_block &b, int n, int n_padded) {
+DEV conv_affine<E, N> conv_affine_at(const tsr_conv_args &a, const conv_block &b, int n, int n_padded) {
     conv_affine<E, N> f;
     const float activations = E::type == TSR_ELEM_U8 ? ldg(&a.range->scale) : 1.0f;
 #pragma unroll
     for (int c = 0; c < N; c++) {
         f.scale[c] = E::bytes == 1 ? ldg(a.scale + b.phase * n_padded + n + c) * activations : 1.0f;
-        f.correction[c] =
-            E::type == TSR_ELEM_U8 ? ldg(a.weight_sum + b.phase * n_padded + n + c) * b.zero : 0;
+        f.correction[c] = E::type == TSR_ELEM_U8 ? ldg(a.weight_sum + b.phase * n_padded + n + c) * b.zero : 0;
         f.bias[c] = ldg(a.bias + b.phase * a.classes * n_padded + n + c);
     }
     return f;
@@ -112,11 +107,10 @@ DEV conv_affine<E, N> conv_affine_at(
 
 /* One band of the warp's channels: accumulators to values, to memory, to statistics. */
 template <class S, class E>
-DEV void conv_finish_band(const tsr_conv_args &a, const conv_block &b, int band,
-    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
+DEV void conv_finish_band(
+    const tsr_conv_args &a, const conv_block &b, int band, typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
     constexpr int N = S::lane_channels, up = S::kh == 2 ? 2 : 1;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m,
-              wn = warp / S::warps_m;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, wm = warp % S::warps_m, wn = warp / S::warps_m;
     const int in_block = (wn * S::bands + band) * 32 + (lane & 3) * N,
               n = b.n_block * S::couts + in_block; /* this lane's first channel */
     const int n_padded = a.n_blocks * S::couts;
@@ -137,8 +131,7 @@ DEV void conv_finish_band(const tsr_conv_args &a, const conv_block &b, int band,
             const int x = b.ox + half * 8 + (lane >> 2);
             if (y >= a.y0 + a.rows || x >= a.cols || n >= a.cout)
                 continue;
-            if (S::kh == 2 &&
-                a.classes == 4) { /* the same for nearly all pixels, so mostly cached loads */
+            if (S::kh == 2 && a.classes == 4) { /* the same for nearly all pixels, so mostly cached loads */
                 const int ey = b.p ? y == a.h - 1 : y == 0, ex = b.r ? x == a.w - 1 : x == 0;
 #pragma unroll
                 for (int c = 0; c < N; c++)
@@ -147,8 +140,7 @@ DEV void conv_finish_band(const tsr_conv_args &a, const conv_block &b, int band,
             float v[N];
 #pragma unroll
             for (int c = 0; c < N; c++)
-                v[c] = static_cast<float>(acc[i][band * 4 + c / 2][half * 2 + (c & 1)] - f.correction[c]) *
-                           f.scale[c] +
+                v[c] = static_cast<float>(acc[i][band * 4 + c / 2][half * 2 + (c & 1)] - f.correction[c]) * f.scale[c] +
                        f.bias[c];
             const int64_t row = static_cast<int64_t>(b.output) * a.out_dt * a.out_h + up * y + b.p;
             conv_store<N>(a, (row * a.out_w + up * x + b.r) * a.cout + n, a.cout - n, v);
@@ -169,8 +161,7 @@ DEV void conv_finish_band(const tsr_conv_args &a, const conv_block &b, int band,
 }
 
 template <class S, class E>
-DEV void conv_finish(const tsr_conv_args &a, const conv_block &b,
-    typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
+DEV void conv_finish(const tsr_conv_args &a, const conv_block &b, typename E::acc (&acc)[S::m_tiles][S::n_tiles][4]) {
     if (a.partial)
         block_sync(); /* all warps have left the last step's data, and no copy is on its way */
 #pragma unroll

@@ -37,10 +37,8 @@ struct moments {
     float mean, inverse;
 };
 DEV moments group_moments(const double *sums, int64_t group, double n, float eps) {
-    const double mean = ldg(sums + group * 2) / n,
-                 variance = ldg(sums + group * 2 + 1) / n - mean * mean;
-    return {static_cast<float>(mean),
-        1.0f / sqrtf(static_cast<float>(variance > 0 ? variance : 0) + eps)};
+    const double mean = ldg(sums + group * 2) / n, variance = ldg(sums + group * 2 + 1) / n - mean * mean;
+    return {static_cast<float>(mean), 1.0f / sqrtf(static_cast<float>(variance > 0 ? variance : 0) + eps)};
 }
 
 } // namespace
@@ -87,8 +85,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_STATS_BLOCKS)
             high = fmaxf(high, as_float(v.x[3]));
         }
         const int64_t at = (static_cast<int64_t>(frame) * gridDim.x + tile) * a.c + c;
-        stg(reinterpret_cast<vec2 *>(a.partial + at * 2),
-            {{as_bits(total), as_bits(total_squares)}});
+        stg(reinterpret_cast<vec2 *>(a.partial + at * 2), {{as_bits(total), as_bits(total_squares)}});
         if (a.extremes)
             stg(a.extremes + at, pack16(a.type, low, high));
     }
@@ -97,8 +94,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_STATS_BLOCKS)
 /* A thread keeps to one channel of the group, so that its extremes are that channel's. */
 extern "C" __global__ void __launch_bounds__(256, TSR_REDUCE_BLOCKS)
     tsr_reduce(const __grid_constant__ tsr_reduce_args a) {
-    const int tid = threadIdx.x, group = blockIdx.x, frame = blockIdx.y, each = a.c / a.groups,
-              lanes = 256 / each;
+    const int tid = threadIdx.x, group = blockIdx.x, frame = blockIdx.y, each = a.c / a.groups, lanes = 256 / each;
     const int lane = tid / each, channel = group * each + tid - lane * each;
     double sum = 0, squares = 0;
     float least = INFINITY, most = -INFINITY;
@@ -113,8 +109,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REDUCE_BLOCKS)
             most = fmaxf(most, unpack16(a.type, e, 1));
         }
     }
-    const uint32_t mine = shared_memory() + tid * 8,
-                   other = 256 * 8; /* two arrays: no bank conflicts */
+    const uint32_t mine = shared_memory() + tid * 8, other = 256 * 8; /* two arrays: no bank conflicts */
     sts64(mine, double_bits(sum));
     sts64(mine + other, double_bits(squares));
     for (int half = 128; half; half >>= 1) {
@@ -153,8 +148,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REDUCE_BLOCKS)
 /* The largest of gain * silu(norm) of channel c of a frame; infinite where a number is not finite.
  * silu falls, then rises: over an interval it is largest at an end. */
 DEV float range_high(const tsr_set_range_args &a, int frame, int c) {
-    const double *sums = a.sums + static_cast<int64_t>(frame) * (a.groups + a.c) * 2,
-                 *ends = sums + (a.groups + c) * 2;
+    const double *sums = a.sums + static_cast<int64_t>(frame) * (a.groups + a.c) * 2, *ends = sums + (a.groups + c) * 2;
     const int each = a.c / a.groups, group = c / each;
     const double n = static_cast<double>(a.pixels) * each;
     const moments m = group_moments(sums, group, n, a.eps);
@@ -217,9 +211,7 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REQUANTISE_BLOCKS)
 #pragma unroll
             for (int c = 0; c < 32; c += 8) {
                 const int32_t code = static_cast<int32_t>(v.x[w] >> c & 0xff) - old_zero;
-                codes |=
-                    to_u8(round_even(static_cast<float>(code) * factor) + static_cast<float>(zero))
-                    << c;
+                codes |= to_u8(round_even(static_cast<float>(code) * factor) + static_cast<float>(zero)) << c;
             }
             v.x[w] = codes;
         }
@@ -230,13 +222,11 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REQUANTISE_BLOCKS)
 /* ---------------------------------------------------------------- norm */
 
 /* factor: by which values are multiplied before they are rounded to codes, a channel */
-DEV void store8(
-    const tsr_norm_args &a, int64_t at, const float (&v)[8], const float (&factor)[8], float zero) {
+DEV void store8(const tsr_norm_args &a, int64_t at, const float (&v)[8], const float (&factor)[8], float zero) {
     if (a.out_type == TSR_ELEM_U8) {
         vec2 q = {};
 #pragma unroll
-        for (int c = 0; c < 8;
-             c++) /* rounded before the zero point is added: ties must not depend on it */
+        for (int c = 0; c < 8; c++) /* rounded before the zero point is added: ties must not depend on it */
             q.x[c / 4] |= to_u8(round_even(v[c] * factor[c]) + zero) << c % 4 * 8;
         stg(reinterpret_cast<vec2 *>(static_cast<uint8_t *>(a.out) + at), q);
     } else if (a.out_type == TSR_ELEM_E4M3) {
@@ -254,23 +244,20 @@ DEV void store8(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, TSR_NORM_BLOCKS)
-    tsr_norm(const __grid_constant__ tsr_norm_args a) {
+extern "C" __global__ void __launch_bounds__(256, TSR_NORM_BLOCKS) tsr_norm(const __grid_constant__ tsr_norm_args a) {
     const octets o = my_octet(a.c);
     const int tid = threadIdx.x, frame = blockIdx.y, first = blockIdx.x * a.pixels_per_block;
     const int end = a.pixels - first < a.pixels_per_block ? a.pixels : first + a.pixels_per_block;
     const int each = a.sums ? a.c / a.groups : 1;
     if (a.sums && tid < a.groups) { /* once a block: f64 is slow on most GPUs */
-        const moments m = group_moments(
-            a.sums, frame * a.pairs + tid, static_cast<double>(a.pixels) * each, a.eps);
+        const moments m = group_moments(a.sums, frame * a.pairs + tid, static_cast<double>(a.pixels) * each, a.eps);
         sts64(shared_memory() + tid * 8, {{as_bits(m.mean), as_bits(m.inverse)}});
     }
     block_sync();
     if (!o.used)
         return;
     const bool u8 = a.out_type == TSR_ELEM_U8;
-    const float scale = u8 ? ldg(&a.range->scale) : 1,
-                zero = u8 ? static_cast<float>(ldg(&a.range->zero)) : 0;
+    const float scale = u8 ? ldg(&a.range->scale) : 1, zero = u8 ? static_cast<float>(ldg(&a.range->zero)) : 0;
     float mean[8], gamma[8], beta[8], factor[8];
 #pragma unroll
     for (int c = 0; c < 8; c++) {

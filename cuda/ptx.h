@@ -68,10 +68,7 @@ DEV uint32_t lds32(uint32_t a) {
 }
 DEV vec2 lds64(uint32_t a) {
     vec2 v;
-    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
-                 : "=r"(v.x[0]), "=r"(v.x[1])
-                 : "r"(a)
-                 : "memory");
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x[0]), "=r"(v.x[1]) : "r"(a) : "memory");
     return v;
 }
 DEV vec4 lds128(uint32_t a) {
@@ -89,15 +86,13 @@ DEV void sts64(uint32_t a, vec2 v) {
     asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(a), "r"(v.x[0]), "r"(v.x[1]) : "memory");
 }
 DEV void sts128(uint32_t a, vec4 v) {
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(a), "r"(v.x[0]), "r"(v.x[1]),
-                 "r"(v.x[2]), "r"(v.x[3])
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(a), "r"(v.x[0]), "r"(v.x[1]), "r"(v.x[2]), "r"(v.x[3])
                  : "memory");
 }
 
 /* 16 bytes from global to shared memory, behind the thread's back. */
 DEV void cp_async16(uint32_t to, const void *from) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from)
-                 : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 /* Closes a group of copies; cp_wait<n> waits until at most the last n groups of this thread are on
  * their way. */
@@ -163,13 +158,11 @@ DEV void mma(elem_e4m3, float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint
 #if defined(__CUDA_ARCH_FEAT_SM120_ALL)
     /* Consumer Blackwell runs plain e4m3 with f32 sums at half rate; block-scaled with unit scales
      * (ue8m0 0x7f) at full rate and to the same sums. */
-    asm volatile(
-        "mma.sync.aligned.kind::mxf8f6f4.block_scale.scale_vec::1X.m16n8k32.row.col.f32.e4m3.e4m3."
-        "f32.ue8m0 "
-        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3}, {%10}, {%11,%11}, {%10}, {%11,%11};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0x7f7f7f7fu),
-        "h"((uint16_t)0));
+    asm volatile("mma.sync.aligned.kind::mxf8f6f4.block_scale.scale_vec::1X.m16n8k32.row.col.f32.e4m3.e4m3."
+                 "f32.ue8m0 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3}, {%10}, {%11,%11}, {%10}, {%11,%11};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0x7f7f7f7fu), "h"((uint16_t)0));
 #else
     asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, "
                  "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -197,24 +190,22 @@ DEV void wgmma_publish() {
 }
 
 #define TSR_WGMMA_SUMS4(c, d, i) c(d[i][0]), c(d[i][1]), c(d[i][2]), c(d[i][3])
-#define TSR_WGMMA_SUMS16(c, d, i)                                                                  \
-    TSR_WGMMA_SUMS4(c, d, i), TSR_WGMMA_SUMS4(c, d, i + 1), TSR_WGMMA_SUMS4(c, d, i + 2),          \
-        TSR_WGMMA_SUMS4(c, d, i + 3)
-#define TSR_WGMMA_SUMS(c, d)                                                                       \
-    TSR_WGMMA_SUMS16(c, d, 0), TSR_WGMMA_SUMS16(c, d, 4), TSR_WGMMA_SUMS16(c, d, 8),               \
-        TSR_WGMMA_SUMS16(c, d, 12)
+#define TSR_WGMMA_SUMS16(c, d, i)                                                                                      \
+    TSR_WGMMA_SUMS4(c, d, i), TSR_WGMMA_SUMS4(c, d, i + 1), TSR_WGMMA_SUMS4(c, d, i + 2), TSR_WGMMA_SUMS4(c, d, i + 3)
+#define TSR_WGMMA_SUMS(c, d)                                                                                           \
+    TSR_WGMMA_SUMS16(c, d, 0), TSR_WGMMA_SUMS16(c, d, 4), TSR_WGMMA_SUMS16(c, d, 8), TSR_WGMMA_SUMS16(c, d, 12)
 
 /* `tail`: what the instruction has after the operands: add to d, and for floats the operands' signs and transpose. */
-#define TSR_WGMMA(elem, sum, constraint, shape_and_types, tail)                                    \
-    DEV void wgmma(elem, sum (&d)[16][4], const uint32_t (&a)[4], uint64_t b) {                    \
-        asm volatile("wgmma.mma_async.sync.aligned." shape_and_types " {"                          \
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "               \
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "     \
-            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "     \
-            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "    \
-            "{%64, %65, %66, %67}, %68, " tail ";"                                                 \
-            : TSR_WGMMA_SUMS(constraint, d)                                                        \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                 \
+#define TSR_WGMMA(elem, sum, constraint, shape_and_types, tail)                                                        \
+    DEV void wgmma(elem, sum(&d)[16][4], const uint32_t(&a)[4], uint64_t b) {                                          \
+        asm volatile("wgmma.mma_async.sync.aligned." shape_and_types " {"                                              \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                          \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                \
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                \
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "               \
+                     "{%64, %65, %66, %67}, %68, " tail ";"                                                            \
+                     : TSR_WGMMA_SUMS(constraint, d)                                                                   \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                            \
     }
 TSR_WGMMA(elem_f16, float, "+f", "m64n128k16.f32.f16.f16", "1, 1, 1, 0")
 TSR_WGMMA(elem_bf16, float, "+f", "m64n128k16.f32.bf16.bf16", "1, 1, 1, 0")
@@ -223,9 +214,9 @@ TSR_WGMMA(elem_u8, int32_t, "+r", "m64n128k32.s32.u8.s8", "1")
 #undef TSR_WGMMA
 
 /* After wgmma_wait(): the compiler, which takes the sums for done when the instruction is issued, reads none before. */
-#define TSR_WGMMA_SUMS_DONE(sum, constraint)                                                       \
-    DEV void wgmma_sums_done(sum (&d)[16][4]) {                                                    \
-        asm volatile("" : TSR_WGMMA_SUMS(constraint, d)::"memory");                                \
+#define TSR_WGMMA_SUMS_DONE(sum, constraint)                                                                           \
+    DEV void wgmma_sums_done(sum(&d)[16][4]) {                                                                         \
+        asm volatile("" : TSR_WGMMA_SUMS(constraint, d)::"memory");                                                    \
     }
 TSR_WGMMA_SUMS_DONE(float, "+f")
 TSR_WGMMA_SUMS_DONE(int32_t, "+r")
@@ -260,9 +251,7 @@ DEV uint32_t pack_f16(float lo, float hi) {
 }
 DEV float unpack_f16(uint32_t v, int half) {
     float f;
-    asm("{.reg .f16 h; mov.b16 h, %1; cvt.f32.f16 %0, h;}"
-        : "=f"(f)
-        : "h"((uint16_t)(half ? v >> 16 : v)));
+    asm("{.reg .f16 h; mov.b16 h, %1; cvt.f32.f16 %0, h;}" : "=f"(f) : "h"((uint16_t)(half ? v >> 16 : v)));
     return f;
 }
 DEV uint32_t pack_bf16(float lo, float hi) {

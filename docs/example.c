@@ -31,8 +31,7 @@ int main(int argc, char **argv) {
     decode.on_frame = write_ppm;
 
     bool ok = argc >= 3 && tsr_model_open(&model, argv[1]) == TSR_OK &&
-              tsr_latent_open(&latent, argv[2], &scaling) == TSR_OK &&
-              tsr_engine_create(&engine, &devices) == TSR_OK;
+              tsr_latent_open(&latent, argv[2], &scaling) == TSR_OK && tsr_engine_create(&engine, &devices) == TSR_OK;
     if (ok) {
         const tsr_latent_info *i = tsr_latent_get_info(latent);
         tsr_extent extent = {i->frames, i->height, i->width};
@@ -40,8 +39,7 @@ int main(int argc, char **argv) {
              tsr_decode(engine, model, latent, plan, &decode, NULL) == TSR_OK;
     }
     if (!ok)
-        fprintf(
-            stderr, "example: %s\n", argc >= 3 ? tsr_last_error() : "give a model and a latent");
+        fprintf(stderr, "example: %s\n", argc >= 3 ? tsr_last_error() : "give a model and a latent");
     tsr_plan_destroy(&plan);
     tsr_engine_destroy(&engine);
     tsr_latent_close(&latent);

@@ -162,17 +162,14 @@ static void corner(clip *c, const char *path) {
     tsr_latent_params params = TSR_LATENT_PARAMS_DEFAULT;
     must(tsr_latent_open(&whole, path, &params));
     const tsr_latent_info *i = tsr_latent_get_info(whole);
-    int frames = i->frames < 2 ? i->frames : 2, h = i->height < 24 ? i->height : 24,
-        w = i->width < 24 ? i->width : 24;
-    size_t channels = (size_t)tsr_model_get_info(c->model)->latent_channels,
-           row = (size_t)w * channels;
+    int frames = i->frames < 2 ? i->frames : 2, h = i->height < 24 ? i->height : 24, w = i->width < 24 ? i->width : 24;
+    size_t channels = (size_t)tsr_model_get_info(c->model)->latent_channels, row = (size_t)w * channels;
     float *frame = malloc((size_t)i->height * (size_t)i->width * channels * sizeof *frame);
     float *z = malloc((size_t)(frames * h) * row * sizeof *z);
     for (int t = 0; t < frames; t++) {
         must(tsr_latent_read(whole, 0, t, frame));
         for (int y = 0; y < h; y++)
-            memcpy(z + (size_t)(t * h + y) * row, frame + (size_t)(y * i->width) * channels,
-                row * sizeof *z);
+            memcpy(z + (size_t)(t * h + y) * row, frame + (size_t)(y * i->width) * channels, row * sizeof *z);
     }
     must(tsr_latent_from_memory(&c->latent, z, frames, h, w, (int)channels));
     free(z);

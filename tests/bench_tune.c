@@ -1,5 +1,5 @@
-/* The search of tsr_tune against measuring every size: how much sooner it ends, how good its choice is by the numbers of
- * the exhaustive run. Usage: bench_tune [MODEL [ROWS COLUMNS FRAMES]], in latents. */
+/* The search of tsr_tune against measuring every size: how much sooner it ends, how good its choice is by the numbers
+ * of the exhaustive run. Usage: bench_tune [MODEL [ROWS COLUMNS FRAMES]], in latents. */
 #include "temp.h"
 
 #include <tessera/tune.h>
@@ -29,7 +29,8 @@ static double seconds_of(const tsr_tune_table *all, const tsr_tune_point *p) {
 static void compare(const char *what, const tsr_tune_table *all, int best, const tsr_tune_table *found, int choice) {
     double least = all->point[best].seconds, got = seconds_of(all, &found->point[choice]);
     printf("%-16s search %dx%d, exhaustive %dx%d: %.1f%% slower\n", what, found->point[choice].tile_width,
-        found->point[choice].tile_height, all->point[best].tile_width, all->point[best].tile_height, 100 * (got / least - 1));
+        found->point[choice].tile_height, all->point[best].tile_width, all->point[best].tile_height,
+        100 * (got / least - 1));
 }
 
 int main(int argc, char **argv) {

@@ -71,18 +71,15 @@ static void time_untiled(bench *b, size_t bytes) {
     for (int run = 0; run < RUNS; run++) {
         double t = tsr_now();
         for (int i = 0; i < FRAMES; i++)
-            must(tsr_vk_blend_tile(b->vk, &(tsr_vk_blend){.slab = b->slab,
-                                              .dtype = b->slot,
-                                              .width = W,
-                                              .height = H,
-                                              .frames = b->frames,
-                                              .first = true}));
+            must(tsr_vk_blend_tile(b->vk,
+                &(tsr_vk_blend){
+                    .slab = b->slab, .dtype = b->slot, .width = W, .height = H, .frames = b->frames, .first = true}));
         must(tsr_vk_submit(b->vk));
         t = (tsr_now() - t) / FRAMES;
         best = t < best ? t : best;
     }
-    printf("  untiled %s -> %s     %7.1f Mpx/s\n", tsr_dtype_name(b->slot),
-        tsr_dtype_name(b->frames->dtype), W * H / best * 1e-6);
+    printf("  untiled %s -> %s     %7.1f Mpx/s\n", tsr_dtype_name(b->slot), tsr_dtype_name(b->frames->dtype),
+        W * H / best * 1e-6);
 }
 
 static void time_resolves(bench *b) {
@@ -108,8 +105,8 @@ static void time_resolves(bench *b) {
             if (run && t < best)
                 best = t;
         }
-        printf("  resolve %s -> %-14s %7.1f Mpx/s\n", tsr_dtype_name(b->frames->dtype),
-            modes[m].name, W * H / best * 1e-6);
+        printf("  resolve %s -> %-14s %7.1f Mpx/s\n", tsr_dtype_name(b->frames->dtype), modes[m].name,
+            W * H / best * 1e-6);
     }
 }
 

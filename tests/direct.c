@@ -15,9 +15,7 @@ struct direct {
 };
 
 static tsr_step kind_of(const direct *d, int step) {
-    return step == 0                        ? TSR_STEP_FIRST
-           : step == 1 && !d->params.encode ? TSR_STEP_SECOND
-                                            : TSR_STEP_LATER;
+    return step == 0 ? TSR_STEP_FIRST : step == 1 && !d->params.encode ? TSR_STEP_SECOND : TSR_STEP_LATER;
 }
 
 static const tsr_program *program_of(const direct *d, int step) {
@@ -40,8 +38,7 @@ static int weight_index(tsr_plan *p, const tsr_kernel *k, tsr_dtype input) {
             return i;
     p->weight = realloc(p->weight, ((size_t)p->weights + 1) * sizeof *p->weight);
     size_t bytes = t->kernel_bytes(t->ctx, k, input);
-    p->weight[p->weights] =
-        (tsr_plan_weight){k, input, place(&p->weight_bytes, bytes, t->align), bytes};
+    p->weight[p->weights] = (tsr_plan_weight){k, input, place(&p->weight_bytes, bytes, t->align), bytes};
     return p->weights++;
 }
 
@@ -59,8 +56,7 @@ static void lay_out_step(tsr_plan *p, tsr_step s) {
         size_t scratch = t->op_scratch(t->ctx, g, op);
         p->scratch_at[s][i] = scratch ? place(&end, scratch, t->align) : SIZE_MAX;
         if (op->kernel >= 0)
-            p->weight_of[s][op->kernel] =
-                weight_index(p, &g->kernel[op->kernel], g->buffer[op->in.buf].dtype);
+            p->weight_of[s][op->kernel] = weight_index(p, &g->kernel[op->kernel], g->buffer[op->in.buf].dtype);
     }
     p->arena_bytes = end > p->arena_bytes ? end : p->arena_bytes;
 }
@@ -71,9 +67,7 @@ static void lay_out_rest(tsr_plan *p) {
     for (int i = 0; i < half->layers; i++) {
         const tsr_layer *l = &half->layer[i];
         bool norm = l->kind == TSR_LAYER_NORM;
-        p->norm_at[i] =
-            norm ? place(&p->weight_bytes, 2 * (size_t)l->cout * sizeof(float), p->target.align)
-                 : SIZE_MAX;
+        p->norm_at[i] = norm ? place(&p->weight_bytes, 2 * (size_t)l->cout * sizeof(float), p->target.align) : SIZE_MAX;
     }
     const tsr_program *last = NULL;
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
@@ -81,14 +75,14 @@ static void lay_out_rest(tsr_plan *p) {
     p->cache_at = last->caches ? calloc((size_t)last->caches, sizeof(size_t)) : NULL;
     p->host_at = last->caches && last->bands ? calloc((size_t)last->caches, sizeof(size_t)) : NULL;
     for (int i = 0; i < last->caches; i++) {
-        size_t *end = last->cache[i].paged ? &p->host_bytes : &p->cache_bytes, at = place(end, last->cache[i].bytes, p->target.align);
+        size_t *end = last->cache[i].paged ? &p->host_bytes : &p->cache_bytes,
+               at = place(end, last->cache[i].bytes, p->target.align);
         p->cache_at[i] = last->cache[i].paged ? SIZE_MAX : at;
         if (p->host_at)
             p->host_at[i] = at;
     }
     p->cache_sets = last->caches > 0;
-    p->slot_bytes = (size_t)last->out_frames * (size_t)last->out_c * (size_t)last->out_h *
-                    (size_t)last->out_w * 4;
+    p->slot_bytes = (size_t)last->out_frames * (size_t)last->out_c * (size_t)last->out_h * (size_t)last->out_w * 4;
     p->slot_dtype = TSR_F32;
     p->slots = 1;
 }
@@ -111,16 +105,14 @@ static tsr_status make_programs(direct *d) {
             .page_level = d->params.page_level};
         if (s != TSR_STEP_FIRST)
             params.keep = true; /* one program for the last of its kind and those before */
-        tsr_status status =
-            p->program[s] ? TSR_OK : tsr_program_create(&p->program[s], p->half, &params);
+        tsr_status status = p->program[s] ? TSR_OK : tsr_program_create(&p->program[s], p->half, &params);
         if (status != TSR_OK)
             return status;
     }
     return TSR_OK;
 }
 
-tsr_status direct_create(
-    direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params) {
+tsr_status direct_create(direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params) {
     tsr_status status;
     direct *d = calloc(1, sizeof *d);
     d->params = *params;
@@ -204,8 +196,7 @@ static void take_slot(const direct *d, int step, float *out) {
     const float *from = d->mapped ? d->mapped : d->slab.host;
     for (int f = 0; f < p->out_frames; f++)
         for (int c = 0; c < channels; c++) {
-            size_t to = (size_t)c * (size_t)frames +
-                        (size_t)(direct_step_frame(d, step, p->out_frames) + f);
+            size_t to = (size_t)c * (size_t)frames + (size_t)(direct_step_frame(d, step, p->out_frames) + f);
             memcpy(out + to * plane, from + (size_t)(f * channels + c) * plane, plane * sizeof *out);
         }
 }

@@ -7,17 +7,16 @@
 
 typedef struct direct_params {
     bool encode;
-    int steps;       /* latents in all */
-    int h, w;        /* of the input: latents, or pixels */
-    int slice_level; /* 0: never one frame at a time; else from this level on */
+    int steps;               /* latents in all */
+    int h, w;                /* of the input: latents, or pixels */
+    int slice_level;         /* 0: never one frame at a time; else from this level on */
     tsr_precision precision; /* AUTO: f32 */
     int band, page_level;    /* as in tsr_program_params; band 0: whole frames */
     bool join_heads;         /* also where the backend would not need it */
 } direct_params;
 
 typedef struct direct direct;
-tsr_status direct_create(
-    direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params);
+tsr_status direct_create(direct **out, tsr_backend *b, const tsr_half *half, const direct_params *params);
 void direct_destroy(direct **d);
 const tsr_plan *direct_plan(const direct *d);
 tsr_exec *direct_exec(const direct *d);
@@ -25,7 +24,7 @@ tsr_exec *direct_exec(const direct *d);
 tsr_status direct_run(direct *d, const float *input, float *out);
 /* Of the clip: what out holds. */
 void direct_extent(const direct *d, int *channels, int *frames, int *height, int *width);
-int direct_step_frame(const direct *d, int step,
-    int per_step); /* first frame of a step where later steps have per_step */
+int direct_step_frame(
+    const direct *d, int step, int per_step); /* first frame of a step where later steps have per_step */
 
 #endif

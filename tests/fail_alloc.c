@@ -1,5 +1,5 @@
-/* Preloaded into the program: its allocation number TSR_FAIL_ALLOC (from 0) of whole pages, which are what plans are made
- * of, finds no memory. */
+/* Preloaded into the program: its allocation number TSR_FAIL_ALLOC (from 0) of whole pages, which are what plans are
+ * made of, finds no memory. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>

@@ -77,14 +77,13 @@ static void check_input(fake *f, const tsr_plan *p, const float *z) {
         for (int x = 0; x < p->tile_w; x++) {
             const float *v = z + ((size_t)y * (size_t)p->tile_w + (size_t)x) * CHANNELS;
             if (v[0] != z[0] || v[1] != z[1] + (float)y || v[2] != z[2] + (float)x)
-                wrong(f, "latent (%d, %d) of the tile comes from (%g, %g) of frame %g", y, x,
-                    (double)v[1], (double)v[2], (double)v[0]);
+                wrong(f, "latent (%d, %d) of the tile comes from (%g, %g) of frame %g", y, x, (double)v[1],
+                    (double)v[2], (double)v[0]);
         }
 }
 
 static void fill_slot(const tsr_plan *p, const tsr_step_args *a, int t, int y0, int x0, bool spoilt) {
-    int s = p->half->space_factor, frames = p->program[a->step]->out_frames, h = s * p->tile_h,
-        w = s * p->tile_w;
+    int s = p->half->space_factor, frames = p->program[a->step]->out_frames, h = s * p->tile_h, w = s * p->tile_w;
     int64_t first = tsr_frames_of_latents(p->half->time_factor, t + 1) - frames;
     float *out = (float *)((char *)a->slab->host + a->slot_at);
     for (int i = 0; i < frames; i++)
@@ -102,16 +101,15 @@ static bool runs_again(const fake *f, const tsr_plan *p) {
 }
 
 /* The caches must be those the tile left at the latent before; a tile that runs again begins where it likes. */
-static void check_order(
-    fake *f, const tsr_plan *p, struct cache *cache, const tsr_step_args *a, int t, int y, int x) {
+static void check_order(fake *f, const tsr_plan *p, struct cache *cache, const tsr_step_args *a, int t, int y, int x) {
     bool first = a->step == TSR_STEP_FIRST, spoilt = !first && cache->spoilt;
     int begin = first ? t : cache->begin, seen = t - begin;
     if ((begin != p->first_latent && !runs_again(f, p)) ||
         (int)a->step != (seen < TSR_STEP_LATER ? seen : TSR_STEP_LATER))
         wrong(f, "latent %d runs as step %d", t, a->step);
     if (!first && (cache->latent != t - 1 || cache->x != x || cache->y != y))
-        wrong(f, "tile (%d, %d) latent %d meets the caches of (%d, %d) latent %d", y, x, t,
-            cache->y, cache->x, cache->latent);
+        wrong(f, "tile (%d, %d) latent %d meets the caches of (%d, %d) latent %d", y, x, t, cache->y, cache->x,
+            cache->latent);
     bool meant = (y == f->params->spoil_y && x == f->params->spoil_x) || f->params->spoil_y < 0;
     if (f->params->spoil_latent && t + 1 >= f->params->spoil_latent && meant)
         spoilt |= p->numerics.precision != TSR_PRECISION_F32 || f->params->spoil_f32;
@@ -290,13 +288,11 @@ static tsr_precision best(tsr_backend *b, const tsr_half *half, char why[128]) {
     return TSR_PRECISION_F32;
 }
 
-#define TABLE                                                                                      \
-    .name = "fake", .destroy = destroy, .report = report, .target = target, .best = best,          \
-    .slab_alloc = slab_alloc, .slab_free = slab_free, .prepare = prepare,                          \
-    .exec_destroy = exec_destroy, .step = step, .park = park, .unpark = unpark,        \
-    .memory_free = memory_free
-static const tsr_backend_vtable synchronous = {TABLE},
-                                asynchronous = {TABLE, .asynchronous = true, .wait = wait_for};
+#define TABLE                                                                                                          \
+    .name = "fake", .destroy = destroy, .report = report, .target = target, .best = best, .slab_alloc = slab_alloc,    \
+    .slab_free = slab_free, .prepare = prepare, .exec_destroy = exec_destroy, .step = step, .park = park,              \
+    .unpark = unpark, .memory_free = memory_free
+static const tsr_backend_vtable synchronous = {TABLE}, asynchronous = {TABLE, .asynchronous = true, .wait = wait_for};
 
 tsr_backend *fake_create(fake_params *params, fake_counts *counts) {
     fake *f = calloc(1, sizeof *f);

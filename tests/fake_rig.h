@@ -25,13 +25,13 @@ typedef struct rig {
 typedef struct watch {
     int64_t next, frames; /* index expected next; seen */
     int width, height;
-    double worst;    /* difference from fake_value */
+    double worst;      /* difference from fake_value */
     int64_t fail_at;   /* the callback fails at this frame; -1: never */
     int sleep_us;      /* of the callback */
     fake_params *fall; /* whose memory is gone from frame fall_at on */
     int64_t fall_at;
-    int plans;         /* calls of on_plan */
-    int stays;         /* so many smaller plans are to follow before there is memory again */
+    int plans; /* calls of on_plan */
+    int stays; /* so many smaller plans are to follow before there is memory again */
     pthread_t caller, writer;
     bool on_caller; /* a frame came on the caller's thread */
     int calls;      /* of on_progress */
@@ -41,9 +41,7 @@ typedef struct watch {
 
 static inline void open_rig(rig *r, int frames, int height, int width) {
     const char *path = temp_path("small.safetensors");
-    cr_assert_eq(
-        synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}),
-        TSR_OK);
+    cr_assert_eq(synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}), TSR_OK);
     cr_assert_eq(tsr_model_open(&r->model, path), TSR_OK, "%s", tsr_last_error());
     tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
     cr_assert_eq(tsr_engine_wrap(&r->engine, fake_create(&r->fake, &r->counts), &params), TSR_OK);
@@ -54,17 +52,13 @@ static inline void make_plan(rig *r, const tsr_plan_params *params) {
     const tsr_latent_info *i = tsr_latent_get_info(r->latent);
     tsr_extent extent = {i->frames, i->height, i->width};
     tsr_plan_destroy(&r->plan);
-    cr_assert_eq(tsr_plan_create(&r->plan, r->engine, r->model, &extent, params), TSR_OK, "%s",
-        tsr_last_error());
+    cr_assert_eq(tsr_plan_create(&r->plan, r->engine, r->model, &extent, params), TSR_OK, "%s", tsr_last_error());
 }
 
 /* Tiles of 4x5 latents that overlap by at least one. */
 static inline tsr_plan_params tiled(void) {
-    return (tsr_plan_params){.budget = 1ll << 30,
-        .tile_width = 40,
-        .tile_height = 32,
-        .overlap_width = 8,
-        .overlap_height = 8};
+    return (tsr_plan_params){
+        .budget = 1ll << 30, .tile_width = 40, .tile_height = 32, .overlap_width = 8, .overlap_height = 8};
 }
 
 static inline tsr_plan_params untiled(void) {
@@ -119,8 +113,7 @@ static inline void on_progress(void *user, const tsr_progress *p) {
     watch *w = user;
     if (!pthread_equal(pthread_self(), w->caller))
         w->elsewhere = true;
-    if (w->calls++ > 0 &&
-        (p->frames < w->last.frames || p->share < w->last.share || p->seconds < w->last.seconds))
+    if (w->calls++ > 0 && (p->frames < w->last.frames || p->share < w->last.share || p->seconds < w->last.seconds))
         w->backwards = true;
     w->last = *p;
 }
@@ -157,15 +150,13 @@ static inline tsr_result expect_video_seen(rig *r, watch *seen, int64_t frames) 
     tsr_result result = {0};
     cr_assert_eq(decode(r, seen, NULL, &result), TSR_OK, "%s", tsr_last_error());
     watch w = *seen;
-    cr_assert_eq(
-        w.frames, frames, "%lld frames, %lld expected", (long long)w.frames, (long long)frames);
+    cr_assert_eq(w.frames, frames, "%lld frames, %lld expected", (long long)w.frames, (long long)frames);
     cr_assert_eq(result.frames, frames);
     cr_assert(!w.backwards && !w.elsewhere && !w.on_caller);
     cr_assert_eq(w.width, r->plan->info.width);
     cr_assert_eq(w.height, r->plan->info.height);
     cr_assert_lt(w.worst, 2e-6, "off by %g", w.worst);
-    cr_assert(
-        w.last.frames == frames && w.last.of == frames && w.last.share == 1 && w.last.eta == 0);
+    cr_assert(w.last.frames == frames && w.last.of == frames && w.last.share == 1 && w.last.eta == 0);
     cr_assert_str_eq(r->counts.wrong, "");
     return result;
 }

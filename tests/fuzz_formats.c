@@ -55,8 +55,7 @@ static void use_latent(const char *path, tsr_layout layout) {
         return;
     }
     const tsr_latent_info *info = tsr_latent_get_info(z);
-    float *v = malloc(
-        (size_t)info->height * (size_t)info->width * (size_t)tsr_latent_channels(z) * sizeof *v);
+    float *v = malloc((size_t)info->height * (size_t)info->width * (size_t)tsr_latent_channels(z) * sizeof *v);
     if (!v)
         fail("no memory");
     if (tsr_latent_read(z, info->videos - 1, info->frames - 1, v) != TSR_OK)
@@ -127,8 +126,8 @@ static bool add_file(const char *path) {
 
 /* Extremes are likelier than chance. */
 static uint64_t random_number(void) {
-    static const uint64_t edge[] = {0, 1, 2, 7, 8, 9, 31, 32, 255, 256, 65535, INT32_MAX,
-        UINT32_MAX, (uint64_t)1 << 32, INT64_MAX, (uint64_t)1 << 63, UINT64_MAX - 7, UINT64_MAX};
+    static const uint64_t edge[] = {0, 1, 2, 7, 8, 9, 31, 32, 255, 256, 65535, INT32_MAX, UINT32_MAX, (uint64_t)1 << 32,
+        INT64_MAX, (uint64_t)1 << 63, UINT64_MAX - 7, UINT64_MAX};
     enum { EDGES = sizeof edge / sizeof *edge };
     uint32_t k = random_below(EDGES + 1);
     return k < EDGES ? edge[k] : random_below(1000);
@@ -195,8 +194,7 @@ int main(int argc, char **argv) {
             return 1;
     }
     if (count == 0) {
-        for (malformed_seed_kind kind = 0; kind < SEEDS;
-             kind++) { /* often: malformed ones mostly end at once */
+        for (malformed_seed_kind kind = 0; kind < SEEDS; kind++) { /* often: malformed ones mostly end at once */
             size_t size;
             uint8_t *bytes = malformed_seed(kind, &size);
             for (int i = 0; i < 50; i++)
@@ -209,8 +207,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < count; i++)
         LLVMFuzzerTestOneInput(inputs[i].bytes, inputs[i].size);
     run(iterations > 0 ? iterations : 0);
-    printf("%zu files, %ld mutations, %.1f s\n", count, iterations > 0 ? iterations : 0,
-        tsr_now() - start);
+    printf("%zu files, %ld mutations, %.1f s\n", count, iterations > 0 ? iterations : 0, tsr_now() - start);
     for (size_t i = 0; i < count; i++)
         free(inputs[i].bytes);
     free(inputs);

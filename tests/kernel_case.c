@@ -6,11 +6,10 @@
 #include <string.h>
 
 const char *spec_text(char buf[160], const spec *s) {
-    int n = snprintf(buf, 160, "%s %d->%d @ %dx%dx%d", tsr_op_kind_name(s->kind), s->cin, s->cout,
-        s->nt, s->h, s->w);
+    int n = snprintf(buf, 160, "%s %d->%d @ %dx%dx%d", tsr_op_kind_name(s->kind), s->cin, s->cout, s->nt, s->h, s->w);
     if (s->kind == TSR_OP_CONV)
-        n += snprintf(buf + n, (size_t)(160 - n), " k %dx%dx%d s %d,%d%s%s", s->kt, s->k, s->k,
-            s->st, s->s, s->phases == 4 ? " 4 phases" : "", s->accumulate ? " +=" : "");
+        n += snprintf(buf + n, (size_t)(160 - n), " k %dx%dx%d s %d,%d%s%s", s->kt, s->k, s->k, s->st, s->s,
+            s->phases == 4 ? " 4 phases" : "", s->accumulate ? " +=" : "");
     if (s->in_place)
         n += snprintf(buf + n, (size_t)(160 - n), " in place");
     if (s->ny)
@@ -63,8 +62,7 @@ static float value(fill f) {
 
 enum { GUARD = 4096, FILLER = 0xA5 };
 
-static guarded guarded_new(
-    size_t bytes) { /* starts on a line; what follows the last byte is guarded too */
+static guarded guarded_new(size_t bytes) { /* starts on a line; what follows the last byte is guarded too */
     guarded g = {aligned_alloc(GUARD, 2 * GUARD + tsr_align(bytes + GUARD, GUARD)), NULL, bytes};
     if (!g.block)
         abort();
@@ -75,8 +73,7 @@ static guarded guarded_new(
 
 static bool guarded_whole(const guarded *g) {
     for (int i = 0; i < GUARD; i++)
-        if ((unsigned char)g->at[-1 - i] != FILLER ||
-            (unsigned char)g->at[g->bytes + (size_t)i] != FILLER)
+        if ((unsigned char)g->at[-1 - i] != FILLER || (unsigned char)g->at[g->bytes + (size_t)i] != FILLER)
             return false;
     return true;
 }
@@ -88,8 +85,7 @@ static bool is_eight(tsr_dtype t) {
 }
 
 static tsr_buffer buffer_of(tsr_dtype type, int head, int frames, int h, int w, int c, int quant) {
-    size_t bytes =
-        (size_t)(head + frames) * (size_t)h * (size_t)w * (size_t)c * tsr_dtype_size(type);
+    size_t bytes = (size_t)(head + frames) * (size_t)h * (size_t)w * (size_t)c * tsr_dtype_size(type);
     return (tsr_buffer){"", type, head, frames, h, w, c, is_eight(type) ? quant : -1, 0, 0, bytes};
 }
 
@@ -140,15 +136,15 @@ void world_describe(world *v, const spec *s) {
     v->quant[1] = s->quant[1];
     v->buffer[IN] = buffer_of(s->in, head, BEFORE + s->nt * s->st + AFTER, s->h, s->w, s->cin, 0);
     v->buffer[IN].shift = s->shift;
-    v->buffer[OUT] = buffer_of(s->out, s->kind == TSR_OP_CACHE_LOAD ? 2 : 0,
-        BEFORE + s->nt * s->out_dt + AFTER, oh, ow, s->cout, 1);
+    v->buffer[OUT] =
+        buffer_of(s->out, s->kind == TSR_OP_CACHE_LOAD ? 2 : 0, BEFORE + s->nt * s->out_dt + AFTER, oh, ow, s->cout, 1);
     bool extremes = s->out == TSR_U8 && s->quant[1].scale == 0;
     v->buffer[STATS] = buffer_of(TSR_F64, 0, s->nt, 1, TSR_GROUPS + (extremes ? s->cin : 0), 2, -1);
     v->range = (tsr_code_range){0.02f, 14};
-    v->kernel = (tsr_kernel){0, TSR_FOLD_NONE, s->cin, s->cout, s->kt, s->k, s->k, s->st, s->s,
-        s->s, s->top, s->top, s->bottom, s->bottom, s->phases, s->phases};
-    v->cache = (tsr_cache){0, s->in, 2, s->h, s->w, s->cin,
-        2 * (size_t)s->h * (size_t)s->w * (size_t)s->cin * tsr_dtype_size(s->in)};
+    v->kernel = (tsr_kernel){0, TSR_FOLD_NONE, s->cin, s->cout, s->kt, s->k, s->k, s->st, s->s, s->s, s->top, s->top,
+        s->bottom, s->bottom, s->phases, s->phases};
+    v->cache = (tsr_cache){
+        0, s->in, 2, s->h, s->w, s->cin, 2 * (size_t)s->h * (size_t)s->w * (size_t)s->cin * tsr_dtype_size(s->in)};
     v->op = (tsr_op){.kind = s->kind,
         .kernel = s->kind == TSR_OP_CONV ? 0 : -1,
         .stats = s->kind == TSR_OP_NORM ? STATS : -1,
@@ -159,8 +155,7 @@ void world_describe(world *v, const spec *s) {
         .accumulate = s->accumulate,
         .silu = s->silu,
         .replicate = s->replicate};
-    if (s->ny && s->kind != TSR_OP_CONV &&
-        s->kind != TSR_OP_ATTENTION) { /* those read rows around */
+    if (s->ny && s->kind != TSR_OP_CONV && s->kind != TSR_OP_ATTENTION) { /* those read rows around */
         v->op.in.y0 = s->y0;
         v->op.in.ny = s->ny;
     }
@@ -215,7 +210,8 @@ static void pad_band(const world *v) {
     for (int t = 0; t < b->head + b->frames; t++)
         for (int y = 0; y < b->h; y++)
             if (y < first || y > last)
-                memset(v->in.at + frame_bytes(b) * (size_t)t + row * (size_t)y, has_range(v, IN) ? v->range.zero : 0, row);
+                memset(
+                    v->in.at + frame_bytes(b) * (size_t)t + row * (size_t)y, has_range(v, IN) ? v->range.zero : 0, row);
 }
 
 size_t frame_bytes(const tsr_buffer *b) {
@@ -232,10 +228,7 @@ static void fill_scores(const world *v) {
         for (int i = 0; i < pixels; i++) {
             char *pixel = tsr_pixel(b, v->in.at + frame_bytes(b) * (size_t)b->head, t, 0, i);
             bool late = i > pixels * 9 / 10 && (t != last || v->s->nt == 1);
-            tsr_ref_put(&v->program, b, pixel, 0, 1,
-                &(float){i % 3 == 0   ? 1e30f
-                         : i % 3 == 1 ? -1e30f
-                                      : 0});
+            tsr_ref_put(&v->program, b, pixel, 0, 1, &(float){i % 3 == 0 ? 1e30f : i % 3 == 1 ? -1e30f : 0});
             tsr_ref_put(&v->program, b, pixel, c, 1, &(float){late ? 0 : -1e30f});
         }
 }
@@ -261,8 +254,7 @@ static void fill_stats(world *v) {
 void world_new(world *v, const spec *s, fill f) {
     world_describe(v, s);
     const tsr_kernel *k = &v->kernel;
-    size_t slot = (size_t)(s->nt + BEFORE) * (size_t)s->h * (size_t)s->w * (size_t)s->cin *
-                  tsr_dtype_size(s->out);
+    size_t slot = (size_t)(s->nt + BEFORE) * (size_t)s->h * (size_t)s->w * (size_t)s->cin * tsr_dtype_size(s->out);
     size_t input = 8 * (size_t)s->h * (size_t)s->w * (size_t)s->cin * sizeof(float);
     v->in = guarded_new(v->buffer[IN].bytes);
     v->out = guarded_new(v->buffer[OUT].bytes);
@@ -356,11 +348,9 @@ tsr_status bound_new(bound *b, const tsr_tier *t, world *v) {
         b->io.in = b->io.out;
     if (v->s->kind == TSR_OP_CONV) {
         b->kernel = guarded_new(t->kernel_bytes(&v->kernel, v->s->in));
-        b->packed =
-            (tsr_packed){.kernel = &v->kernel, .scale = (float *)v->scales.at, .at = b->kernel.at};
+        b->packed = (tsr_packed){.kernel = &v->kernel, .scale = (float *)v->scales.at, .at = b->kernel.at};
         b->io.kernel = &b->packed;
-        TSR_TRY(t->pack(
-            &b->packed, &v->program, &v->op, (float *)v->weights.at, (float *)v->biases.at));
+        TSR_TRY(t->pack(&b->packed, &v->program, &v->op, (float *)v->weights.at, (float *)v->biases.at));
     }
     if (impl->bind)
         TSR_TRY(impl->bind(&b->io.bound, &v->program, &v->op, b->io.kernel));

@@ -47,13 +47,12 @@ typedef struct world { /* inputs, and what one tier makes of them */
 
 enum { GUARDS = 10 };
 
-void world_describe(
-    world *v, const spec *s); /* without memory: for asking tiers whether they can */
+void world_describe(world *v, const spec *s); /* without memory: for asking tiers whether they can */
 void world_new(world *v, const spec *s, fill f);
 void world_copy(world *v, world *from); /* the same inputs in memory of their own */
 void world_free(world *v);
 size_t frame_bytes(const tsr_buffer *b);
-int rows_summed(const spec *s); /* of a picture, by its statistics */
+int rows_summed(const spec *s);            /* of a picture, by its statistics */
 bool has_range(const world *v, int which); /* u8 codes whose range is chosen while decoding */
 
 typedef struct bound {

@@ -70,15 +70,13 @@ const spec kernel_specs[] = {
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_BF16, .shift = 6),
     PLAIN(TSR_OP_NORM, 64, 3, 5, 7, .silu = true, .shift = 6),
     PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .out = TSR_U8),
-    PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_E4M3,
-        .quant = {{0}, {0.02f, 0}}),
+    PLAIN(TSR_OP_NORM, 64, 2, 6, 5, .silu = true, .in = TSR_F16, .out = TSR_E4M3, .quant = {{0}, {0.02f, 0}}),
     PLAIN(TSR_OP_QUANTISE, 64, 2, 6, 5, .out = TSR_F16),
     PLAIN(TSR_OP_QUANTISE, 64, 2, 6, 5, .out = TSR_U8, .quant = {{0}, {0.01f, 128}}),
     {TSR_OP_ATTENTION, 96, 32, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0},
     {TSR_OP_ATTENTION, 192, 64, 3, 5, 7, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0},
     {TSR_OP_ATTENTION, 1536, 512, 1, 9, 16, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0},
-    {TSR_OP_ATTENTION, 96, 32, 1, 40, 33, 1, 1, 1, 1, 0, 0, 1, 1,
-        .ny = 0}, /* more than a block of keys */
+    {TSR_OP_ATTENTION, 96, 32, 1, 40, 33, 1, 1, 1, 1, 0, 0, 1, 1, .ny = 0}, /* more than a block of keys */
     {TSR_OP_ATTENTION, 96, 32, 1, 9, 7, 1, 1, 1, 1, 0, 0, 1, 1, .y0 = 3, .ny = 4},
     {TSR_OP_ATTENTION, 96, 32, 2, 4, 7, 1, 1, 1, 1, 0, 0, 1, 1, .in = TSR_F16, .out = TSR_F16},
     PLAIN(TSR_OP_INPUT, 16, 1, 5, 7, .ny = 0),

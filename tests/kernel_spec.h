@@ -15,16 +15,17 @@ typedef struct spec {
     tsr_dtype in, out;
     int shift;          /* NORM: IN holds x times 2^-shift */
     tsr_quant quant[2]; /* of in and out, where they are of 8 bits */
-    int whole, band;    /* band number `band` of a picture of so many rows, h of the input with its halo; whole 0: no band */
+    int whole,
+        band; /* band number `band` of a picture of so many rows, h of the input with its halo; whole 0: no band */
 } spec;
 
-#define CONV(cin, cout, nt, h, w, kt, k, ...)                                                      \
+#define CONV(cin, cout, nt, h, w, kt, k, ...)                                                                          \
     { TSR_OP_CONV, cin, cout, nt, h, w, kt, k, 1, 1, (k) / 2, (k) / 2, 1, 1, __VA_ARGS__ }
-#define DOWN(cin, cout, nt, h, w, kt, st)                                                          \
+#define DOWN(cin, cout, nt, h, w, kt, st)                                                                              \
     { TSR_OP_CONV, cin, cout, nt, h, w, kt, 3, st, 2, 0, 1, 1, 1, .ny = 0 }
-#define UP(cin, cout, nt, h, w, kt, ...)                                                           \
+#define UP(cin, cout, nt, h, w, kt, ...)                                                                               \
     { TSR_OP_CONV, cin, cout, nt, h, w, kt, 2, 1, 1, 1, 1, 4, __VA_ARGS__ }
-#define PLAIN(kind, c, nt, h, w, ...)                                                              \
+#define PLAIN(kind, c, nt, h, w, ...)                                                                                  \
     { kind, c, c, nt, h, w, 1, 1, 1, 1, 0, 0, 1, 1, __VA_ARGS__ }
 
 extern const spec kernel_specs[];

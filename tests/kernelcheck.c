@@ -50,8 +50,7 @@ static void magnitudes(const spec *s, world *like, float *out, size_t n) {
         for (size_t i = 0; i < b->bytes / size && s->kind == TSR_OP_ATTENTION; i++) {
             float x;
             tsr_ref_get(&like->program, b, like->in.at + i * size, 0, 1, &x);
-            most = fabsf(x) < 1e29f ? fmaxf(most, fabsf(x))
-                                    : most; /* not those that make scores infinite */
+            most = fabsf(x) < 1e29f ? fmaxf(most, fabsf(x)) : most; /* not those that make scores infinite */
         }
         if (s->kind == TSR_OP_CONV)
             most = 0.5f * sqrtf((float)s->cin * (float)(s->kt * s->k * s->k));
@@ -83,16 +82,14 @@ static void magnitudes(const spec *s, world *like, float *out, size_t n) {
 }
 
 /* Largest error allowed at a value of the reference. */
-static double bound_of(
-    const world *v, double want, double magnitude, double input, const double *stats) {
+static double bound_of(const world *v, double want, double magnitude, double input, const double *stats) {
     const spec *s = v->s;
     double terms = (double)s->cin * s->kt * s->k * s->k, ulp = 0x1p-24,
            count = (double)s->cin / TSR_GROUPS * rows_summed(s) * s->w;
     switch (s->kind) {
     case TSR_OP_CONV: /* rounding errors of a sum walk at random; phases exchange one bias of 0.3
                          for another */
-        return (4 + 2 * sqrt(terms)) * ulp * (magnitude + fabs(want)) + 1e-37 +
-               (s->phases == 4 ? 3 * ulp * 0.6 : 0);
+        return (4 + 2 * sqrt(terms)) * ulp * (magnitude + fabs(want)) + 1e-37 + (s->phases == 4 ? 3 * ulp * 0.6 : 0);
     case TSR_OP_NORM: { /* |x scale| + |shift|, some roundings each */
         double mean = stats[0] / count,
                deviation = sqrt(fmax(0, stats[1] / count - mean * mean) + tsr_norm_eps(&v->buffer[IN]));
@@ -123,8 +120,7 @@ static void compare_stats(const world *want, const world *have, verdict *r) {
     for (size_t i = 0; i < want->stats.bytes / sizeof *a; i += 2) {
         if (i / 2 % (size_t)want->buffer[STATS].w >= TSR_GROUPS) { /* extremes are exact */
             if ((a[i] != b[i] || a[i + 1] != b[i + 1]) && !isnan(a[i]) && !isnan(a[i + 1]))
-                snprintf(r->text, sizeof r->text, "extremes %g, %g, not %g, %g", b[i], b[i + 1],
-                    a[i], a[i + 1]);
+                snprintf(r->text, sizeof r->text, "extremes %g, %g, not %g, %g", b[i], b[i + 1], a[i], a[i + 1]);
             continue;
         }
         double spread = sqrt(count * fabs(a[i + 1])); /* at least the sum of |x| */
@@ -132,8 +128,8 @@ static void compare_stats(const world *want, const world *have, verdict *r) {
             fabs(a[i + 1] - b[i + 1]) / (1e-12 * fabs(a[i + 1]) + 1e-300)};
         for (int j = 0; j < 2; j++) {
             if (isfinite(a[i + (size_t)j]) != isfinite(b[i + (size_t)j]))
-                snprintf(r->text, sizeof r->text, "sum %zu is %g, not %g", i + (size_t)j,
-                    b[i + (size_t)j], a[i + (size_t)j]);
+                snprintf(r->text, sizeof r->text, "sum %zu is %g, not %g", i + (size_t)j, b[i + (size_t)j],
+                    a[i + (size_t)j]);
             if (isfinite(a[i + (size_t)j]) && error[j] > r->worst)
                 r->worst = error[j];
         }
@@ -154,11 +150,9 @@ static void compare_out(const world *want, const float *magnitude, const world *
         size_t t = i / frame;
         bool inside = t >= BEFORE && t < BEFORE + (size_t)want->s->nt;
         if (want->s->kind == TSR_OP_NORM && inside)
-            tsr_ref_get(
-                &want->program, in, want->in.at + i * tsr_dtype_size(in->dtype), 0, 1, &input);
+            tsr_ref_get(&want->program, in, want->in.at + i * tsr_dtype_size(in->dtype), 0, 1, &input);
         size_t group = i % (size_t)b->c / ((size_t)b->c / TSR_GROUPS + (b->c < TSR_GROUPS));
-        const double *stats =
-            (const double *)want->stats.at + ((inside ? t - BEFORE : 0) * TSR_GROUPS + group) * 2;
+        const double *stats = (const double *)want->stats.at + ((inside ? t - BEFORE : 0) * TSR_GROUPS + group) * 2;
         if (isfinite(x) != isfinite(y) && !r->text[0])
             snprintf(r->text, sizeof r->text, "value %zu is %g, not %g", i, (double)y, (double)x);
         if (!isfinite(x) || x == y)
@@ -167,8 +161,8 @@ static void compare_out(const world *want, const float *magnitude, const world *
                          1.01 * quantum(b, &want->quant[1], (double)x);
         double error = fabs((double)x - (double)y) / allowed;
         if (!(error <= 1) && !r->text[0])
-            snprintf(r->text, sizeof r->text, "value %zu is %.9g, not %.9g: %.1f times the bound",
-                i, (double)y, (double)x, error);
+            snprintf(r->text, sizeof r->text, "value %zu is %.9g, not %.9g: %.1f times the bound", i, (double)y,
+                (double)x, error);
         r->worst = fmax(r->worst, error);
     }
 }
@@ -197,8 +191,8 @@ static void compare_pages(const world *v, verdict *r) {
 static void compare_codes(const world *want, const world *have, verdict *r) {
     const tsr_code_range *a = &want->range, *b = &have->range;
     if (a->zero != b->zero || (a->scale != b->scale && !(isnan(a->scale) && isnan(b->scale))))
-        snprintf(r->text, sizeof r->text, "range is %g, %d, not %g, %d", (double)b->scale, b->zero,
-            (double)a->scale, a->zero);
+        snprintf(r->text, sizeof r->text, "range is %g, %d, not %g, %d", (double)b->scale, b->zero, (double)a->scale,
+            a->zero);
     size_t others = 0;
     for (size_t i = 0; i < want->out.bytes; i++) {
         int error = abs((int)(uint8_t)want->out.at[i] - (int)(uint8_t)have->out.at[i]);
@@ -219,14 +213,12 @@ static verdict compare(const world *want, const float *magnitude, const world *h
         compare_pages(have, &r);
     else if (kind == TSR_OP_NORM && has_range(want, OUT))
         compare_codes(want, have, &r);
-    else if (kind == TSR_OP_CONV || kind == TSR_OP_NORM || kind == TSR_OP_ATTENTION ||
-             kind == TSR_OP_QUANTISE)
+    else if (kind == TSR_OP_CONV || kind == TSR_OP_NORM || kind == TSR_OP_ATTENTION || kind == TSR_OP_QUANTISE)
         compare_out(want, magnitude, have, &r);
     else if (!same_bytes(&want->out, &have->out) || !same_bytes(&want->cached, &have->cached) ||
              !same_bytes(&want->slot, &have->slot))
         snprintf(r.text, sizeof r.text, "bytes differ");
-    if (!same_bytes(&want->in, &have->in) ||
-        (kind != TSR_OP_STATS && !same_bytes(&want->stats, &have->stats)))
+    if (!same_bytes(&want->in, &have->in) || (kind != TSR_OP_STATS && !same_bytes(&want->stats, &have->stats)))
         snprintf(r.text, sizeof r.text, "an input changed");
     if (r.worst > 1 && !r.text[0])
         snprintf(r.text, sizeof r.text, "%.1f times the bound", r.worst);
@@ -393,16 +385,14 @@ static double time_op(const tsr_tier *t, world *v) {
  * fits memory. */
 static double gemm_rate(const world *v, int tiers) {
     const spec *s = v->s;
-    int n = s->cout, k = s->cin * s->kt * s->k * s->k,
-        m = s->nt * v->buffer[OUT].h * v->buffer[OUT].w;
+    int n = s->cout, k = s->cin * s->kt * s->k * s->k, m = s->nt * v->buffer[OUT].h * v->buffer[OUT].w;
     m = m > 4096 ? 4096 : m;
-    float *x =
-        calloc((size_t)m * (size_t)k + (size_t)k * (size_t)n + (size_t)m * (size_t)n, sizeof *x);
+    float *x = calloc((size_t)m * (size_t)k + (size_t)k * (size_t)n + (size_t)m * (size_t)n, sizeof *x);
     double best = INFINITY;
     for (int i = 0; x && i < 4; i++) {
         double begin = tsr_now();
-        tsr_tier_gemm(tiers)(m, n, k, x, k, x + (size_t)m * (size_t)k, n, 0,
-            x + (size_t)m * (size_t)k + (size_t)k * (size_t)n, n);
+        tsr_tier_gemm(tiers)(
+            m, n, k, x, k, x + (size_t)m * (size_t)k, n, 0, x + (size_t)m * (size_t)k + (size_t)k * (size_t)n, n);
         best = fmin(best, tsr_now() - begin);
     }
     free(x);
@@ -422,16 +412,14 @@ static int bench_all(const char *only) {
             continue;
         case_seed = j;
         world_new(&v, &benched[j], FILL_RANDOM);
-        double flops = flops_of(&v),
-               product = benched[j].kind == TSR_OP_CONV ? gemm_rate(&v, tiers) : 0;
-        double bytes =
-            (double)v.in.bytes + (benched[j].kind == TSR_OP_STATS ? 0 : (double)v.out.bytes);
+        double flops = flops_of(&v), product = benched[j].kind == TSR_OP_CONV ? gemm_rate(&v, tiers) : 0;
+        double bytes = (double)v.in.bytes + (benched[j].kind == TSR_OP_STATS ? 0 : (double)v.out.bytes);
         for (int i = flops > 2e9 ? 1 : 0; i < tiers; i++) {
             if (!tier_runs(tsr_tier_at(i), &v))
                 continue;
             double seconds = time_op(tsr_tier_at(i), &v);
-            printf("%-44s %-9s %9.3f %9.1f %9.1f %9.1f\n", text, tsr_tier_at(i)->name,
-                seconds * 1e3, flops / seconds * 1e-9, product * 1e-9, bytes / seconds * 1e-9);
+            printf("%-44s %-9s %9.3f %9.1f %9.1f %9.1f\n", text, tsr_tier_at(i)->name, seconds * 1e3,
+                flops / seconds * 1e-9, product * 1e-9, bytes / seconds * 1e-9);
             fflush(stdout);
         }
         world_free(&v);

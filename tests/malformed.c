@@ -67,7 +67,8 @@ static void put_safetensors(bytes *b, const char *json, uint64_t header, size_t 
 
 #define ONE(entry) "{\"a\":{" entry "}}"
 #define A8 "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}" /* a good tensor of 8 bytes */
-static const char good_json[] = "{\"__metadata__\":{\"k\":\"v\"}," A8 ",\"b.c\":{\"dtype\":\"F16\",\"shape\":[2,1,2],\"data_offsets\":[8,16]}}  ";
+static const char good_json[] =
+    "{\"__metadata__\":{\"k\":\"v\"}," A8 ",\"b.c\":{\"dtype\":\"F16\",\"shape\":[2,1,2],\"data_offsets\":[8,16]}}  ";
 
 static void bad_safetensors(sink *s) {
     static const struct {
@@ -82,21 +83,28 @@ static void bad_safetensors(sink *s) {
         {"json trailing comma", "{" A8 ",}", 8, "not valid JSON"},
         {"json two objects", "{" A8 "}{}", 8, "goes on after"},
         {"json rubbish after", "{" A8 "} x", 8, "goes on after"},
-        {"same name twice", "{" A8 "," "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}", 16, "tensor a: stands in the file twice"},
+        {"same name twice",
+            "{" A8 ","
+            "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
+            16, "tensor a: stands in the file twice"},
         {"entry number", "{\"a\":1}", 0, "tensor a: its header entry is not an object"},
         {"entry null", "{\"a\":null}", 0, "tensor a: its header entry is not an object"},
         {"entry list", "{\"a\":[1]}", 0, "tensor a: its header entry is not an object"},
         {"dtype missing", ONE("\"shape\":[2],\"data_offsets\":[0,8]"), 8, "tensor a: no dtype"},
         {"dtype number", ONE("\"dtype\":32,\"shape\":[2],\"data_offsets\":[0,8]"), 8, "tensor a: no dtype"},
-        {"dtype twice", ONE("\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, "tensor a: no dtype, or two"},
+        {"dtype twice", ONE("\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]"), 8,
+            "tensor a: no dtype, or two"},
         {"dtype unknown", ONE("\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, "type \"F33\""},
         {"dtype empty", ONE("\"dtype\":\"\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, "type \"\" is not supported"},
         {"dtype lower case", ONE("\"dtype\":\"f32\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, "type \"f32\""},
         {"dtype of gguf", ONE("\"dtype\":\"Q8_0\",\"shape\":[32],\"data_offsets\":[0,34]"), 34, "type \"Q8_0\""},
         {"shape missing", ONE("\"dtype\":\"F32\",\"data_offsets\":[0,8]"), 8, "tensor a: no shape"},
-        {"shape number", ONE("\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]"), 8, "tensor a: no shape, or not a list"},
-        {"shape object", ONE("\"dtype\":\"F32\",\"shape\":{\"x\":2},\"data_offsets\":[0,8]"), 8, "tensor a: no shape, or not a list"},
-        {"shape twice", ONE("\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]"), 8, "tensor a: no shape"},
+        {"shape number", ONE("\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]"), 8,
+            "tensor a: no shape, or not a list"},
+        {"shape object", ONE("\"dtype\":\"F32\",\"shape\":{\"x\":2},\"data_offsets\":[0,8]"), 8,
+            "tensor a: no shape, or not a list"},
+        {"shape twice", ONE("\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]"), 8,
+            "tensor a: no shape"},
         {"dim negative", ONE("\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]"), 8, "dimension 0"},
         {"dims negative twice", ONE("\"dtype\":\"F32\",\"shape\":[-1,-2],\"data_offsets\":[0,8]"), 8, "dimension 0"},
         {"dim fraction", ONE("\"dtype\":\"F32\",\"shape\":[1,1.5],\"data_offsets\":[0,8]"), 8, "dimension 1"},
@@ -106,22 +114,36 @@ static void bad_safetensors(sink *s) {
         {"dim string", ONE("\"dtype\":\"F32\",\"shape\":[\"2\"],\"data_offsets\":[0,8]"), 8, "dimension 0"},
         {"dim null", ONE("\"dtype\":\"F32\",\"shape\":[null],\"data_offsets\":[0,8]"), 8, "dimension 0"},
         {"dim list", ONE("\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]"), 8, "dimension 0"},
-        {"dims too many", ONE("\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]"), 8, "more than 8 dimensions"},
-        {"shape overflows", ONE("\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,8]"), 8, "overflows"},
-        {"shape wraps to 2", ONE("\"dtype\":\"F32\",\"shape\":[4294967297,4294967295,18446744073709],\"data_offsets\":[0,8]"), 8, "overflows"},
-        {"shape overflows then 0", ONE("\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,0],\"data_offsets\":[0,0]"), 0, "overflows"},
-        {"bytes overflow", ONE("\"dtype\":\"F32\",\"shape\":[2147483648,4294967296],\"data_offsets\":[0,8]"), 8, "overflows"},
+        {"dims too many", ONE("\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]"), 8,
+            "more than 8 dimensions"},
+        {"shape overflows", ONE("\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,8]"), 8,
+            "overflows"},
+        {"shape wraps to 2",
+            ONE("\"dtype\":\"F32\",\"shape\":[4294967297,4294967295,18446744073709],\"data_offsets\":[0,8]"), 8,
+            "overflows"},
+        {"shape overflows then 0", ONE("\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,0],\"data_offsets\":[0,0]"),
+            0, "overflows"},
+        {"bytes overflow", ONE("\"dtype\":\"F32\",\"shape\":[2147483648,4294967296],\"data_offsets\":[0,8]"), 8,
+            "overflows"},
         {"offsets missing", ONE("\"dtype\":\"F32\",\"shape\":[2]"), 8, "data_offsets are not two"},
         {"offsets one", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8]"), 8, "data_offsets are not two"},
-        {"offsets three", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4,8]"), 8, "data_offsets are not two"},
-        {"offsets strings", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[\"0\",\"8\"]"), 8, "data_offsets are not two"},
-        {"offsets negative", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]"), 8, "data_offsets are not two"},
-        {"offsets fraction", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8.5]"), 8, "data_offsets are not two"},
-        {"offsets infinite", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,1e999]"), 8, "data_offsets are not two"},
-        {"offsets twice", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"data_offsets\":[0,8]"), 8, "data_offsets are not two"},
+        {"offsets three", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4,8]"), 8,
+            "data_offsets are not two"},
+        {"offsets strings", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[\"0\",\"8\"]"), 8,
+            "data_offsets are not two"},
+        {"offsets negative", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]"), 8,
+            "data_offsets are not two"},
+        {"offsets fraction", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8.5]"), 8,
+            "data_offsets are not two"},
+        {"offsets infinite", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,1e999]"), 8,
+            "data_offsets are not two"},
+        {"offsets twice", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"data_offsets\":[0,8]"), 8,
+            "data_offsets are not two"},
         {"offsets reversed", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]"), 8, "leave the file"},
         {"offsets beyond", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]"), 8, "leave the file"},
-        {"offsets far beyond", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9007199254740983,9007199254740991]"), 8, "leave the file"},
+        {"offsets far beyond",
+            ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9007199254740983,9007199254740991]"), 8,
+            "leave the file"},
         {"end beyond by one", ONE("\"dtype\":\"U8\",\"shape\":[9],\"data_offsets\":[0,9]"), 8, "leave the file"},
         {"span too small", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]"), 4, "takes 8 bytes"},
         {"span too large", ONE("\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]"), 8, "takes 4 bytes"},
@@ -130,7 +152,8 @@ static void bad_safetensors(sink *s) {
         {"overlap whole", "{" A8 ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "overlaps"},
         {"overlap part", "{" A8 ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "overlaps"},
         {"hole at the start", ONE("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]"), 12, "leaves a hole"},
-        {"hole between", "{" A8 ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[12,20]}}", 20, "tensor b: its data leaves a hole"},
+        {"hole between", "{" A8 ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[12,20]}}", 20,
+            "tensor b: its data leaves a hole"},
         {"bytes at the end", "{" A8 "}", 9, "belong to no tensor"},
         {"no tensor but data", "{}", 8, "belong to no tensor"},
         {"metadata list", "{\"__metadata__\":[]," A8 "}", 8, "__metadata__ is not an object"},
@@ -149,9 +172,13 @@ static void bad_safetensors(sink *s) {
         uint64_t header;
         const char *says;
     } lengths[] = {
-        {"length 0", 0, "not valid JSON"}, {"length 1", 1, "not valid JSON"}, {"length short", sizeof good_json - 4, "not valid JSON"},
-        {"length one more", sizeof good_json, "holds a zero byte"}, {"length beyond", 4096, "the file has"},
-        {"length 2^63", (uint64_t)1 << 63, "the file has"}, {"length 2^64-1", UINT64_MAX, "the file has"},
+        {"length 0", 0, "not valid JSON"},
+        {"length 1", 1, "not valid JSON"},
+        {"length short", sizeof good_json - 4, "not valid JSON"},
+        {"length one more", sizeof good_json, "holds a zero byte"},
+        {"length beyond", 4096, "the file has"},
+        {"length 2^63", (uint64_t)1 << 63, "the file has"},
+        {"length 2^64-1", UINT64_MAX, "the file has"},
         {"length 2^64-8", UINT64_MAX - 7, "the file has"},
     };
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
@@ -174,9 +201,36 @@ static void bad_safetensors(sink *s) {
 /* ---------------------------------------------------------------- GGUF */
 
 typedef enum { /* places in the good file that cases write into */
-    G_VERSION, G_TENSORS, G_KVS, G_KEY_LENGTH, G_KEY, G_KEY_TYPE, G_STRING_LENGTH, G_ALIGNMENT_TYPE, G_ALIGNMENT, G_SHAPE_TYPE,
-    G_SHAPE_COUNT, G_SHAPE, G_LIST_KEY, G_LIST_TYPE, G_LIST_COUNT, G_LIST_LENGTH, G_NAME_LENGTH, G_NAME, G_NDIM, G_DIM, G_DIM_1,
-    G_TYPE, G_OFFSET, G_NAME_2, G_DIM_2, G_TYPE_2, G_OFFSET_2, G_DIM_3, G_OFFSET_3, G_PLACES
+    G_VERSION,
+    G_TENSORS,
+    G_KVS,
+    G_KEY_LENGTH,
+    G_KEY,
+    G_KEY_TYPE,
+    G_STRING_LENGTH,
+    G_ALIGNMENT_TYPE,
+    G_ALIGNMENT,
+    G_SHAPE_TYPE,
+    G_SHAPE_COUNT,
+    G_SHAPE,
+    G_LIST_KEY,
+    G_LIST_TYPE,
+    G_LIST_COUNT,
+    G_LIST_LENGTH,
+    G_NAME_LENGTH,
+    G_NAME,
+    G_NDIM,
+    G_DIM,
+    G_DIM_1,
+    G_TYPE,
+    G_OFFSET,
+    G_NAME_2,
+    G_DIM_2,
+    G_TYPE_2,
+    G_OFFSET_2,
+    G_DIM_3,
+    G_OFFSET_3,
+    G_PLACES
 } place;
 
 typedef struct gguf_file {
@@ -465,9 +519,14 @@ static void bad_npy(sink *s) {
         uint64_t value;
         const char *says;
     } patches[] = {
-        {"version 0", 6, 1, 0, "npy version 0.0"}, {"version 4", 6, 1, 4, "npy version 4.0"}, {"version 1.1", 7, 1, 1, "npy version 1.1"},
-        {"length max", 8, 2, 65535, "npy header says"}, {"length 0", 8, 2, 0, "not a dictionary"}, {"length one more", 8, 2, 61, ""},
-        {"length short", 8, 2, 20, "npy header"}, {"as version 2", 6, 1, 2, "npy header says"},
+        {"version 0", 6, 1, 0, "npy version 0.0"},
+        {"version 4", 6, 1, 4, "npy version 4.0"},
+        {"version 1.1", 7, 1, 1, "npy version 1.1"},
+        {"length max", 8, 2, 65535, "npy header says"},
+        {"length 0", 8, 2, 0, "not a dictionary"},
+        {"length one more", 8, 2, 61, ""},
+        {"length short", 8, 2, 20, "npy header"},
+        {"as version 2", 6, 1, 2, "npy header says"},
     };
     for (size_t i = 0; i < sizeof patches / sizeof *patches; i++) {
         put_npy(&b, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }  \n", 8);
@@ -483,7 +542,8 @@ static void bad_npy(sink *s) {
 
 /* ---------------------------------------------------------------- latents */
 
-#define LATENT(name, dtype, shape, bytes) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[0," bytes "]}"
+#define LATENT(name, dtype, shape, bytes)                                                                              \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[0," bytes "]}"
 #define GOOD_LATENT LATENT("latent_tensor", "F32", "[1,16,1,1,2]", "128")
 #define META(pair) "{\"__metadata__\":{" pair "}," GOOD_LATENT "}"
 
@@ -494,12 +554,15 @@ static void bad_latents(sink *s) {
         const char *says;
     } cases[] = {
         {"no tensor", "{}", 0, "none of its 0 tensors"},
-        {"4 channels", "{" LATENT("latent_tensor", "F32", "[1,4,1,2]", "32") "}", 32, "tensor latent_tensor is [1, 4, 1, 2]"},
+        {"4 channels", "{" LATENT("latent_tensor", "F32", "[1,4,1,2]", "32") "}", 32,
+            "tensor latent_tensor is [1, 4, 1, 2]"},
         {"16 nowhere", "{" LATENT("z", "F32", "[1,2,3,4,5]", "480") "}", 480, "tensor z is [1, 2, 3, 4, 5]"},
-        {"2 dimensions", "{" LATENT("latent_tensor", "F32", "[16,16]", "1024") "}", 1024, "tensor latent_tensor is [16, 16]"},
+        {"2 dimensions", "{" LATENT("latent_tensor", "F32", "[16,16]", "1024") "}", 1024,
+            "tensor latent_tensor is [16, 16]"},
         {"1 dimension", "{" LATENT("latent_tensor", "F32", "[16]", "64") "}", 64, "tensor latent_tensor is [16]"},
         {"scalar", "{" LATENT("latent_tensor", "F32", "[]", "4") "}", 4, "tensor latent_tensor is []"},
-        {"6 dimensions", "{" LATENT("latent_tensor", "F32", "[1,1,16,1,1,2]", "128") "}", 128, "tensor latent_tensor is [1, 1, 16, 1, 1, 2]"},
+        {"6 dimensions", "{" LATENT("latent_tensor", "F32", "[1,1,16,1,1,2]", "128") "}", 128,
+            "tensor latent_tensor is [1, 1, 16, 1, 1, 2]"},
         {"integers", "{" LATENT("latent_tensor", "I32", "[1,16,1,1,2]", "128") "}", 128, "type I32"},
         {"bytes", "{" LATENT("x", "U8", "[1,16,1,1,2]", "32") "}", 32, "type U8"},
         {"no frame", "{" LATENT("latent_tensor", "F32", "[1,16,0,1,2]", "0") "}", 0, "nothing in it"},
@@ -508,10 +571,14 @@ static void bad_latents(sink *s) {
         {"no column", "{" LATENT("latent_tensor", "F32", "[1,1,2,0,16]", "0") "}", 0, "nothing in it"},
         {"no channel", "{" LATENT("latent_tensor", "F32", "[1,0,2,2]", "0") "}", 0, "nothing in it"},
         {"a model", "{" LATENT("decoder.conv_in.weight", "F32", "[2,16,1,1,1]", "128") "}", 128, "not a latent"},
-        {"a model of two", "{" LATENT("decoder.conv_in.weight", "F32", "[2,16,1,1,1]", "128")
-            ",\"decoder.conv_in.bias\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[128,136]}}", 136, "weights of a model"},
-        {"two that fit", "{" LATENT("x", "F32", "[1,16,1,1,2]", "128")
-            ",\"y\":{\"dtype\":\"F32\",\"shape\":[1,16,1,1,2],\"data_offsets\":[128,256]}}", 256, "2 of its tensors"},
+        {"a model of two",
+            "{" LATENT("decoder.conv_in.weight", "F32", "[2,16,1,1,1]",
+                "128") ",\"decoder.conv_in.bias\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[128,136]}}",
+            136, "weights of a model"},
+        {"two that fit",
+            "{" LATENT("x", "F32", "[1,16,1,1,2]",
+                "128") ",\"y\":{\"dtype\":\"F32\",\"shape\":[1,16,1,1,2],\"data_offsets\":[128,256]}}",
+            256, "2 of its tensors"},
         {"scale word", META("\"tessera.scale\":\"model\""), 128, "tessera.scale \"model\""},
         {"scale empty", META("\"tessera.scale\":\"\""), 128, "tessera.scale \"\""},
         {"scale 0", META("\"tessera.scale\":\"0\""), 128, "tessera.scale \"0\""},
@@ -544,7 +611,8 @@ static void bad_latents(sink *s) {
     }
     put_npy(&b, 1, NPY("'<f2'", "False", "(2, 16, 3, 1, 1)"), 192);
     set_number(b.data + b.size - 2, 0x7c00, 2); /* the last value of the second video */
-    give(s, "latent", "npy inf in the second video", true, &b, "video 1, latent frame 2, channel 15, row 0, column 0 is inf");
+    give(s, "latent", "npy inf in the second video", true, &b,
+        "video 1, latent frame 2, channel 15, row 0, column 0 is inf");
     put_npy(&b, 1, NPY("'<f4'", "False", "(3, 4, 5)"), 240);
     give(s, "latent", "npy 16 nowhere", true, &b, "tensor (the array) is [3, 4, 5]");
     gguf_file g = {0};

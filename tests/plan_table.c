@@ -42,7 +42,8 @@ static int64_t bytes_named(void) {
 static void resident(const tsr_vae *v) {
     tsr_target t = card();
     t.streams = false;
-    printf("| size | precision | frame by frame from level | arena | bound | caches | total | time of 9 frames |\n|---|---|---|---|---|---|---|---|\n");
+    printf("| size | precision | frame by frame from level | arena | bound | caches | total | time of 9 frames "
+           "|\n|---|---|---|---|---|---|---|---|\n");
     for (int s = 0; s < 3; s++)
         for (int k = 0; k < 3; k++) {
             tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
@@ -55,9 +56,9 @@ static void resident(const tsr_vae *v) {
                 if (p->slice_level < v->decoder.levels)
                     snprintf(level, sizeof level, "%d", p->slice_level);
                 whole = whole > 0 ? whole : p->info.seconds;
-                printf("| %s | %s | %s | %.2f | %.2f | %.2f | %.2f | %.0f%% |\n", sizes[s].name, tsr_precision_name(params.precision),
-                    level, (double)b->arena / GIB, (double)p->arena_bound / GIB, (double)b->caches / GIB, (double)b->total / GIB,
-                    100 * p->info.seconds / whole);
+                printf("| %s | %s | %s | %.2f | %.2f | %.2f | %.2f | %.0f%% |\n", sizes[s].name,
+                    tsr_precision_name(params.precision), level, (double)b->arena / GIB, (double)p->arena_bound / GIB,
+                    (double)b->caches / GIB, (double)b->total / GIB, 100 * p->info.seconds / whole);
                 params.budget = b->total - 1;
             }
         }
@@ -66,7 +67,8 @@ static void resident(const tsr_vae *v) {
 /* The least that a seamless decode takes, all caches on the host; single pictures; the smallest tile. */
 static void least(const tsr_vae *v) {
     tsr_target t = card();
-    printf("\n| size | precision | one picture | video, least seamless | of that arena | host | smallest tile |\n|---|---|---|---|---|---|---|\n");
+    printf("\n| size | precision | one picture | video, least seamless | of that arena | host | smallest tile "
+           "|\n|---|---|---|---|---|---|---|\n");
     for (int s = 0; s < 4; s++)
         for (int k = 0; k < 3; k++) {
             tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
@@ -80,8 +82,9 @@ static void least(const tsr_vae *v) {
             params.budget = bytes_named();
             tsr_plan *p = plan(v, &t, s, 3, &params);
             if (one && p)
-                printf("| %s | %s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", sizes[s].name, tsr_precision_name(params.precision),
-                    (double)one->info.bytes.total / GIB, (double)p->info.bytes.total / GIB, (double)p->info.bytes.arena / GIB,
+                printf("| %s | %s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", sizes[s].name,
+                    tsr_precision_name(params.precision), (double)one->info.bytes.total / GIB,
+                    (double)p->info.bytes.total / GIB, (double)p->info.bytes.arena / GIB,
                     (double)p->info.bytes.host / GIB, (double)tile / GIB);
             tsr_plan_free(&one);
             tsr_plan_free(&p);
@@ -92,7 +95,8 @@ static void least(const tsr_vae *v) {
 static void chosen(const tsr_vae *v) {
     tsr_target t = card();
     static const double budgets[] = {6, 8, 12, 13, 16, 24, 32};
-    printf("\n| size | precision | budget | chosen | device | host | seconds a frame |\n|---|---|---|---|---|---|---|\n");
+    printf(
+        "\n| size | precision | budget | chosen | device | host | seconds a frame |\n|---|---|---|---|---|---|---|\n");
     for (int s = 0; s < 4; s++)
         for (int k = 1; k < 3; k++)
             for (int b = 0; b < 7; b++) {
@@ -105,13 +109,15 @@ static void chosen(const tsr_vae *v) {
                 const tsr_plan_info *i = &p->info;
                 char what[64] = "untiled", level[32] = "";
                 if (i->mode == TSR_MODE_TILED)
-                    snprintf(what, sizeof what, "%dx%d tiles of %dx%d", i->columns, i->rows, i->tile_width, i->tile_height);
+                    snprintf(
+                        what, sizeof what, "%dx%d tiles of %dx%d", i->columns, i->rows, i->tile_width, i->tile_height);
                 if (i->mode == TSR_MODE_OFFLOADED)
                     snprintf(what, sizeof what, "untiled, streamed");
                 if (p->slice_level < v->decoder.levels)
                     snprintf(level, sizeof level, ", slices from %d", p->slice_level);
-                printf("| %s | %s | %.0f | %s%s | %.1f | %.1f | %.2f |\n", sizes[s].name, tsr_precision_name(params.precision), budgets[b],
-                    what, level, (double)i->bytes.total / GIB, (double)i->bytes.host / GIB, i->seconds / i->frames);
+                printf("| %s | %s | %.0f | %s%s | %.1f | %.1f | %.2f |\n", sizes[s].name,
+                    tsr_precision_name(params.precision), budgets[b], what, level, (double)i->bytes.total / GIB,
+                    (double)i->bytes.host / GIB, i->seconds / i->frames);
                 tsr_plan_free(&p);
             }
 }

@@ -21,7 +21,10 @@ tsr_vae *shapes_vae(const synth_config *config) {
     tsr_tensor *tensor = calloc(n, sizeof *tensor);
     must(shape && tensor, "out of memory");
     for (size_t i = 0; i < n; i++) {
-        tensor[i] = (tsr_tensor){.name = shape[i].name, .dtype = TSR_F16, .ndim = shape[i].ndim, .count = shape[i].count,
+        tensor[i] = (tsr_tensor){.name = shape[i].name,
+            .dtype = TSR_F16,
+            .ndim = shape[i].ndim,
+            .count = shape[i].count,
             .bytes = 2 * shape[i].count};
         memcpy(tensor[i].dim, shape[i].dim, sizeof shape[i].dim);
         data += tensor[i].bytes;
@@ -53,8 +56,11 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
     bool wide = wanted == TSR_PRECISION_F32 || wanted == TSR_PRECISION_AUTO;
     bool bf16 = wanted == TSR_PRECISION_BF16;
     tsr_dtype type = wide ? TSR_F32 : TSR_F16;
-    *out = (tsr_numerics){.precision = wide ? TSR_PRECISION_F32 : wanted, .stream = type, .act = bf16 ? TSR_BF16 : type,
-        .slot = type, .shift = bf16 ? TSR_BF16_SHIFT : 0};
+    *out = (tsr_numerics){.precision = wide ? TSR_PRECISION_F32 : wanted,
+        .stream = type,
+        .act = bf16 ? TSR_BF16 : type,
+        .slot = type,
+        .shift = bf16 ? TSR_BF16_SHIFT : 0};
     if (wanted != TSR_PRECISION_INT8 && wanted != TSR_PRECISION_FP8)
         return;
     must(half->layers <= (int)sizeof eight, "too many layers");

@@ -32,8 +32,7 @@ static bool ends_with(const char *s, const char *end) {
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-void synth_values(const char *name, const int64_t *dim, int ndim, uint64_t seed, size_t begin,
-    size_t n, float *out) {
+void synth_values(const char *name, const int64_t *dim, int ndim, uint64_t seed, size_t begin, size_t n, float *out) {
     uint64_t state = fnv1a64(name) + seed * golden + begin;
     double scale = 1, fan_in = 1, plus = 0;
     bool half = strcmp(name, "latent") != 0 && strcmp(name, "video") != 0;
@@ -196,13 +195,11 @@ typedef struct chunk {
 
 static void fill(void *ctx, size_t begin, size_t end) {
     chunk *c = ctx;
-    synth_values(c->t->name, c->t->dim, c->t->ndim, c->seed, c->begin + begin, end - begin,
-        c->values + begin);
+    synth_values(c->t->name, c->t->dim, c->t->ndim, c->seed, c->begin + begin, end - begin, c->values + begin);
     tsr_from_f32(TSR_F16, c->values + begin, c->halves + begin, end - begin);
 }
 
-static bool write_tensor(
-    FILE *o, const synth_tensor *t, uint64_t seed, float *values, uint16_t *halves) {
+static bool write_tensor(FILE *o, const synth_tensor *t, uint64_t seed, float *values, uint16_t *halves) {
     for (size_t at = 0; at < t->count; at += CHUNK) {
         size_t n = t->count - at < CHUNK ? t->count - at : CHUNK;
         tsr_parallel_for(n, 4096, fill, &(chunk){t, seed, at, values, halves});
@@ -217,11 +214,8 @@ static tsr_status header_for(const synth_tensor *s, size_t count, char **header,
     if (!t)
         return tsr_fail(TSR_ERR_MEMORY, "no memory for a synthetic model");
     for (size_t i = 0; i < count; i++) {
-        t[i] = (tsr_tensor){.name = s[i].name,
-            .dtype = TSR_F16,
-            .ndim = s[i].ndim,
-            .count = s[i].count,
-            .bytes = 2 * s[i].count};
+        t[i] = (tsr_tensor){
+            .name = s[i].name, .dtype = TSR_F16, .ndim = s[i].ndim, .count = s[i].count, .bytes = 2 * s[i].count};
         memcpy(t[i].dim, s[i].dim, sizeof s[i].dim);
     }
     tsr_status status = tsr_safetensors_header(t, count, NULL, 0, header, size);
@@ -264,8 +258,7 @@ float *synth_latent(int channels, int frames, int height, int width, uint64_t se
     size_t c = (size_t)channels, n = (size_t)frames * (size_t)height * (size_t)width;
     float *plane = malloc(n * sizeof *plane), *out = malloc(n * c * sizeof *out);
     for (size_t k = 0; plane && out && k < c; k++) {
-        synth_values(
-            "latent", (int64_t[]){channels, frames, height, width}, 4, seed, k * n, n, plane);
+        synth_values("latent", (int64_t[]){channels, frames, height, width}, 4, seed, k * n, n, plane);
         for (size_t i = 0; i < n; i++)
             out[i * c + k] = plane[i];
     }

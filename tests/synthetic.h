@@ -9,8 +9,7 @@
 /* Elements [begin, begin + n) of what `name` means: "latent" sqrt(3) u; "video" u; *.bias 0.1 u;
  * *norm* 1 + 0.3 u; other weights u sqrt(3 / fan_in), with fan_in = elements / dim[0]. Model
  * tensors are rounded to f16. */
-void synth_values(const char *name, const int64_t *dim, int ndim, uint64_t seed, size_t begin,
-    size_t n, float *out);
+void synth_values(const char *name, const int64_t *dim, int ndim, uint64_t seed, size_t begin, size_t n, float *out);
 
 typedef struct synth_tensor {
     char name[96];

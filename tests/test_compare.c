@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
-#define fails(call, status, text)                                                                  \
-    do {                                                                                           \
-        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());        \
-        cr_assert(strstr(tsr_last_error(), text), "%s", tsr_last_error());                         \
+#define fails(call, status, text)                                                                                      \
+    do {                                                                                                               \
+        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());                            \
+        cr_assert(strstr(tsr_last_error(), text), "%s", tsr_last_error());                                             \
     } while (0)
 #define near(a, b, eps) cr_expect(fabs((a) - (b)) <= (eps), #a " is %.9g, expected %.9g", (double)(a), (double)(b))
 
@@ -144,7 +144,8 @@ static double plain_ssim(const float *a, const float *b) {
                 for (int i = 0; i < 11; i++)
                     for (int j = 0; j < 11; j++) {
                         double k = weight[i][j] / sum;
-                        double p = (double)a[3 * ((y + i) * W + x + j) + c], q = (double)b[3 * ((y + i) * W + x + j) + c];
+                        double p = (double)a[3 * ((y + i) * W + x + j) + c],
+                               q = (double)b[3 * ((y + i) * W + x + j) + c];
                         m[0] += k * p, m[1] += k * q, m[2] += k * p * p, m[3] += k * q * q, m[4] += k * p * q;
                     }
                 double c1 = 0.02 * 0.02, c2 = 0.06 * 0.06;
@@ -211,9 +212,16 @@ Test(compare, refusals) {
     p.first = 3;
     fails(tsr_compare(temp_path("three.npy"), temp_path("three.npy"), &p, &c), TSR_ERR_ARGUMENT, "has 3 frames only");
     p.first = 0;
-    tsr_tensor t = {.name = "", .dtype = TSR_F32, .ndim = 4, .dim = {3, 1, W, H}, .data = v, .count = 3 * PLANE, .bytes = 12 * PLANE};
+    tsr_tensor t = {.name = "",
+        .dtype = TSR_F32,
+        .ndim = 4,
+        .dim = {3, 1, W, H},
+        .data = v,
+        .count = 3 * PLANE,
+        .bytes = 12 * PLANE};
     ok(tsr_npy_write(temp_path("turned.npy"), &t));
-    fails(tsr_compare(temp_path("three.npy"), temp_path("turned.npy"), &p, &c), TSR_ERR_ARGUMENT, "frames differ in size");
+    fails(tsr_compare(temp_path("three.npy"), temp_path("turned.npy"), &p, &c), TSR_ERR_ARGUMENT,
+        "frames differ in size");
     fails(tsr_compare(temp_path("three.npy"), temp_path("gone.npy"), &p, &c), TSR_ERR_IO, "gone.npy");
     free(v);
 }

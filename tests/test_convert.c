@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
-#define fails(call, status, text)                                                                  \
-    do {                                                                                           \
-        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());        \
-        cr_assert(strstr(tsr_last_error(), text), "%s", tsr_last_error());                         \
+#define fails(call, status, text)                                                                                      \
+    do {                                                                                                               \
+        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());                            \
+        cr_assert(strstr(tsr_last_error(), text), "%s", tsr_last_error());                                             \
     } while (0)
 
 /* ---------------------------------------------------------------- blocks */
@@ -41,8 +41,8 @@ Test(quantise, blocks_equal_the_official_ones) {
         uint8_t *got = malloc(bytes);
         tsr_tensor_encode(types[k], v, values->count, got);
         for (size_t i = 0; i < bytes; i++)
-            cr_assert(got[i] == ((const uint8_t *)want->data)[i], "%s: byte %zu of block %zu",
-                tsr_dtype_name(types[k]), i % (bytes / 24), i / (bytes / 24));
+            cr_assert(got[i] == ((const uint8_t *)want->data)[i], "%s: byte %zu of block %zu", tsr_dtype_name(types[k]),
+                i % (bytes / 24), i / (bytes / 24));
         free(got);
     }
     free(v);
@@ -148,9 +148,9 @@ Test(convert, only_rows_of_whole_blocks_are_quantised) {
     const char *path = temp_path("q4_0.gguf");
     ok(tsr_convert(m, path, &(tsr_convert_params){.type = "q4_0"}, NULL));
     ok(tsr_model_open(&back, path));
-    cr_expect(type_of(back, "decoder.conv_out.weight") == TSR_Q4_0);          /* rows of 32*27 */
-    cr_expect(type_of(back, "decoder.conv_in.weight") == TSR_F16);            /* of 16*27 */
-    cr_expect(type_of(back, "encoder.conv_in.weight") == TSR_F16);            /* of 3*27 */
+    cr_expect(type_of(back, "decoder.conv_out.weight") == TSR_Q4_0); /* rows of 32*27 */
+    cr_expect(type_of(back, "decoder.conv_in.weight") == TSR_F16);   /* of 16*27 */
+    cr_expect(type_of(back, "encoder.conv_in.weight") == TSR_F16);   /* of 3*27 */
     cr_expect(type_of(back, "decoder.conv_in.bias") == TSR_F32);
     cr_expect(type_of(back, "decoder.conv_norm_out.weight") == TSR_F32);
     cr_expect(type_of(back, "decoder.mid_block.attentions.0.to_out.0.weight") == TSR_Q4_0);
@@ -193,8 +193,8 @@ Test(convert, refusals) {
     fails(tsr_convert(m, temp_path("x.pth"), &(tsr_convert_params){0}, NULL), TSR_ERR_ARGUMENT, "neither .gguf nor");
     fails(tsr_convert(m, temp_path("x.gguf"), &(tsr_convert_params){.type = "q6_k"}, NULL), TSR_ERR_ARGUMENT,
         "is not written");
-    fails(tsr_convert(m, temp_path("x.safetensors"), &(tsr_convert_params){.type = "q8_0"}, NULL),
-        TSR_ERR_ARGUMENT, "safetensors hold no Q8_0");
+    fails(tsr_convert(m, temp_path("x.safetensors"), &(tsr_convert_params){.type = "q8_0"}, NULL), TSR_ERR_ARGUMENT,
+        "safetensors hold no Q8_0");
     fails(tsr_convert(m, temp_path("none/x.gguf"), &(tsr_convert_params){.type = "q8_0"}, NULL), TSR_ERR_IO,
         "cannot write");
     cr_expect(access(temp_path("x.safetensors"), F_OK) != 0 && access(temp_path("x.gguf"), F_OK) != 0);

@@ -55,8 +55,7 @@ static void rig_plan(rig *r, bool reference, int threads, int latents) {
 }
 
 static tsr_status rig_prepare(rig *r) {
-    tsr_status status =
-        r->b->v->slab_alloc(r->b, (size_t)r->plan->slots * r->plan->slot_bytes, &r->slab);
+    tsr_status status = r->b->v->slab_alloc(r->b, (size_t)r->plan->slots * r->plan->slot_bytes, &r->slab);
     return status == TSR_OK ? r->b->v->prepare(r->b, r->plan, &r->x) : status;
 }
 
@@ -95,8 +94,7 @@ static float *decode(rig *r, int latents, void (*between)(rig *r)) {
     float *out = malloc(all * sizeof *out);
     for (int t = 0; t < latents; t++) {
         ok(step(r, t, t % r->plan->slots));
-        const char *slot =
-            (const char *)r->slab.host + (size_t)(t % r->plan->slots) * r->plan->slot_bytes;
+        const char *slot = (const char *)r->slab.host + (size_t)(t % r->plan->slots) * r->plan->slot_bytes;
         memcpy(out + at, slot, values(r, t) * sizeof *out);
         at += values(r, t);
         if (between)
@@ -117,8 +115,8 @@ Test(cpu, takes_what_the_plan_says_and_nothing_while_decoding) {
             tsr_mem_fail_at(0); /* the first one that is asked for now fails */
             free(decode(&r, latents, NULL));
             tsr_mem_fail_at(-1);
-            cr_assert_eq((int64_t)tsr_mem_peak(), b->total - b->frames, "peak %zu, planned %lld",
-                tsr_mem_peak(), (long long)(b->total - b->frames));
+            cr_assert_eq((int64_t)tsr_mem_peak(), b->total - b->frames, "peak %zu, planned %lld", tsr_mem_peak(),
+                (long long)(b->total - b->frames));
             rig_close(&r);
         }
 }
@@ -184,8 +182,7 @@ Test(cpu, caches_leave_and_come_back) {
     size_t n = 0;
     for (int t = 0; t < LATENTS; t++)
         n += values(&r, t);
-    cr_assert(
-        !memcmp(stay, leave, n * sizeof *stay), "they differ by %g", difference(stay, leave, n));
+    cr_assert(!memcmp(stay, leave, n * sizeof *stay), "they differ by %g", difference(stay, leave, n));
     free(stay);
     free(leave);
     rig_close(&r);
@@ -208,8 +205,8 @@ Test(cpu, threads_and_tiers_agree) {
         float *out = decode(&r, 3, NULL);
         if (first) {
             double off = difference(first, out, n);
-            cr_assert_leq(off, 1e-4, "%s, %d threads: off by %g",
-                kinds[i].reference ? "reference" : "fastest", kinds[i].threads, off);
+            cr_assert_leq(off, 1e-4, "%s, %d threads: off by %g", kinds[i].reference ? "reference" : "fastest",
+                kinds[i].threads, off);
             free(out);
         } else {
             first = out;
@@ -340,7 +337,8 @@ Test(cpu, says_what_it_is) {
     r.b->v->report(r.b, count_line, &lines);
     cr_assert_geq(lines, 3);
     tsr_precision best = r.b->v->best(r.b, &r.vae->decoder, why);
-    cr_assert(best == TSR_PRECISION_INT8 ? strstr(why, "faster than f32") != NULL : best == TSR_PRECISION_F32, "%s", why);
+    cr_assert(
+        best == TSR_PRECISION_INT8 ? strstr(why, "faster than f32") != NULL : best == TSR_PRECISION_F32, "%s", why);
     tsr_backend *plain;
     cr_assert_eq(tsr_cpu_create(&plain, &(tsr_cpu_params){.reference = true}), TSR_OK);
     cr_assert_eq(plain->v->best(plain, &r.vae->decoder, why), TSR_PRECISION_F32);
@@ -382,7 +380,8 @@ static tsr_target start(tsr_cpu_params params) {
 }
 
 static void age(long long seconds, double gemm, double bandwidth) {
-    snprintf(kept_text, sizeof kept_text, "tessera rates 1\n%lld %g %g\n", (long long)time(NULL) - seconds, gemm, bandwidth);
+    snprintf(
+        kept_text, sizeof kept_text, "tessera rates 1\n%lld %g %g\n", (long long)time(NULL) - seconds, gemm, bandwidth);
 }
 
 Test(cpu, a_second_start_has_the_rates_of_the_first) {

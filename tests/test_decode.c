@@ -25,9 +25,7 @@ typedef struct job {
 
 static void open_job(job *j, int frames, int height, int width) {
     const char *path = temp_path("small.safetensors");
-    cr_assert_eq(
-        synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}),
-        TSR_OK);
+    cr_assert_eq(synth_model_write(path, &(synth_config){.channels = {32, 32, 64, 64}, .decoder = true}), TSR_OK);
     cr_assert_eq(tsr_model_open(&j->model, path), TSR_OK, "%s", tsr_last_error());
     float *z = synth_latent(16, frames, height, width, 0);
     cr_assert_eq(tsr_latent_from_memory(&j->latent, z, frames, height, width, 16), TSR_OK);
@@ -53,15 +51,12 @@ static void make_plan(job *j, tsr_plan_params p) {
         p.precision = TSR_PRECISION_F32;
     p.budget = 1ll << 32;
     tsr_plan_destroy(&j->plan);
-    cr_assert_eq(tsr_plan_create(&j->plan, j->engine, j->model, &extent, &p), TSR_OK, "%s",
-        tsr_last_error());
+    cr_assert_eq(tsr_plan_create(&j->plan, j->engine, j->model, &extent, &p), TSR_OK, "%s", tsr_last_error());
 }
 
 static tsr_plan_params tiles(int width, int height, int overlap_width, int overlap_height) {
-    return (tsr_plan_params){.tile_width = width,
-        .tile_height = height,
-        .overlap_width = overlap_width,
-        .overlap_height = overlap_height};
+    return (tsr_plan_params){
+        .tile_width = width, .tile_height = height, .overlap_width = overlap_width, .overlap_height = overlap_height};
 }
 
 static tsr_status keep(void *user, const tsr_frame *f) {
@@ -70,8 +65,8 @@ static tsr_status keep(void *user, const tsr_frame *f) {
     int64_t at = f->index - j->plan->params.first_frame;
     cr_assert(at >= 0 && at < j->frames && f->bytes == 3 * plane * sizeof(float));
     for (int64_t c = 0; c < 3; c++)
-        memcpy(j->video + (size_t)(c * j->frames + at) * plane,
-            (const float *)f->data + (size_t)c * plane, plane * sizeof(float));
+        memcpy(j->video + (size_t)(c * j->frames + at) * plane, (const float *)f->data + (size_t)c * plane,
+            plane * sizeof(float));
     return TSR_OK;
 }
 
@@ -79,14 +74,12 @@ static tsr_status keep(void *user, const tsr_frame *f) {
 static tsr_result run(job *j) {
     const tsr_plan_info *i = tsr_plan_get_info(j->plan);
     int64_t all = 4 * (i->extent.frames - 1) + 1;
-    j->frames =
-        (j->plan->params.end_frame ? j->plan->params.end_frame : all) - j->plan->params.first_frame;
+    j->frames = (j->plan->params.end_frame ? j->plan->params.end_frame : all) - j->plan->params.first_frame;
     free(j->video);
     j->video = malloc(sizeof(float) * 3 * (size_t)j->frames * (size_t)i->width * (size_t)i->height);
     tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = j};
     tsr_result result;
-    cr_assert_eq(tsr_decode(j->engine, j->model, j->latent, j->plan, &d, &result), TSR_OK, "%s",
-        tsr_last_error());
+    cr_assert_eq(tsr_decode(j->engine, j->model, j->latent, j->plan, &d, &result), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(result.frames, j->frames);
     return result;
 }
@@ -117,8 +110,7 @@ static double against_golden(const job *j, const char *name) {
     return db;
 }
 
-static void golden(
-    const char *name, int frames, int height, int width, tsr_plan_params p, int tiles_expected) {
+static void golden(const char *name, int frames, int height, int width, tsr_plan_params p, int tiles_expected) {
     job j = {0};
     open_job(&j, frames, height, width);
     make_plan(&j, p);
@@ -177,8 +169,7 @@ Test(same, segments_ranges_and_copies) {
         make_plan(&j, p);
         run(&j);
         for (int64_t c = 0; c < 3; c++)
-            cr_assert(memcmp(j.video + (size_t)(c * j.frames) * plane,
-                          whole + (size_t)(c * 13 + p.first_frame) * plane,
+            cr_assert(memcmp(j.video + (size_t)(c * j.frames) * plane, whole + (size_t)(c * 13 + p.first_frame) * plane,
                           (size_t)j.frames * plane * sizeof(float)) == 0,
                 "frames %d:%d differ", p.first_frame, p.end_frame);
     }
@@ -198,8 +189,7 @@ Test(same, a_range_of_a_long_video) {
     cr_assert_gt(j.plan->first_latent, 0);
     run(&j);
     for (size_t c = 0; c < 3; c++)
-        cr_assert(memcmp(j.video + c * 3 * 64, whole + (c * 173 + 170) * 64,
-                      3 * 64 * sizeof(float)) == 0);
+        cr_assert(memcmp(j.video + c * 3 * 64, whole + (c * 173 + 170) * 64, 3 * 64 * sizeof(float)) == 0);
     free(whole);
     close_job(&j);
 }
@@ -259,8 +249,7 @@ typedef struct facts {
 
 static void add_fact(void *user, const char *section, const char *key, const char *value) {
     facts *f = user;
-    f->n +=
-        (size_t)snprintf(f->text + f->n, sizeof f->text - f->n, "%s|%s|%s\n", section, key, value);
+    f->n += (size_t)snprintf(f->text + f->n, sizeof f->text - f->n, "%s|%s|%s\n", section, key, value);
     cr_assert_lt(f->n, sizeof f->text);
 }
 
@@ -289,13 +278,8 @@ Test(inspect, tells_models_latents_and_others_apart) {
 
     f = (facts){0};
     static const float numbers[6];
-    tsr_tensor t = {.name = "x",
-        .dtype = TSR_F32,
-        .ndim = 2,
-        .dim = {2, 3},
-        .count = 6,
-        .data = numbers,
-        .bytes = sizeof numbers};
+    tsr_tensor t = {
+        .name = "x", .dtype = TSR_F32, .ndim = 2, .dim = {2, 3}, .count = 6, .data = numbers, .bytes = sizeof numbers};
     cr_assert_eq(tsr_safetensors_write(temp_path("other.safetensors"), &t, 1, NULL, 0), TSR_OK);
     cr_assert_eq(tsr_inspect(temp_path("other.safetensors"), add_fact, &f), TSR_OK);
     expect_fact(&f, "file|holds|no model (");
@@ -333,9 +317,8 @@ static void see_decode(void *user, const tsr_bench_decode *d) {
 Test(bench, accounts_for_every_op) {
     job j = {0};
     open_job(&j, 3, 2, 2);
-    tsr_bench_params p = {.extent = {3, 2, 2},
-        .plan = {.precision = TSR_PRECISION_F32, .untiled = true},
-        .repetitions = 2};
+    tsr_bench_params p = {
+        .extent = {3, 2, 2}, .plan = {.precision = TSR_PRECISION_F32, .untiled = true}, .repetitions = 2};
     make_plan(&j, p.plan);
     int ops = 0;
     double flops = 0;
@@ -344,16 +327,14 @@ Test(bench, accounts_for_every_op) {
         flops += tsr_program_flops(j.plan->program[s]);
     }
     op_sums sums = {0};
-    cr_assert_eq(
-        tsr_bench_ops(j.engine, j.model, &p, add_op, &sums), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(tsr_bench_ops(j.engine, j.model, &p, add_op, &sums), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(sums.ops, ops);
     cr_assert_lt(fabs(sums.share - 3), 1e-6, "the shares of three steps sum to %g", sums.share);
     cr_assert_lt(fabs(sums.flops - flops), 1e-6 * flops);
     cr_assert(sums.shapes < ops && !sums.disorder);
     cr_assert_gt(sums.ceilings, 0);
     int64_t frames = 0;
-    cr_assert_eq(tsr_bench_decodes(j.engine, j.model, &p, see_decode, &frames), TSR_OK, "%s",
-        tsr_last_error());
+    cr_assert_eq(tsr_bench_decodes(j.engine, j.model, &p, see_decode, &frames), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(frames, 9);
     p.repetitions = 0;
     cr_assert_eq(tsr_bench_decodes(j.engine, j.model, &p, see_decode, &frames), TSR_ERR_ARGUMENT);

@@ -17,10 +17,10 @@
 #include <unistd.h>
 
 #define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
-#define fails(call, status, text)                                                                  \
-    do {                                                                                           \
-        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());        \
-        cr_assert(strstr(tsr_last_error(), text), "%s", tsr_last_error());                         \
+#define fails(call, status, text)                                                                                      \
+    do {                                                                                                               \
+        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());                            \
+        cr_assert(strstr(tsr_last_error(), text), "%s", tsr_last_error());                                             \
     } while (0)
 
 /* ---------------------------------------------------------------- a clip and its latents */
@@ -159,7 +159,8 @@ static void check_golden(const char *name, const synth_config *config) {
     tsr_tensor_file *f;
     snprintf(path, sizeof path, "%s/goldens/%s.safetensors", getenv("TSR_TEST_DATA"), name);
     ok(tsr_tensor_file_open(&f, path));
-    clip c = clip_of(atoi(tsr_tensor_file_meta(f, "w")), atoi(tsr_tensor_file_meta(f, "h")), atoi(tsr_tensor_file_meta(f, "t")));
+    clip c = clip_of(
+        atoi(tsr_tensor_file_meta(f, "w")), atoi(tsr_tensor_file_meta(f, "h")), atoi(tsr_tensor_file_meta(f, "t")));
     tsr_model *m = open_model(config);
     tsr_engine *e = engine();
     cr_expect(encode(e, m, &c, NULL).mode == TSR_MODE_UNTILED);
@@ -179,10 +180,18 @@ static void check_golden(const char *name, const synth_config *config) {
     tsr_tensor_file_close(&f);
 }
 
-Test(encode, golden_one_picture) { check_golden("small_encode_1x64x64", &small); }
-Test(encode, golden_5_frames) { check_golden("small_encode_5x48x80", &small); }
-Test(encode, golden_13_frames) { check_golden("small_encode_13x32x64", &small); }
-Test(encode, golden_full_size) { check_golden("full_encode_5x64x64", &(synth_config){.encoder = true}); }
+Test(encode, golden_one_picture) {
+    check_golden("small_encode_1x64x64", &small);
+}
+Test(encode, golden_5_frames) {
+    check_golden("small_encode_5x48x80", &small);
+}
+Test(encode, golden_13_frames) {
+    check_golden("small_encode_13x32x64", &small);
+}
+Test(encode, golden_full_size) {
+    check_golden("full_encode_5x64x64", &(synth_config){.encoder = true});
+}
 
 /* ---------------------------------------------------------------- sizes */
 
@@ -224,7 +233,8 @@ static float *by_definition(tsr_engine *e, tsr_model *m, const clip *c, int tile
             float *v = (float *)part.planar, wy[64], wx[64];
             for (int k = 0; k < 3 * c->frames; k++)
                 for (int r = 0; r < 8 * h; r++)
-                    memcpy(v + (k * 8 * h + r) * 8 * w, c->planar + (k * c->height + 8 * y[i].begin + r) * c->width + 8 * x[j].begin,
+                    memcpy(v + (k * 8 * h + r) * 8 * w,
+                        c->planar + (k * c->height + 8 * y[i].begin + r) * c->width + 8 * x[j].begin,
                         (size_t)(8 * w) * sizeof *v);
             encode(e, m, &part, NULL);
             tsr_fade(y, ys, i, wy);
@@ -232,7 +242,8 @@ static float *by_definition(tsr_engine *e, tsr_model *m, const clip *c, int tile
             for (int k = 0; k < part.channels * part.t; k++)
                 for (int r = 0; r < h; r++)
                     for (int q = 0; q < w; q++)
-                        sum[(k * c->h + y[i].begin + r) * c->w + x[j].begin + q] += part.mean[(k * h + r) * w + q] * wy[r] * wx[q];
+                        sum[(k * c->h + y[i].begin + r) * c->w + x[j].begin + q] +=
+                            part.mean[(k * h + r) * w + q] * wy[r] * wx[q];
             clip_free(&part);
         }
     return sum;
@@ -375,7 +386,8 @@ Test(encode, says_what_is_not_finite_and_hands_it_to_nobody) {
         ((float *)c.planar)[i] *= 1e7f;
     params.precision = TSR_PRECISION_FP16;
     ok(tsr_encode_plan(&p, e, m, &(tsr_extent){2, 2, 2}, &params));
-    fails(tsr_encode(e, m, p, &q, NULL), TSR_ERR_NOT_FINITE, "encode: latent frame 1 is not finite at channel 0 in fp16");
+    fails(
+        tsr_encode(e, m, p, &q, NULL), TSR_ERR_NOT_FINITE, "encode: latent frame 1 is not finite at channel 0 in fp16");
     cr_expect_eq(c.latents, 1);
     tsr_plan_destroy(&p);
     c.latents = 0;
@@ -409,7 +421,8 @@ Test(sample, draws_are_normal_and_repeatable) {
         lag += i ? d * ((double)a[i - 1] - m) / N : 0;
     }
     cr_expect(fabs(m - 3) < 0.005 && fabs(sqrt(v) - 0.5) < 0.005, "%g, %g", m, sqrt(v));
-    cr_expect(fabs(third) < 0.005 && fabs(fourth / (v * v) - 3) < 0.1 && fabs(lag) < 0.003, "%g %g %g", third, fourth / v / v, lag);
+    cr_expect(fabs(third) < 0.005 && fabs(fourth / (v * v) - 3) < 0.1 && fabs(lag) < 0.003, "%g %g %g", third,
+        fourth / v / v, lag);
     tsr_encode_sample(8, 1, N, mean, logvar, b);
     cr_expect(memcmp(a, b, sizeof a) != 0);
     tsr_encode_sample(7, 2, N, mean, logvar, b);
@@ -446,7 +459,13 @@ static void write_latents(const tsr_latent_writer_params *p) {
 }
 
 static tsr_latent_writer_params writer_params(const char *path) {
-    return (tsr_latent_writer_params){.path = path, .extent = {T, H, W}, .channels = C, .scale = 0.9152, .width = 8 * W, .height = 8 * H, .frames = 9};
+    return (tsr_latent_writer_params){.path = path,
+        .extent = {T, H, W},
+        .channels = C,
+        .scale = 0.9152,
+        .width = 8 * W,
+        .height = 8 * H,
+        .frames = 9};
 }
 
 static void check_latents(const char *path, int crop_width, int crop_height, int crop_frames) {
@@ -455,8 +474,8 @@ static void check_latents(const char *path, int crop_width, int crop_height, int
     ok(tsr_latent_open(&z, path, NULL));
     const tsr_latent_info *i = tsr_latent_get_info(z);
     cr_expect(i->videos == 1 && i->frames == T && i->height == H && i->width == W && i->scale == 0.9152);
-    cr_expect(i->crop_width == crop_width && i->crop_height == crop_height && i->crop_frames == crop_frames, "%s: %d %d %d", path,
-        i->crop_width, i->crop_height, i->crop_frames);
+    cr_expect(i->crop_width == crop_width && i->crop_height == crop_height && i->crop_frames == crop_frames,
+        "%s: %d %d %d", path, i->crop_width, i->crop_height, i->crop_frames);
     for (int t = 0; t < T; t++) {
         ok(tsr_latent_read(z, 0, t, out));
         for (int k = 0; k < H * W; k++)

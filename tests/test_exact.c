@@ -54,12 +54,11 @@ static double psnr(const float *a, const float *b, size_t n) {
 }
 
 static void check(const tsr_vae *m, direct_params params, bool reference, double wanted) {
-    static const struct {
-        int band, level;
-    } cut[] = {{1, 1}, {2, 2}, {3, 1}, {64, 1}};
+    static const struct { int band, level; } cut[] = {{1, 1}, {2, 2}, {3, 1}, {64, 1}};
     tsr_backend *b;
     size_t n;
-    ok(tsr_cpu_create(&b, &(tsr_cpu_params){.threads = 1, .reference = reference})); /* small sizes: others would wait more than work */
+    ok(tsr_cpu_create(&b,
+        &(tsr_cpu_params){.threads = 1, .reference = reference})); /* small sizes: others would wait more than work */
     float *z = synth_latent(16, params.steps, params.h, params.w, 3), *want = decode(b, m, &params, z, &n);
     for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
         params.band = cut[i].band;
@@ -115,7 +114,8 @@ static bool is_page(const tsr_op *op) {
  * neighbours that another section has finished. */
 static void check_op(const tsr_program *p, int i, const int *written_in) {
     const tsr_op *op = &p->op[i];
-    const tsr_buffer *in = op->in.buf < 0 ? NULL : &p->buffer[op->in.buf], *out = op->out.buf < 0 ? NULL : &p->buffer[op->out.buf];
+    const tsr_buffer *in = op->in.buf < 0 ? NULL : &p->buffer[op->in.buf],
+                     *out = op->out.buf < 0 ? NULL : &p->buffer[op->out.buf];
     bool paged = (in && in->paged) || (out && out->paged);
     if (op->section < 0) {
         cr_assert(!paged && (!in || !in->whole) && (!out || !out->whole));
@@ -160,15 +160,16 @@ static void check_places(const tsr_plan *p, tsr_step step) {
             const tsr_buffer *b = &g->buffer[j];
             size_t to = p->buffer_at[step][j];
             bool apart = a->last_op < b->first_op || b->last_op < a->first_op || a->paged != b->paged;
-            bool in_place = g->op[b->last_op].kind == TSR_OP_NORM || g->op[a->last_op].kind == TSR_OP_NORM ||
-                            a->head || b->head; /* whole frames of deep levels: test_plan looks at those */
+            bool in_place = g->op[b->last_op].kind == TSR_OP_NORM || g->op[a->last_op].kind == TSR_OP_NORM || a->head ||
+                            b->head; /* whole frames of deep levels: test_plan looks at those */
             cr_assert(apart || (in_place && !a->whole && !b->whole) || at + a->bytes <= to || to + b->bytes <= at);
         }
         for (int k = 0; a->paged && k < g->caches; k++)
             cr_assert(p->host_at[k] == SIZE_MAX || p->host_at[k] + g->cache[k].bytes <= at);
         for (int k = 0; k < g->ops; k++) /* what an op touches lives through its section */
             if (g->op[k].section >= 0 && (g->op[k].in.buf == i || g->op[k].out.buf == i || g->op[k].stats == i))
-                cr_assert(a->first_op <= g->section[g->op[k].section].first && a->last_op >= g->section[g->op[k].section].end - 1);
+                cr_assert(a->first_op <= g->section[g->op[k].section].first &&
+                          a->last_op >= g->section[g->op[k].section].end - 1);
     }
 }
 
@@ -220,8 +221,8 @@ Test(plans, of_any_size_and_budget) {
         modes[p->info.mode]++;
         tsr_plan_free(&p);
     }
-    cr_assert(modes[TSR_MODE_UNTILED] > 10 && modes[TSR_MODE_EXACT] > 20 && refused > 4, "%d untiled, %d exact, %d refused",
-        modes[TSR_MODE_UNTILED], modes[TSR_MODE_EXACT], refused);
+    cr_assert(modes[TSR_MODE_UNTILED] > 10 && modes[TSR_MODE_EXACT] > 20 && refused > 4,
+        "%d untiled, %d exact, %d refused", modes[TSR_MODE_UNTILED], modes[TSR_MODE_EXACT], refused);
     tsr_vae_destroy(&v);
 }
 
@@ -308,8 +309,8 @@ static float *render(job *j, tsr_plan_params params) {
     ok(tsr_decode(j->engine, j->model, j->latent, plan,
         &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = j}, &j->result));
     cr_assert_eq(j->result.host_peak_bytes, j->info.bytes.host);
-    cr_assert_eq(j->result.peak_bytes, j->info.bytes.total, "%lld bytes where %lld were planned", (long long)j->result.peak_bytes,
-        (long long)j->info.bytes.total);
+    cr_assert_eq(j->result.peak_bytes, j->info.bytes.total, "%lld bytes where %lld were planned",
+        (long long)j->result.peak_bytes, (long long)j->info.bytes.total);
     tsr_plan_destroy(&plan);
     return j->video;
 }

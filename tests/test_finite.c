@@ -42,7 +42,8 @@ Test(not_finite, is_decoded_again_in_f32) {
         cr_expect_eq(warned.count, 1, "%d warnings", warned.count);
         char want[128];
         snprintf(want, sizeof want, "frames 9 to 12, tile 2 of %d:", r.plan->y.tiles * r.plan->x.tiles);
-        cr_expect(strstr(warned.first, want) && strstr(warned.first, "in int8; the tile is decoded in f32"), "%s", warned.first);
+        cr_expect(strstr(warned.first, want) && strstr(warned.first, "in int8; the tile is decoded in f32"), "%s",
+            warned.first);
         cr_expect_eq(r.counts.steps_f32, 3 + 4, "three to remember, four to see: %d", r.counts.steps_f32);
         close_rig(&r);
     }
@@ -89,7 +90,8 @@ Test(not_finite, in_f32_too_is_said) {
     cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_OK, "%s", tsr_last_error());
     cr_expect_eq(w.frames, 9);
     cr_expect_eq(warned.count, 3, "one turn to f32, two slots: %d warnings", warned.count);
-    cr_expect(strstr(warned.last, "frames 5 to 8, tile 1 of 1:") && strstr(warned.last, "in f32, either"), "%s", warned.last);
+    cr_expect(
+        strstr(warned.last, "frames 5 to 8, tile 1 of 1:") && strstr(warned.last, "in f32, either"), "%s", warned.last);
     close_rig(&r);
 }
 
@@ -105,6 +107,7 @@ Test(not_finite, no_room_for_f32_is_said) {
     cr_assert_eq(decode(&r, &w, NULL, NULL), TSR_OK, "%s", tsr_last_error());
     cr_expect_eq(w.frames, 9);
     cr_expect_eq(warned.count, 2, "%d warnings", warned.count);
-    cr_expect(strstr(warned.first, "does not work (plan: ") && strstr(warned.first, "use --precision f32"), "%s", warned.first);
+    cr_expect(strstr(warned.first, "does not work (plan: ") && strstr(warned.first, "use --precision f32"), "%s",
+        warned.first);
     close_rig(&r);
 }

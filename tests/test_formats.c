@@ -44,8 +44,8 @@ static tsr_tensor f32_tensor(const char *name, float *v, int ndim, const int64_t
 /* ---------------------------------------------------------------- GGUF */
 
 Test(gguf, blocks_equal_the_official_values) {
-    static const tsr_dtype types[] = {TSR_F16, TSR_BF16, TSR_Q4_0, TSR_Q4_1, TSR_Q5_0, TSR_Q5_1,
-        TSR_Q8_0, TSR_Q2_K, TSR_Q3_K, TSR_Q4_K, TSR_Q5_K, TSR_Q6_K};
+    static const tsr_dtype types[] = {TSR_F16, TSR_BF16, TSR_Q4_0, TSR_Q4_1, TSR_Q5_0, TSR_Q5_1, TSR_Q8_0, TSR_Q2_K,
+        TSR_Q3_K, TSR_Q4_K, TSR_Q5_K, TSR_Q6_K};
     tsr_tensor_file *f = open_file(data_path("goldens/gguf/blocks.safetensors"));
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
         char name[32];
@@ -54,16 +54,12 @@ Test(gguf, blocks_equal_the_official_values) {
         snprintf(name, sizeof name, "%s.values", tsr_dtype_name(types[k]));
         const tsr_tensor *values = tsr_tensor_file_find(f, name);
         cr_assert(stored && values, "%s", name);
-        const tsr_tensor t = {.dtype = types[k],
-            .count = values->count,
-            .data = stored->data,
-            .bytes = stored->bytes};
+        const tsr_tensor t = {.dtype = types[k], .count = values->count, .data = stored->data, .bytes = stored->bytes};
         float *want = malloc(4 * t.count), *got = malloc(4 * t.count);
         tsr_tensor_read(values, 0, t.count, want);
         tsr_tensor_read(&t, 0, t.count, got);
         for (size_t i = 0; i < t.count; i++)
-            cr_assert(got[i] == want[i], "%s %zu: %a, expected %a", name, i, (double)got[i],
-                (double)want[i]);
+            cr_assert(got[i] == want[i], "%s %zu: %a, expected %a", name, i, (double)got[i], (double)want[i]);
         size_t block = t.count / 24, n = 5 * block; /* a part */
         tsr_tensor_read(&t, 7 * block, n, got);
         cr_assert(memcmp(got, want + 7 * block, 4 * n) == 0, "%s: a part differs", name);
@@ -73,8 +69,7 @@ Test(gguf, blocks_equal_the_official_values) {
     tsr_tensor_file_close(&f);
 }
 
-static void check_dims(
-    const tsr_tensor_file *f, const char *name, const char *expected, tsr_dtype dtype) {
+static void check_dims(const tsr_tensor_file *f, const char *name, const char *expected, tsr_dtype dtype) {
     char shape[96];
     const tsr_tensor *t = tsr_tensor_file_find(f, name);
     cr_assert(t, "%s: no %s", tsr_tensor_file_path(f), name);
@@ -94,13 +89,10 @@ Test(gguf, whole_files_have_the_true_shapes) {
         char name[96];
         snprintf(name, sizeof name, "goldens/gguf/tiny_%s.gguf", cases[i].file);
         tsr_tensor_file *f = open_file(data_path(name));
-        cr_assert(
-            strcmp(tsr_tensor_file_container(f), "gguf") == 0 && tsr_tensor_file_count(f) == 108);
+        cr_assert(strcmp(tsr_tensor_file_container(f), "gguf") == 0 && tsr_tensor_file_count(f) == 108);
         cr_assert(strcmp(tsr_tensor_file_meta(f, "general.architecture"), "seedvr2_vae") == 0);
-        check_dims(
-            f, "decoder.mid_block.resnets.0.conv1.weight", "[32, 32, 3, 3, 3]", cases[i].big);
-        check_dims(f, "decoder.up_blocks.0.upsamplers.0.upscale_conv.weight", "[256, 32, 1, 1, 1]",
-            cases[i].big);
+        check_dims(f, "decoder.mid_block.resnets.0.conv1.weight", "[32, 32, 3, 3, 3]", cases[i].big);
+        check_dims(f, "decoder.up_blocks.0.upsamplers.0.upscale_conv.weight", "[256, 32, 1, 1, 1]", cases[i].big);
         check_dims(f, "decoder.mid_block.attentions.0.to_q.weight", "[32, 32]", cases[i].big);
         check_dims(f, "decoder.conv_out.weight", "[3, 32, 3, 3, 3]", cases[i].big);
         check_dims(f, "decoder.conv_out.bias", "[3]", TSR_F32);
@@ -111,8 +103,8 @@ Test(gguf, whole_files_have_the_true_shapes) {
         tsr_tensor_read(t, 0, t->count, v);
         for (size_t k = 0; first && k < t->count; k++)
             most = fmaxf(most, fabsf(v[k] - first[k]));
-        cr_assert(most < 0.0589f / 8 * 1.1f, "%s: off by %g", cases[i].file,
-            (double)most); /* sqrt(3 / 864) is the largest */
+        cr_assert(
+            most < 0.0589f / 8 * 1.1f, "%s: off by %g", cases[i].file, (double)most); /* sqrt(3 / 864) is the largest */
         if (!first)
             first = v;
         else
@@ -134,8 +126,8 @@ Test(gguf, seed_reads_as_meant) {
         check_dims(f, "w2", "[4]", TSR_F32);
         check_dims(f, "w3", "[2, 1, 3, 1, 2]", TSR_F16);
         cr_assert(strcmp(tsr_tensor_file_meta(f, "general.alignment"), "32") == 0);
-        cr_assert(!tsr_tensor_file_meta(f, "tessera.test.example.xyz") &&
-                  !tsr_tensor_file_find(f, "w4") && !tsr_tensor_file_at(f, 3));
+        cr_assert(!tsr_tensor_file_meta(f, "tessera.test.example.xyz") && !tsr_tensor_file_find(f, "w4") &&
+                  !tsr_tensor_file_at(f, 3));
         tsr_tensor_file_close(&f);
         cr_assert(!f);
     }
@@ -152,20 +144,8 @@ Test(safetensors, round_trip) {
     int64_t n[1] = {-9};
     tsr_tensor t[] = {
         f32_tensor("odd \"name\"\\\n", a, 2, (int64_t[]){2, 3}),
-        {.name = "half",
-            .dtype = TSR_F16,
-            .ndim = 1,
-            .dim = {2},
-            .count = 2,
-            .data = h,
-            .bytes = 4},
-        {.name = "e4m3",
-            .dtype = TSR_E4M3,
-            .ndim = 1,
-            .dim = {3},
-            .count = 3,
-            .data = e4,
-            .bytes = 3},
+        {.name = "half", .dtype = TSR_F16, .ndim = 1, .dim = {2}, .count = 2, .data = h, .bytes = 4},
+        {.name = "e4m3", .dtype = TSR_E4M3, .ndim = 1, .dim = {3}, .count = 3, .data = e4, .bytes = 3},
         {.name = "double",
             .dtype = TSR_F64,
             .ndim = 1,
@@ -174,32 +154,19 @@ Test(safetensors, round_trip) {
             .data = d,
             .bytes = 16}, /* unaligned from here on */
         {.name = "e5m2", .dtype = TSR_E5M2, .ndim = 0, .count = 1, .data = e5, .bytes = 1},
-        {.name = "none",
-            .dtype = TSR_F32,
-            .ndim = 2,
-            .dim = {0, 5},
-            .count = 0,
-            .data = a,
-            .bytes = 0},
-        {.name = "integer",
-            .dtype = TSR_I64,
-            .ndim = 1,
-            .dim = {1},
-            .count = 1,
-            .data = n,
-            .bytes = 8},
+        {.name = "none", .dtype = TSR_F32, .ndim = 2, .dim = {0, 5}, .count = 0, .data = a, .bytes = 0},
+        {.name = "integer", .dtype = TSR_I64, .ndim = 1, .dim = {1}, .count = 1, .data = n, .bytes = 8},
     };
     const tsr_meta meta[] = {{"zebra", "stripes \"\\\t"}, {"antelope", ""}};
     const char *path = temp_path("round.bin"); /* the suffix says nothing */
     cr_assert(tsr_safetensors_write(path, t, 7, meta, 2) == TSR_OK, "%s", tsr_last_error());
     cr_assert(access(temp_path("round.bin.part"), F_OK) != 0, "a .part file stays");
     tsr_tensor_file *f = open_file(path);
-    cr_assert(
-        strcmp(tsr_tensor_file_container(f), "safetensors") == 0 && tsr_tensor_file_count(f) == 7);
+    cr_assert(strcmp(tsr_tensor_file_container(f), "safetensors") == 0 && tsr_tensor_file_count(f) == 7);
     for (int i = 0; i < 7; i++) {
         const tsr_tensor *r = tsr_tensor_file_find(f, t[i].name);
-        cr_assert(r == tsr_tensor_file_at(f, (size_t)i) && r->dtype == t[i].dtype &&
-                  r->ndim == t[i].ndim && r->count == t[i].count);
+        cr_assert(r == tsr_tensor_file_at(f, (size_t)i) && r->dtype == t[i].dtype && r->ndim == t[i].ndim &&
+                  r->count == t[i].count);
         cr_assert(r->bytes == t[i].bytes && memcmp(r->data, t[i].data, t[i].bytes) == 0 &&
                   memcmp(r->dim, t[i].dim, sizeof r->dim) == 0);
     }
@@ -226,13 +193,7 @@ Test(safetensors, unaligned_tensors_of_any_length_read_the_same) {
     static float v[N], back[N];
     for (int i = 0; i < N; i++)
         v[i] = (float)i * 0.37f - 900;
-    tsr_tensor t[] = {{.name = "odd",
-                          .dtype = TSR_U8,
-                          .ndim = 1,
-                          .dim = {1},
-                          .count = 1,
-                          .data = odd,
-                          .bytes = 1},
+    tsr_tensor t[] = {{.name = "odd", .dtype = TSR_U8, .ndim = 1, .dim = {1}, .count = 1, .data = odd, .bytes = 1},
         f32_tensor("v", v, 1, (int64_t[]){N})};
     const char *path = temp_path("odd.safetensors");
     cr_assert(tsr_safetensors_write(path, t, 2, NULL, 0) == TSR_OK, "%s", tsr_last_error());
@@ -260,8 +221,7 @@ Test(npy, round_trip) {
         cr_assert(tsr_npy_write(path, &t) == TSR_OK, "%s", tsr_last_error());
         tsr_tensor_file *f = open_file(path);
         const tsr_tensor *r = tsr_tensor_file_find(f, "");
-        cr_assert(
-            r && tsr_tensor_file_count(f) == 1 && strcmp(tsr_tensor_file_container(f), "npy") == 0);
+        cr_assert(r && tsr_tensor_file_count(f) == 1 && strcmp(tsr_tensor_file_container(f), "npy") == 0);
         cr_assert(r->ndim == t.ndim && r->count == t.count && r->dtype == TSR_F32 &&
                   memcmp(r->dim, t.dim, sizeof t.dim) == 0);
         cr_assert((uintptr_t)r->data % 64 == 0, "numpy aligns the data to 64 bytes");
@@ -291,12 +251,9 @@ Test(npy, every_type_and_version) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int version = 1; version <= 3; version++) {
             uint8_t file[256] = {0x93, 'N', 'U', 'M', 'P', 'Y', (uint8_t)version};
-            size_t at =
-                version == 1
-                    ? 10
-                    : 12; /* an odd header, other quotes, other order of keys: all good Python */
-            int n = snprintf((char *)file + at, 200,
-                "{\"shape\": (1,), 'descr': '%s','fortran_order':False}\n", cases[i].descr);
+            size_t at = version == 1 ? 10 : 12; /* an odd header, other quotes, other order of keys: all good Python */
+            int n = snprintf(
+                (char *)file + at, 200, "{\"shape\": (1,), 'descr': '%s','fortran_order':False}\n", cases[i].descr);
             float v;
             file[8] = (uint8_t)n;
             memcpy(file + at + n, cases[i].bytes, 8);
@@ -305,8 +262,7 @@ Test(npy, every_type_and_version) {
             tsr_tensor_file *f = open_file(path);
             const tsr_tensor *t = tsr_tensor_file_at(f, 0);
             tsr_tensor_read(t, 0, 1, &v);
-            cr_assert(t->dtype == cases[i].dtype && v == cases[i].value, "%s: %g", cases[i].descr,
-                (double)v);
+            cr_assert(t->dtype == cases[i].dtype && v == cases[i].value, "%s: %g", cases[i].descr, (double)v);
             tsr_tensor_file_close(&f);
         }
 }
@@ -327,10 +283,8 @@ Test(writing, failures_leave_nothing) {
     cr_assert(tsr_npy_write(temp_path("b.npy"), &t) == TSR_ERR_ARGUMENT);
     t.count = 1;
     t.dtype = TSR_Q8_0;
-    cr_assert(
-        tsr_safetensors_write(temp_path("b.safetensors"), &t, 1, NULL, 0) == TSR_ERR_ARGUMENT);
-    cr_assert(
-        access(temp_path("b.safetensors"), F_OK) != 0 && access(temp_path("b.npy"), F_OK) != 0);
+    cr_assert(tsr_safetensors_write(temp_path("b.safetensors"), &t, 1, NULL, 0) == TSR_ERR_ARGUMENT);
+    cr_assert(access(temp_path("b.safetensors"), F_OK) != 0 && access(temp_path("b.npy"), F_OK) != 0);
 }
 
 /* ---------------------------------------------------------------- latents */
@@ -343,52 +297,46 @@ static float element(int video, int t, int y, int x, int c) {
     return (float)(((video * 3 + t) * 7 + y * 5 + x * 3 + c) % 61) / 4 - 7;
 }
 
-static void write_latent(const char *path, const char *name, bool last, int videos, int frames,
-    int ndim, const int64_t *dim, bool marker, const tsr_meta *meta, size_t metas) {
+static void write_latent(const char *path, const char *name, bool last, int videos, int frames, int ndim,
+    const int64_t *dim, bool marker, const tsr_meta *meta, size_t metas) {
     float *v = malloc((size_t)(videos * frames * H * W * C) * sizeof *v), *p = v;
     for (int b = 0; b < videos; b++)
         for (int i = 0; i < frames * H * W * C; i++) {
-            int c = last ? i % C : i / (frames * H * W),
-                t = last ? i / (C * W * H) : i / (H * W) % frames;
+            int c = last ? i % C : i / (frames * H * W), t = last ? i / (C * W * H) : i / (H * W) % frames;
             int y = last ? i / (C * W) % H : i / W % H, x = last ? i / C % W : i % W;
             *p++ = element(b, t, y, x, c);
         }
-    tsr_tensor t[] = {
-        f32_tensor(name, v, ndim, dim), {.name = "latent_format_version_0", .ndim = 1}};
-    tsr_status status = *name ? tsr_safetensors_write(path, t, marker ? 2 : 1, meta, metas)
-                              : tsr_npy_write(path, t);
+    tsr_tensor t[] = {f32_tensor(name, v, ndim, dim), {.name = "latent_format_version_0", .ndim = 1}};
+    tsr_status status = *name ? tsr_safetensors_write(path, t, marker ? 2 : 1, meta, metas) : tsr_npy_write(path, t);
     cr_assert(status == TSR_OK, "%s", tsr_last_error());
     free(v);
 }
 
-static void check_latent(
-    const char *path, tsr_layout ask, tsr_layout layout, int videos, int frames, double scale) {
+static void check_latent(const char *path, tsr_layout ask, tsr_layout layout, int videos, int frames, double scale) {
     tsr_latent *z;
     tsr_latent_params params = TSR_LATENT_PARAMS_DEFAULT;
     float out[H * W * C];
     params.layout = ask;
     cr_assert(tsr_latent_open(&z, path, &params) == TSR_OK, "%s", tsr_last_error());
     const tsr_latent_info *info = tsr_latent_get_info(z);
-    cr_assert(info->videos == videos && info->frames == frames && info->height == H &&
-                  info->width == W && info->layout == layout,
-        "%d videos of %d frames of %d x %d, layout %d", info->videos, info->frames, info->height,
-        info->width, info->layout);
-    cr_assert(fabs(info->scale / scale - 1) < 1e-12 && tsr_latent_channels(z) == C &&
-                  strcmp(info->path, path) == 0,
+    cr_assert(info->videos == videos && info->frames == frames && info->height == H && info->width == W &&
+                  info->layout == layout,
+        "%d videos of %d frames of %d x %d, layout %d", info->videos, info->frames, info->height, info->width,
+        info->layout);
+    cr_assert(fabs(info->scale / scale - 1) < 1e-12 && tsr_latent_channels(z) == C && strcmp(info->path, path) == 0,
         "scale %g", info->scale);
     for (int b = 0; b < videos; b++)
         for (int t = 0; t < frames; t++) {
             cr_assert(tsr_latent_read(z, b, t, out) == TSR_OK, "%s", tsr_last_error());
             for (int i = 0; i < H * W * C; i++) {
                 float want = (float)((double)element(b, t, i / (C * W), i / C % W, i % C) / scale);
-                cr_assert(out[i] == want, "video %d, frame %d, element %d: %g, expected %g", b, t,
-                    i, (double)out[i], (double)want);
+                cr_assert(out[i] == want, "video %d, frame %d, element %d: %g, expected %g", b, t, i, (double)out[i],
+                    (double)want);
             }
         }
     cr_assert(tsr_latent_read(z, videos, 0, out) == TSR_ERR_ARGUMENT &&
               tsr_latent_read(z, 0, frames, out) == TSR_ERR_ARGUMENT);
-    cr_assert(tsr_latent_read(z, -1, 0, out) == TSR_ERR_ARGUMENT &&
-              tsr_latent_read(z, 0, -1, out) == TSR_ERR_ARGUMENT);
+    cr_assert(tsr_latent_read(z, -1, 0, out) == TSR_ERR_ARGUMENT && tsr_latent_read(z, 0, -1, out) == TSR_ERR_ARGUMENT);
     tsr_latent_close(&z);
     cr_assert(!z);
 }
@@ -404,7 +352,7 @@ Test(latent, every_layout) {
         {"latent_tensor", false, 3, 2, 5, {3, C, 2, H, W}},
         {"samples", false, 1, 4, 4, {C, 4, H, W}},
         {"", false, 1, 4, 4, {C, 4, H, W}},
-        {"", false, 1, 16, 4, {C, 16, H, W}}, /* no batch: the array was saved by hand */
+        {"", false, 1, 16, 4, {C, 16, H, W}},              /* no batch: the array was saved by hand */
         {"latent_tensor", false, 16, 1, 4, {16, C, H, W}}, /* ComfyUI: a batch of 16 pictures */
         {"latent_tensor", false, 1, 1, 4, {1, C, H, W}},
         {"latent_tensor", false, 1, 3, 4, {1, 3 * C, H, W}},
@@ -418,17 +366,15 @@ Test(latent, every_layout) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *path = temp_path("z");
         tsr_layout layout = cases[i].last ? TSR_LAYOUT_BFHWC : TSR_LAYOUT_BCFHW;
-        write_latent(path, cases[i].name, cases[i].last, cases[i].videos, cases[i].frames,
-            cases[i].ndim, cases[i].dim, true, NULL, 0);
+        write_latent(path, cases[i].name, cases[i].last, cases[i].videos, cases[i].frames, cases[i].ndim, cases[i].dim,
+            true, NULL, 0);
         check_latent(path, TSR_LAYOUT_AUTO, layout, cases[i].videos, cases[i].frames, 0.9152);
         check_latent(path, layout, layout, cases[i].videos, cases[i].frames, 0.9152);
         tsr_latent *z;
         tsr_latent_params params = TSR_LATENT_PARAMS_DEFAULT;
         params.layout = cases[i].last ? TSR_LAYOUT_BCFHW : TSR_LAYOUT_BFHWC;
-        cr_assert(tsr_latent_open(&z, path, &params) == TSR_ERR_FORMAT && !z,
-            "the other layout fits case %zu", i);
-        cr_assert(
-            strstr(tsr_last_error(), cases[i].last ? "bcfhw" : "bfhwc"), "%s", tsr_last_error());
+        cr_assert(tsr_latent_open(&z, path, &params) == TSR_ERR_FORMAT && !z, "the other layout fits case %zu", i);
+        cr_assert(strstr(tsr_last_error(), cases[i].last ? "bcfhw" : "bfhwc"), "%s", tsr_last_error());
     }
 }
 
@@ -458,8 +404,8 @@ static tsr_status open_scaled(tsr_latent **z, const char *path, double scale) {
 
 Test(latent, scale_of_the_file_the_model_or_the_user) {
     static const int64_t dim[] = {1, C, 1, H, W};
-    const tsr_meta meta[] = {{"tessera.scale", "0.25"}, {"tessera.crop_width", "37"},
-        {"tessera.crop_height", "22"}, {"tessera.crop_frames", "3"}};
+    const tsr_meta meta[] = {{"tessera.scale", "0.25"}, {"tessera.crop_width", "37"}, {"tessera.crop_height", "22"},
+        {"tessera.crop_frames", "3"}};
     static const struct {
         const char *name;
         bool marker, recorded;
@@ -478,21 +424,18 @@ Test(latent, scale_of_the_file_the_model_or_the_user) {
         const char *path = temp_path("scale");
         tsr_latent *z;
         float out[H * W * C];
-        write_latent(path, cases[i].name, false, 1, 1, 5, dim, cases[i].marker, meta,
-            cases[i].recorded ? 4 : 0);
+        write_latent(path, cases[i].name, false, 1, 1, 5, dim, cases[i].marker, meta, cases[i].recorded ? 4 : 0);
         cr_assert(open_scaled(&z, path, cases[i].ask) == TSR_OK, "%s", tsr_last_error());
         const tsr_latent_info *info = tsr_latent_get_info(z);
         cr_assert(fabs(info->scale - cases[i].scale) < 1e-12, "case %zu: %g", i, info->scale);
         cr_assert(info->crop_width == (cases[i].recorded ? 37 : 0) &&
                   info->crop_height == (cases[i].recorded ? 22 : 0) &&
                   info->crop_frames == (cases[i].recorded ? 3 : 0));
-        cr_assert(tsr_latent_read(z, 0, 0, out) == TSR_OK &&
-                  out[1] == (float)((double)element(0, 0, 0, 0, 1) / info->scale));
+        cr_assert(
+            tsr_latent_read(z, 0, 0, out) == TSR_OK && out[1] == (float)((double)element(0, 0, 0, 0, 1) / info->scale));
         tsr_latent_close(&z);
         for (int bad = 0; bad < 3; bad++)
-            cr_assert(open_scaled(&z, path, (const double[]){-1, NAN, INFINITY}[bad]) ==
-                          TSR_ERR_ARGUMENT &&
-                      !z);
+            cr_assert(open_scaled(&z, path, (const double[]){-1, NAN, INFINITY}[bad]) == TSR_ERR_ARGUMENT && !z);
     }
 }
 
@@ -501,17 +444,15 @@ Test(latent, the_tensor_is_chosen_by_name_then_by_shape) {
     static const int64_t dim[] = {1, C, 1, 1, 2};
     tsr_latent *z;
     const char *path = temp_path("chosen");
-    tsr_tensor t[] = {f32_tensor("noise", v, 5, dim), f32_tensor("samples", v, 5, dim),
-        f32_tensor("other", v, 1, (int64_t[]){4})};
+    tsr_tensor t[] = {
+        f32_tensor("noise", v, 5, dim), f32_tensor("samples", v, 5, dim), f32_tensor("other", v, 1, (int64_t[]){4})};
     cr_assert(tsr_safetensors_write(path, t, 3, NULL, 0) == TSR_OK);
     v[5] = 1;
-    cr_assert(tsr_latent_open(&z, path, NULL) == TSR_OK, "%s",
-        tsr_last_error()); /* samples, of two that fit */
+    cr_assert(tsr_latent_open(&z, path, NULL) == TSR_OK, "%s", tsr_last_error()); /* samples, of two that fit */
     tsr_latent_close(&z);
     t[1].name = "masks";
     cr_assert(tsr_safetensors_write(path, t, 3, NULL, 0) == TSR_OK);
-    cr_assert(tsr_latent_open(&z, path, NULL) == TSR_ERR_FORMAT &&
-              strstr(tsr_last_error(), "2 of its tensors"));
+    cr_assert(tsr_latent_open(&z, path, NULL) == TSR_ERR_FORMAT && strstr(tsr_last_error(), "2 of its tensors"));
     t[1].name = "latent_tensor";
     cr_assert(tsr_safetensors_write(path, t, 3, NULL, 0) == TSR_OK);
     cr_assert(tsr_latent_open(&z, path, NULL) == TSR_OK, "%s", tsr_last_error());
@@ -520,12 +461,9 @@ Test(latent, the_tensor_is_chosen_by_name_then_by_shape) {
     cr_assert(tsr_safetensors_write(path, &t[0], 1, NULL, 0) == TSR_OK); /* the only one */
     cr_assert(tsr_latent_open(&z, path, NULL) == TSR_OK, "%s", tsr_last_error());
     tsr_latent_close(&z);
-    cr_assert(tsr_latent_open(&z, path, &(tsr_latent_params){.channels = 0, .model_scale = 1}) ==
-              TSR_ERR_ARGUMENT);
-    cr_assert(tsr_latent_open(&z, path, &(tsr_latent_params){.channels = 16, .model_scale = 0}) ==
-              TSR_ERR_ARGUMENT);
-    cr_assert(tsr_latent_open(
-                  &z, path, &(tsr_latent_params){.layout = 7, .channels = 16, .model_scale = 1}) ==
+    cr_assert(tsr_latent_open(&z, path, &(tsr_latent_params){.channels = 0, .model_scale = 1}) == TSR_ERR_ARGUMENT);
+    cr_assert(tsr_latent_open(&z, path, &(tsr_latent_params){.channels = 16, .model_scale = 0}) == TSR_ERR_ARGUMENT);
+    cr_assert(tsr_latent_open(&z, path, &(tsr_latent_params){.layout = 7, .channels = 16, .model_scale = 1}) ==
               TSR_ERR_ARGUMENT);
 }
 
@@ -537,15 +475,12 @@ Test(latent, from_memory) {
     cr_assert(tsr_latent_from_memory(&z, v, 2, 1, 3, 4) == TSR_OK, "%s", tsr_last_error());
     v[12] = 99; /* it is a copy */
     cr_assert(tsr_latent_read(z, 0, 1, out) == TSR_OK && out[0] == 12 && out[11] == 23);
-    cr_assert(tsr_latent_get_info(z)->frames == 2 && tsr_latent_get_info(z)->width == 3 &&
-              tsr_latent_channels(z) == 4);
+    cr_assert(tsr_latent_get_info(z)->frames == 2 && tsr_latent_get_info(z)->width == 3 && tsr_latent_channels(z) == 4);
     tsr_latent_close(&z);
     v[17] = NAN;
     cr_assert(tsr_latent_from_memory(&z, v, 2, 1, 3, 4) == TSR_OK);
-    cr_assert(
-        tsr_latent_read(z, 0, 0, out) == TSR_OK && tsr_latent_read(z, 0, 1, out) == TSR_ERR_FORMAT);
-    cr_assert(strstr(tsr_last_error(), "latent frame 1, channel 1, row 0, column 1 is nan"), "%s",
-        tsr_last_error());
+    cr_assert(tsr_latent_read(z, 0, 0, out) == TSR_OK && tsr_latent_read(z, 0, 1, out) == TSR_ERR_FORMAT);
+    cr_assert(strstr(tsr_last_error(), "latent frame 1, channel 1, row 0, column 1 is nan"), "%s", tsr_last_error());
     tsr_latent_close(&z);
     cr_assert(tsr_latent_from_memory(&z, v, 0, 1, 3, 4) == TSR_ERR_ARGUMENT && !z);
     cr_assert(tsr_latent_from_memory(&z, NULL, 1, 1, 3, 4) == TSR_ERR_ARGUMENT);
@@ -559,8 +494,8 @@ Test(latent, the_demo_latents_open) {
         snprintf(path, sizeof path, "%s/%s.latent", getenv("TSR_ASSETS"), names[i]);
         cr_assert(tsr_latent_open(&z, path, NULL) == TSR_OK, "%s", tsr_last_error());
         const tsr_latent_info *info = tsr_latent_get_info(z);
-        cr_assert(info->videos == 1 && info->frames == (i == 2 ? 15 : 8) &&
-                  info->height == (i == 1 ? 64 : 32) && info->width == (i == 1 ? 112 : 56));
+        cr_assert(info->videos == 1 && info->frames == (i == 2 ? 15 : 8) && info->height == (i == 1 ? 64 : 32) &&
+                  info->width == (i == 1 ? 112 : 56));
         float *out = malloc((size_t)(info->height * info->width * 16) * sizeof *out);
         for (int t = 0; t < info->frames; t++)
             cr_assert(tsr_latent_read(z, 0, t, out) == TSR_OK, "%s", tsr_last_error());
@@ -586,8 +521,7 @@ static tsr_status use_file(const char *path, bool latent) {
     for (int b = 0; z && status == TSR_OK && b < tsr_latent_get_info(z)->videos; b++)
         for (int t = 0; status == TSR_OK && t < tsr_latent_get_info(z)->frames; t++) {
             const tsr_latent_info *info = tsr_latent_get_info(z);
-            float *v = malloc((size_t)info->height * (size_t)info->width *
-                              (size_t)tsr_latent_channels(z) * sizeof *v);
+            float *v = malloc((size_t)info->height * (size_t)info->width * (size_t)tsr_latent_channels(z) * sizeof *v);
             cr_assert(v);
             status = tsr_latent_read(z, b, t, v);
             free(v);
@@ -631,8 +565,7 @@ Test(malformed, what_is_no_file) {
     }
     const char *pipe = temp_path("pipe"), *secret = temp_path("secret");
     cr_assert(mkfifo(pipe, 0600) == 0);
-    cr_assert(use_file(pipe, false) == TSR_ERR_FORMAT,
-        "a named pipe"); /* and does not wait for a writer */
+    cr_assert(use_file(pipe, false) == TSR_ERR_FORMAT, "a named pipe"); /* and does not wait for a writer */
     check_message(pipe, "not a regular file", "pipe");
     write_bytes(secret, "GGUF", 4);
     chmod(secret, 0);
@@ -651,8 +584,8 @@ Test(malformed, cut_at_every_byte) {
         cr_assert(use_file(path, kind == SEED_LATENT) == TSR_OK, "%s", tsr_last_error());
         while (size-- > 0) {
             cr_assert(truncate(path, (off_t)size) == 0);
-            cr_assert(use_file(path, kind == SEED_LATENT) == TSR_ERR_FORMAT,
-                "seed %d cut to %zu bytes opens", (int)kind, size);
+            cr_assert(use_file(path, kind == SEED_LATENT) == TSR_ERR_FORMAT, "seed %d cut to %zu bytes opens",
+                (int)kind, size);
             check_message(path, "", "cut");
         }
         free(bytes);

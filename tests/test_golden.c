@@ -68,8 +68,8 @@ static void golden_open(golden *g, const char *name) {
     *g = (golden){0};
     ok(tsr_tensor_file_open(&g->file, data_path(file)));
     synth_config config = {.seed = 0};
-    sscanf(tsr_tensor_file_meta(g->file, "channels"), "%d,%d,%d,%d", &config.channels[0],
-        &config.channels[1], &config.channels[2], &config.channels[3]);
+    sscanf(tsr_tensor_file_meta(g->file, "channels"), "%d,%d,%d,%d", &config.channels[0], &config.channels[1],
+        &config.channels[2], &config.channels[3]);
     g->encode = !strcmp(tsr_tensor_file_meta(g->file, "kind"), "encode");
     config.encoder = g->encode;
     config.decoder = !g->encode;
@@ -153,8 +153,7 @@ static struct tap *tap_of(taps *t, const char *layer) {
 static void copy_frames(taps *t, const tsr_program *p, const tsr_op *op, struct tap *tap) {
     const tsr_buffer *b = &p->buffer[op->out.buf];
     const float *from = tsr_exec_buffer(direct_exec(t->d), p->params.step, op->out.buf);
-    int64_t c = tap->want->dim[0], all = tap->want->dim[1],
-            pixels = tap->want->dim[2] * tap->want->dim[3];
+    int64_t c = tap->want->dim[0], all = tap->want->dim[1], pixels = tap->want->dim[2] * tap->want->dim[3];
     cr_assert(b->c == c && b->h * (int64_t)b->w == pixels, "%s has another shape", tap->want->name);
     for (int i = 0; i < op->out.nt; i++) {
         int f = op->out.t0 + i * op->out_dt;
@@ -162,8 +161,7 @@ static void copy_frames(taps *t, const tsr_program *p, const tsr_op *op, struct 
         cr_assert_lt(to, all);
         for (int64_t px = 0; px < pixels; px++)
             for (int64_t ch = 0; ch < c; ch++)
-                tap->have[(ch * all + to) * pixels + px] =
-                    from[((int64_t)f * pixels + px) * c + ch];
+                tap->have[(ch * all + to) * pixels + px] = from[((int64_t)f * pixels + px) * c + ch];
         tap->frames++;
     }
 }
@@ -196,8 +194,7 @@ static void taps_check(taps *t) {
     for (int i = 0; i < t->count; i++) {
         struct tap *tap = &t->tap[i];
         double db = psnr(t->g, tap->want->name, tap->have, tap->want->count);
-        cr_expect(tap->frames == tap->want->dim[1], "%s: %d frames seen", tap->want->name,
-            (int)tap->frames);
+        cr_expect(tap->frames == tap->want->dim[1], "%s: %d frames seen", tap->want->name, (int)tap->frames);
         cr_expect(db >= WANTED, "%s: %.1f dB", tap->want->name, db);
         free(tap->have);
     }
@@ -210,8 +207,7 @@ static void check_encoded(const golden *g, float *out, size_t half, const char *
     for (size_t i = half; i < 2 * half; i++)
         out[i] = fminf(20, fmaxf(-30, out[i]));
     double logvar = psnr(g, "logvar", out + half, half);
-    cr_expect(
-        mean >= WANTED && logvar >= WANTED, "%s: mean %.1f dB, logvar %.1f dB", name, mean, logvar);
+    cr_expect(mean >= WANTED && logvar >= WANTED, "%s: mean %.1f dB, logvar %.1f dB", name, mean, logvar);
 }
 
 /* The result, of n numbers; the caller's to free. */
@@ -233,8 +229,8 @@ static float *run(const golden *g, const char *name, bool reference, int slice_l
         check_encoded(g, out, n / 2, name);
     } else {
         double db = psnr(g, "video", out, n);
-        cr_expect(db >= WANTED, "%s, %s, slice level %d: %.1f dB", name,
-            reference ? "reference" : "fastest", slice_level, db);
+        cr_expect(db >= WANTED, "%s, %s, slice level %d: %.1f dB", name, reference ? "reference" : "fastest",
+            slice_level, db);
     }
     if (slice_level == 0 && !band)
         taps_check(&t);

@@ -110,7 +110,8 @@ Test(mix, a_quality_is_held) {
     cr_assert_eq(rig.measured, 1);
     for (double quality = ceil(all); quality < all + 8; quality += 3.5) {
         double have = held(quality, &wide);
-        fprintf(stderr, "# all int8: %.2f dB; for %.2f dB: %.2f dB, %.0f%% of resnets wide\n", all, quality, have, 100 * wide);
+        fprintf(stderr, "# all int8: %.2f dB; for %.2f dB: %.2f dB, %.0f%% of resnets wide\n", all, quality, have,
+            100 * wide);
         cr_expect_geq(have, quality, "%.2f dB for %.2f", have, quality);
         cr_expect_leq(have, quality + 5, "%.2f dB for %.2f: more than was asked for", have, quality);
         cr_expect(wide > 0 && wide < 1);

@@ -75,8 +75,7 @@ static const char *write_hollow(shapes *s) {
         t->bytes = t->count * tsr_dtype_size(t->dtype);
         data += t->bytes;
     }
-    cr_assert(tsr_safetensors_header(s->t, s->count, NULL, 0, &header, &size) == TSR_OK, "%s",
-        tsr_last_error());
+    cr_assert(tsr_safetensors_header(s->t, s->count, NULL, 0, &header, &size) == TSR_OK, "%s", tsr_last_error());
     FILE *f = fopen(path, "wb");
     cr_assert(f && fwrite(header, 1, size, f) == size);
     if (data)
@@ -100,11 +99,9 @@ Test(vae, published_architecture) {
     cr_assert(open_shapes(&m, &s) == TSR_OK, "%s", tsr_last_error());
     const tsr_model_info *i = tsr_model_get_info(m);
     cr_assert(i->tensors == 250 && i->parameters == 250648227);
-    cr_assert(
-        i->latent_channels == 16 && i->space_factor == 8 && i->time_factor == 4 && i->levels == 4);
+    cr_assert(i->latent_channels == 16 && i->space_factor == 8 && i->time_factor == 4 && i->levels == 4);
     cr_assert(i->width[0] == 128 && i->width[1] == 256 && i->width[2] == 512 && i->width[3] == 512);
-    cr_assert(
-        i->decoder_resnets == 3 && i->encoder_resnets == 2 && i->has_decoder && i->has_encoder);
+    cr_assert(i->decoder_resnets == 3 && i->encoder_resnets == 2 && i->has_decoder && i->has_encoder);
     cr_assert(fabs(i->latent_scale - 0.9152) < 1e-12 && strcmp(i->container, "safetensors") == 0);
     const tsr_half *d = &m->vae->decoder;
     int up[3], n = 0, norms = 0;
@@ -142,19 +139,18 @@ Test(vae, other_widths_and_halves) {
         const tsr_model_info *i = tsr_model_get_info(m);
         cr_assert(i->has_decoder == cases[c].decoder && i->has_encoder == cases[c].encoder);
         cr_assert(i->levels == 4 && memcmp(i->width, config->channels, sizeof i->width) == 0);
-        cr_assert(i->latent_channels == (config->latent ? config->latent : 16) &&
-                  i->space_factor == 8 && i->time_factor == 4);
+        cr_assert(i->latent_channels == (config->latent ? config->latent : 16) && i->space_factor == 8 &&
+                  i->time_factor == 4);
         cr_assert(i->tensors == (int)s.count);
-        cr_assert(i->decoder_resnets ==
-                  (cases[c].decoder ? (config->layers ? config->layers : 2) + 1 : 0));
+        cr_assert(i->decoder_resnets == (cases[c].decoder ? (config->layers ? config->layers : 2) + 1 : 0));
         tsr_model_close(&m);
         shapes_free(&s);
     }
 }
 
 Test(vae, prefixes_are_seen_through) {
-    static const char *const prefixes[] = {"vae.", "first_stage_model.", "model.diffusion_model.",
-        "model.", "model.vae.first_stage_model."};
+    static const char *const prefixes[] = {
+        "vae.", "first_stage_model.", "model.diffusion_model.", "model.", "model.vae.first_stage_model."};
     for (size_t p = 0; p < sizeof prefixes / sizeof *prefixes; p++) {
         shapes s = shapes_of(&tiny);
         char name[160];
@@ -162,8 +158,7 @@ Test(vae, prefixes_are_seen_through) {
             snprintf(name, sizeof name, "%s%s", prefixes[p], s.t[i].name);
             rename_to(&s, i, name);
         }
-        add(&s, "model.diffusion_model.blocks.0.attn.proj.weight", 2,
-            (int64_t[]){8, 8}); /* an all-in-one file */
+        add(&s, "model.diffusion_model.blocks.0.attn.proj.weight", 2, (int64_t[]){8, 8}); /* an all-in-one file */
         tsr_model *m;
         cr_assert(open_shapes(&m, &s) == TSR_OK, "%s: %s", prefixes[p], tsr_last_error());
         cr_assert(strcmp(m->vae->decoder.layer[0].name, "decoder.conv_in") == 0);
@@ -183,8 +178,8 @@ Test(vae, attention_by_any_name_or_none) {
             for (size_t k = 0; k < 4; k++) {
                 const char *at = strstr(s.t[i].name, spelling[k][0]);
                 if (at)
-                    snprintf(name, sizeof name, "%.*s%s%s", (int)(at - s.t[i].name), s.t[i].name,
-                        spelling[k][1], at + strlen(spelling[k][0]));
+                    snprintf(name, sizeof name, "%.*s%s%s", (int)(at - s.t[i].name), s.t[i].name, spelling[k][1],
+                        at + strlen(spelling[k][0]));
             }
             if (none && strstr(s.t[i].name, ".attentions.")) {
                 drop(&s, i);
@@ -240,8 +235,8 @@ static void must_fail(shapes *s, const char *part1, const char *part2, const cha
     cr_assert(open_shapes(&m, s) == TSR_ERR_FORMAT, "no failure: %s %s", part1, part2);
     const char *error = tsr_last_error();
     cr_assert(m == NULL && strstr(error, "hollow.safetensors"));
-    cr_assert(strstr(error, part1) && strstr(error, part2) && strstr(error, part3),
-        "%s\nwithout: %s, %s, %s", error, part1, part2, part3);
+    cr_assert(strstr(error, part1) && strstr(error, part2) && strstr(error, part3), "%s\nwithout: %s, %s, %s", error,
+        part1, part2, part3);
     shapes_free(s);
 }
 
@@ -265,8 +260,7 @@ Test(vae, every_wrong_shape_is_named) {
         tsr_tensor *t = &s.t[i];
         t->dim[t->ndim - 1]++;
         snprintf(quoted, sizeof quoted, "'%s'", t->name);
-        snprintf(
-            found, sizeof found, "shape %s, expected [", tsr_shape_text(shape, t->dim, t->ndim));
+        snprintf(found, sizeof found, "shape %s, expected [", tsr_shape_text(shape, t->dim, t->ndim));
         must_fail(&s, quoted, found, "");
     }
     shapes_free(&all);
@@ -275,8 +269,7 @@ Test(vae, every_wrong_shape_is_named) {
 Test(vae, wrong_files_are_told_apart) {
     shapes s = {.t = calloc(8, sizeof(tsr_tensor))};
     add(&s, "blocks.0.attn.proj_qkv.vid.weight", 2, (int64_t[]){8, 8});
-    must_fail(
-        &s, "not a VAE of the SeedVR2 family", "decoder.conv_in.weight", "diffusion transformer");
+    must_fail(&s, "not a VAE of the SeedVR2 family", "decoder.conv_in.weight", "diffusion transformer");
 
     s = (shapes){.t = calloc(8, sizeof(tsr_tensor))};
     must_fail(&s, "not a VAE of the SeedVR2 family", "0 tensors", "");
@@ -375,11 +368,9 @@ static folded fold(const tsr_half *half, tsr_fold how) {
     tsr_kernel_describe(&f.k, half, 0, how);
     f.weights = malloc(tsr_kernel_weights(&f.k) * sizeof(float));
     f.biases = malloc(tsr_kernel_biases(&f.k) * sizeof(float));
-    memset(f.weights, 0xff,
-        tsr_kernel_weights(&f.k) * sizeof(float)); /* NaN: nothing may be left unwritten */
+    memset(f.weights, 0xff, tsr_kernel_weights(&f.k) * sizeof(float)); /* NaN: nothing may be left unwritten */
     memset(f.biases, 0xff, tsr_kernel_biases(&f.k) * sizeof(float));
-    cr_assert(tsr_kernel_fold(half, &f.k, tsr_sgemm_plain, f.weights, f.biases) == TSR_OK, "%s",
-        tsr_last_error());
+    cr_assert(tsr_kernel_fold(half, &f.k, tsr_sgemm_plain, f.weights, f.biases) == TSR_OK, "%s", tsr_last_error());
     return f;
 }
 
@@ -395,21 +386,18 @@ typedef struct clip {
 } clip;
 
 static clip new_clip(int t, int h, int w, int c) {
-    return (clip){
-        t, h, w, c, calloc((size_t)t * (size_t)h * (size_t)w * (size_t)c, sizeof(double))};
+    return (clip){t, h, w, c, calloc((size_t)t * (size_t)h * (size_t)w * (size_t)c, sizeof(double))};
 }
 
 static double *at(const clip *x, int t, int y, int i) {
-    return x->v +
-           (((size_t)t * (size_t)x->h + (size_t)y) * (size_t)x->w + (size_t)i) * (size_t)x->c;
+    return x->v + (((size_t)t * (size_t)x->h + (size_t)y) * (size_t)x->w + (size_t)i) * (size_t)x->c;
 }
 
 /* Spec section 4, literally: upscale_conv, shuffle, the second frame dropped, then the causal conv.
  */
 static clip direct_upsample(const tsr_layer *l, const clip *x) {
     int c_n = l->cin, zt = l->zt;
-    const float *u = values(l->weight[1]), *ub = values(l->bias[1]), *k = values(l->weight[0]),
-                *b = values(l->bias[0]);
+    const float *u = values(l->weight[1]), *ub = values(l->bias[1]), *k = values(l->weight[0]), *b = values(l->bias[0]);
     clip v = new_clip(x->t * zt - (zt - 1), 2 * x->h, 2 * x->w, c_n);
     for (int t = 0; t < x->t * zt; t++) {
         int to = zt == 2 && t > 1 ? t - 1 : t;
@@ -438,8 +426,7 @@ static clip direct_upsample(const tsr_layer *l, const clip *x) {
                         if (fy < 0 || fy >= v.h || fx < 0 || fx >= v.w)
                             continue;
                         for (int c = 0; c < c_n; c++)
-                            sum += (double)k[(o * c_n + c) * 27 + tap] *
-                                   at(&v, ft < 0 ? 0 : ft, fy, fx)[c];
+                            sum += (double)k[(o * c_n + c) * 27 + tap] * at(&v, ft < 0 ? 0 : ft, fy, fx)[c];
                     }
                     at(&out, t, y, i)[o] = sum;
                 }
@@ -462,14 +449,12 @@ static double merged_error(const folded *f, const clip *x, int t, const clip *wa
             for (int o = 0; o < k->cout; o++) {
                 double sum = (double)f->biases[(phase * 4 + ey * 2 + ex) * k->cout + o];
                 for (int tap = 0; tap < k->kt * 4; tap++) {
-                    int ft = t + tap / 4 - (k->kt - 1), fy = h + tap / 2 % 2 - 1 + p,
-                        fx = w + tap % 2 - 1 + r;
+                    int ft = t + tap / 4 - (k->kt - 1), fy = h + tap / 2 % 2 - 1 + p, fx = w + tap % 2 - 1 + r;
                     if (fy < 0 || fy >= x->h || fx < 0 || fx >= x->w)
                         continue;
                     const float *weight =
                         f->weights +
-                        (((size_t)phase * (size_t)k->cout + (size_t)o) * (size_t)(k->kt * 4) +
-                            (size_t)tap) *
+                        (((size_t)phase * (size_t)k->cout + (size_t)o) * (size_t)(k->kt * 4) + (size_t)tap) *
                             (size_t)k->cin;
                     for (int ci = 0; ci < k->cin; ci++)
                         sum += (double)weight[ci] * at(x, ft < 0 ? 0 : ft, fy, fx)[ci];
@@ -486,8 +471,7 @@ Test(kernels, merged_upsamplers_are_exact) {
     int64_t c = 6;
     for (int zt = 1; zt <= 2; zt++) {
         tsr_tensor t[4] = {random_tensor(5, (int64_t[]){c, c, 3, 3, 3}), random_tensor(1, &c),
-            random_tensor(5, (int64_t[]){4 * zt * c, c, 1, 1, 1}),
-            random_tensor(1, (int64_t[]){4 * zt * c})};
+            random_tensor(5, (int64_t[]){4 * zt * c, c, 1, 1, 1}), random_tensor(1, (int64_t[]){4 * zt * c})};
         tsr_layer layer = {.kind = TSR_LAYER_UPSAMPLE,
             .cin = (int)c,
             .cout = (int)c,
@@ -537,8 +521,7 @@ Test(kernels, merged_upsamplers_are_exact) {
 
 Test(kernels, convs_are_transposed_and_summed) {
     enum { CO = 5, CI = 7 };
-    tsr_tensor w = random_tensor(5, (int64_t[]){CO, CI, 3, 3, 3}),
-               b = random_tensor(1, (int64_t[]){CO});
+    tsr_tensor w = random_tensor(5, (int64_t[]){CO, CI, 3, 3, 3}), b = random_tensor(1, (int64_t[]){CO});
     tsr_layer layer = {.kind = TSR_LAYER_CONV,
         .cin = CI,
         .cout = CO,
@@ -553,8 +536,7 @@ Test(kernels, convs_are_transposed_and_summed) {
         .bias = {&b}};
     tsr_half half = {.layers = 1, .layer = &layer};
     folded none = fold(&half, TSR_FOLD_NONE), time = fold(&half, TSR_FOLD_TIME);
-    cr_assert(none.k.kt == 3 && none.k.st == 2 && none.k.pad_top == 0 && none.k.pad_bottom == 1 &&
-              none.k.phases == 1);
+    cr_assert(none.k.kt == 3 && none.k.st == 2 && none.k.pad_top == 0 && none.k.pad_bottom == 1 && none.k.phases == 1);
     cr_assert(time.k.kt == 1 && time.k.st == 1 && tsr_kernel_weights(&time.k) == CO * 9 * CI);
     for (int o = 0; o < CO; o++) {
         cr_assert(none.biases[o] == values(&b)[o] && time.biases[o] == values(&b)[o]);
@@ -563,8 +545,7 @@ Test(kernels, convs_are_transposed_and_summed) {
                 const float *raw = values(&w) + (o * CI + c) * 27 + tap;
                 for (int t = 0; t < 3; t++)
                     cr_assert(none.weights[(o * 27 + t * 9 + tap) * CI + c] == raw[9 * t]);
-                cr_assert(fabsf(time.weights[(o * 9 + tap) * CI + c] -
-                                (raw[0] + raw[9] + raw[18])) < 1e-6f);
+                cr_assert(fabsf(time.weights[(o * 9 + tap) * CI + c] - (raw[0] + raw[9] + raw[18])) < 1e-6f);
             }
         }
     }
@@ -586,16 +567,8 @@ Test(kernels, convs_are_transposed_and_summed) {
 Test(kernels, qkv_is_stacked) {
     enum { C = 4 };
     tsr_tensor t[6];
-    tsr_layer layer = {.kind = TSR_LAYER_QKV,
-        .cin = C,
-        .cout = 3 * C,
-        .kt = 1,
-        .kh = 1,
-        .kw = 1,
-        .st = 1,
-        .sy = 1,
-        .sx = 1,
-        .zt = 1};
+    tsr_layer layer = {
+        .kind = TSR_LAYER_QKV, .cin = C, .cout = 3 * C, .kt = 1, .kh = 1, .kw = 1, .st = 1, .sy = 1, .sx = 1, .zt = 1};
     for (int i = 0; i < 3; i++) {
         t[i] = random_tensor(2, (int64_t[]){C, C});
         t[3 + i] = random_tensor(1, (int64_t[]){C});
@@ -617,8 +590,7 @@ Test(kernels, plain_matrix_product) {
     static const int shape[][3] = {{1, 1, 1}, {5, 9, 3}, {4, 8, 256}, {33, 17, 300}, {64, 70, 513}};
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++) {
         for (int beta = 0; beta < 2; beta++) {
-            int m = shape[s][0], n = shape[s][1], k = shape[s][2], lda = k + 1, ldb = n + 2,
-                ldc = n + 3;
+            int m = shape[s][0], n = shape[s][1], k = shape[s][2], lda = k + 1, ldb = n + 2, ldc = n + 3;
             float *a = malloc((size_t)(m * lda) * 4), *b = malloc((size_t)(k * ldb) * 4),
                   *c = malloc((size_t)(m * ldc) * 4);
             for (int i = 0; i < m * lda; i++)
@@ -633,8 +605,7 @@ Test(kernels, plain_matrix_product) {
                     double want = beta || j >= n ? 0.25 : 0;
                     for (int l = 0; l < k && j < n; l++)
                         want += (double)a[i * lda + l] * (double)b[l * ldb + j];
-                    cr_assert(fabs((double)c[i * ldc + j] - want) < 1e-4, "%dx%dx%d at %d, %d", m,
-                        n, k, i, j);
+                    cr_assert(fabs((double)c[i * ldc + j] - want) < 1e-4, "%dx%dx%d at %d, %d", m, n, k, i, j);
                 }
             }
             free(a);
@@ -648,17 +619,14 @@ Test(kernels, plain_matrix_product) {
  * layouts */
 
 Test(vae, gguf_files_of_every_layout) {
-    static const char *const files[] = {
-        "bf16_flat_i64", "f16_native", "q4_0_flat_i32", "q5_1_raw", "q8_0_flat_i32"};
+    static const char *const files[] = {"bf16_flat_i64", "f16_native", "q4_0_flat_i32", "q5_1_raw", "q8_0_flat_i32"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[512];
-        snprintf(
-            path, sizeof path, "%s/goldens/gguf/tiny_%s.gguf", getenv("TSR_TEST_DATA"), files[i]);
+        snprintf(path, sizeof path, "%s/goldens/gguf/tiny_%s.gguf", getenv("TSR_TEST_DATA"), files[i]);
         tsr_model *m;
         cr_assert(tsr_model_open(&m, path) == TSR_OK, "%s", tsr_last_error());
         const tsr_model_info *info = tsr_model_get_info(m);
-        cr_assert(info->tensors == 108 && info->width[3] == 32 && info->decoder_resnets == 2 &&
-                  !info->has_encoder);
+        cr_assert(info->tensors == 108 && info->width[3] == 32 && info->decoder_resnets == 2 && !info->has_encoder);
         cr_assert_str_eq(info->container, "gguf");
         const tsr_half *half = &m->vae->decoder;
         for (int l = 0; l < half->layers; l++) { /* blocks must be read whole, whatever the rows */
@@ -667,15 +635,13 @@ Test(vae, gguf_files_of_every_layout) {
                 continue;
             tsr_kernel k;
             tsr_kernel_describe(&k, half, l, TSR_FOLD_NONE);
-            size_t n = tsr_kernel_weights(&k), taps = (size_t)(k.kt * k.kh * k.kw),
-                   ci = (size_t)k.cin;
+            size_t n = tsr_kernel_weights(&k), taps = (size_t)(k.kt * k.kh * k.kw), ci = (size_t)k.cin;
             float *weights = malloc(n * sizeof *weights), *raw = malloc(n * sizeof *raw), bias[128];
             cr_assert(tsr_kernel_fold(half, &k, tsr_sgemm_plain, weights, bias) == TSR_OK);
             tsr_tensor_read(layer->weight[0], 0, n, raw);
             for (size_t e = 0; e < n; e++) {
                 size_t o = e / (ci * taps), c = e / taps % ci, tap = e % taps;
-                cr_assert(weights[(o * taps + tap) * ci + c] == raw[e], "%s, element %zu",
-                    layer->name, e);
+                cr_assert(weights[(o * taps + tap) * ci + c] == raw[e], "%s, element %zu", layer->name, e);
             }
             free(weights);
             free(raw);

@@ -29,7 +29,8 @@ typedef struct sweep {
 
 static void open_sweep(sweep *s, tsr_extent e, tsr_precision precision) {
     const char *path = temp_path("modes.safetensors");
-    cr_assert_eq(synth_model_write(path, &(synth_config){.channels = {32, 32, 64}, .layers = 1, .decoder = true}), TSR_OK);
+    cr_assert_eq(
+        synth_model_write(path, &(synth_config){.channels = {32, 32, 64}, .layers = 1, .decoder = true}), TSR_OK);
     cr_assert_eq(tsr_model_open(&s->model, path), TSR_OK, "%s", tsr_last_error());
     float *z = synth_latent(16, e.frames, e.height, e.width, 0);
     cr_assert_eq(tsr_latent_from_memory(&s->latent, z, e.frames, e.height, e.width, 16), TSR_OK);
@@ -78,10 +79,11 @@ static video run(sweep *s, const tsr_plan *plan) {
     cr_assert_eq(tsr_decode(s->engine, s->model, s->latent, plan, &d, &r), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(r.frames, i->frames);
     cr_assert_leq(i->bytes.total, i->budget);
-    cr_assert_eq(r.peak_bytes, i->bytes.total, "%lld bytes where %lld were planned", (long long)r.peak_bytes, (long long)i->bytes.total);
+    cr_assert_eq(r.peak_bytes, i->bytes.total, "%lld bytes where %lld were planned", (long long)r.peak_bytes,
+        (long long)i->bytes.total);
     cr_assert_eq(r.planned_bytes, i->bytes.total);
-    cr_assert_eq(r.host_peak_bytes, i->bytes.host, "host: %lld bytes where %lld were planned", (long long)r.host_peak_bytes,
-        (long long)i->bytes.host);
+    cr_assert_eq(r.host_peak_bytes, i->bytes.host, "host: %lld bytes where %lld were planned",
+        (long long)r.host_peak_bytes, (long long)i->bytes.host);
     cr_assert_eq(r.host_planned_bytes, i->bytes.host);
     s->plans++;
     s->modes[i->mode]++;
@@ -135,7 +137,8 @@ static tsr_plan_params untiled(tsr_cache_home caches) {
 }
 
 static tsr_plan_params tiled(tsr_cache_home caches, int tile) {
-    return (tsr_plan_params){.tile_width = tile, .tile_height = tile, .caches = caches, .overlap_width = 8, .overlap_height = 8};
+    return (tsr_plan_params){
+        .tile_width = tile, .tile_height = tile, .caches = caches, .overlap_width = 8, .overlap_height = 8};
 }
 
 typedef struct seen {
@@ -154,9 +157,9 @@ static void sweep_all(tsr_extent e, tsr_precision precision, double step, seen *
     fall(&s, tiled(TSR_CACHES_DEVICE, tile), step);
     fall(&s, tiled(TSR_CACHES_AUTO, tile), step);
     fall(&s, tiled(TSR_CACHES_HOST, tile), step);
-    printf("%dx%dx%d %s: %d plans, %d untiled, %d offloaded, %d tiled; %d sliced, %d parked\n", e.width, e.height, e.frames,
-        tsr_precision_name(precision), s.plans, s.modes[TSR_MODE_UNTILED], s.modes[TSR_MODE_OFFLOADED], s.modes[TSR_MODE_TILED],
-        s.sliced, s.parked);
+    printf("%dx%dx%d %s: %d plans, %d untiled, %d offloaded, %d tiled; %d sliced, %d parked\n", e.width, e.height,
+        e.frames, tsr_precision_name(precision), s.plans, s.modes[TSR_MODE_UNTILED], s.modes[TSR_MODE_OFFLOADED],
+        s.modes[TSR_MODE_TILED], s.sliced, s.parked);
     sum->streamed += s.streamed;
     sum->sliced += s.sliced;
     sum->parked += s.parked;
@@ -194,8 +197,10 @@ static void take_no_more(int latents) {
     }
     params = tiled(TSR_CACHES_AUTO, 8); /* in segments */
     params.overlap_width = params.overlap_height = 4;
-    params.budget = taken(5, (tsr_plan_params){.tile_width = 8, .tile_height = 8, .overlap_width = 4, .overlap_height = 4,
-        .budget = 1ll << 32}).total;
+    params.budget = taken(5,
+        (tsr_plan_params){
+            .tile_width = 8, .tile_height = 8, .overlap_width = 4, .overlap_height = 4, .budget = 1ll << 32})
+                        .total;
     tsr_plan_bytes a = taken(latents / 2, params), b = taken(latents, params);
     cr_assert(a.total <= params.budget && b.total <= params.budget && a.host == b.host);
 }
@@ -297,7 +302,8 @@ Test(long_modes, the_demo_under_falling_budgets) {
         {200, TSR_MODE_EXACT, 110}, {100, TSR_MODE_TILED, 20}, {60, TSR_MODE_TILED, 20}};
     char path[2][512];
     sweep s = {0};
-    tsr_plan_params params = {.precision = TSR_PRECISION_F32, .end_frame = 5, .overlap_width = -1, .overlap_height = -1};
+    tsr_plan_params params = {
+        .precision = TSR_PRECISION_F32, .end_frame = 5, .overlap_width = -1, .overlap_height = -1};
     snprintf(path[0], sizeof path[0], "%s/demo-vae.safetensors", getenv("TSR_ASSETS"));
     snprintf(path[1], sizeof path[1], "%s/marbles.latent", getenv("TSR_ASSETS"));
     cr_assert_eq(tsr_model_open(&s.model, path[0]), TSR_OK, "%s", tsr_last_error());

@@ -52,8 +52,9 @@ static void check_apart(const struct piece *piece, int n, size_t room, size_t al
     for (int i = 0; i < n; i++) {
         cr_assert(piece[i].at % align == 0 && piece[i].at + piece[i].bytes <= room);
         for (int j = 0; j < i; j++)
-            cr_assert(piece[i].last < piece[j].first || piece[j].last < piece[i].first || !piece[i].bytes || !piece[j].bytes ||
-                      piece[i].at + piece[i].bytes <= piece[j].at || piece[j].at + piece[j].bytes <= piece[i].at,
+            cr_assert(piece[i].last < piece[j].first || piece[j].last < piece[i].first || !piece[i].bytes ||
+                          !piece[j].bytes || piece[i].at + piece[i].bytes <= piece[j].at ||
+                          piece[j].at + piece[j].bytes <= piece[i].at,
                 "pieces %d and %d share memory while both live", i, j);
     }
 }
@@ -211,7 +212,8 @@ static void check(const tsr_plan *p) {
             continue;
         const tsr_program *g = p->program[step];
         check_arena(p, step);
-        cr_assert_geq(p->slot_bytes, (size_t)(g->out_frames * 3 * g->out_h) * (size_t)g->out_w * tsr_dtype_size(p->slot_dtype));
+        cr_assert_geq(
+            p->slot_bytes, (size_t)(g->out_frames * 3 * g->out_h) * (size_t)g->out_w * tsr_dtype_size(p->slot_dtype));
     }
     check_weights(p);
     check_caches(p);
@@ -242,8 +244,9 @@ Test(plan, packs_the_published_decoder_within_5_percent) {
                 cr_assert_eq(p->info.mode, TSR_MODE_UNTILED);
                 cr_assert_leq((double)p->arena_bytes, 1.05 * (double)p->arena_bound);
                 if (joined)
-                    printf("%-5s %-4s arena %.2f GiB, bound %.2f GiB; total %.2f GiB\n", sizes[s].name, tsr_precision_name(precision),
-                        (double)p->arena_bytes / GIB, (double)p->arena_bound / GIB, (double)p->info.bytes.total / GIB);
+                    printf("%-5s %-4s arena %.2f GiB, bound %.2f GiB; total %.2f GiB\n", sizes[s].name,
+                        tsr_precision_name(precision), (double)p->arena_bytes / GIB, (double)p->arena_bound / GIB,
+                        (double)p->info.bytes.total / GIB);
                 tsr_plan_free(&p);
             }
     tsr_vae_destroy(&v);
@@ -275,7 +278,8 @@ Test(plan, streams_4k_seamlessly_within_13_gib) {
     check(p);
     cr_assert_eq(p->info.mode, TSR_MODE_OFFLOADED, "%s", p->info.why);
     cr_assert_gt(p->info.bytes.host, (int64_t)(25 * GIB));
-    printf("4K in 13 GiB: %.2f GiB, host %.2f GiB, %.1f s\n", (double)p->info.bytes.total / GIB, (double)p->info.bytes.host / GIB, p->info.seconds);
+    printf("4K in 13 GiB: %.2f GiB, host %.2f GiB, %.1f s\n", (double)p->info.bytes.total / GIB,
+        (double)p->info.bytes.host / GIB, p->info.seconds);
     tsr_plan_free(&p);
     target.host_free = (int64_t)(20 * GIB);
     p = must_plan(v, &target, (tsr_extent){3, 270, 480}, &params);
@@ -398,7 +402,8 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
             int64_t need = bytes_named();
             cr_assert_gt(need, params.budget, "%s", tsr_last_error());
             params.budget = need - 1;
-            cr_assert_eq(tsr_plan_make(&p, &v->decoder, &target, &e, &params), TSR_ERR_BUDGET, "a byte less than was said to be needed");
+            cr_assert_eq(tsr_plan_make(&p, &v->decoder, &target, &e, &params), TSR_ERR_BUDGET,
+                "a byte less than was said to be needed");
             params.budget = need; /* that much it is */
             status = tsr_plan_make(&p, &v->decoder, &target, &e, &params);
             refused++;
@@ -418,7 +423,9 @@ Test(plan, keeps_any_budget_or_names_what_it_needs) {
         modes[p->info.mode]++;
         tsr_plan_free(&p);
     }
-    cr_assert(modes[TSR_MODE_UNTILED] > 40 && modes[TSR_MODE_TILED] > 40 && modes[TSR_MODE_OFFLOADED] > 10 && refused > 40, "the sweep sees every outcome");
+    cr_assert(
+        modes[TSR_MODE_UNTILED] > 40 && modes[TSR_MODE_TILED] > 40 && modes[TSR_MODE_OFFLOADED] > 10 && refused > 40,
+        "the sweep sees every outcome");
     cr_assert_gt(places, SANITIZED ? 200 : 1000);
     tsr_vae_destroy(&v);
 }
@@ -576,8 +583,8 @@ Test(plan, frames_asked_for_bound_the_latents_decoded) {
     tsr_target target = shapes_target();
     static const struct {
         int first, end, first_latent, end_latent;
-    } cases[] = {{0, 0, 0, 100}, {0, 1, 0, 1}, {0, 2, 0, 2}, {0, 5, 0, 2}, {0, 6, 0, 3}, {4, 5, 0, 2}, {149, 150, 1, 39},
-        {148, 150, 0, 39}, {396, 397, 62, 100}, {0, 5000, 0, 100}};
+    } cases[] = {{0, 0, 0, 100}, {0, 1, 0, 1}, {0, 2, 0, 2}, {0, 5, 0, 2}, {0, 6, 0, 3}, {4, 5, 0, 2},
+        {149, 150, 1, 39}, {148, 150, 0, 39}, {396, 397, 62, 100}, {0, 5000, 0, 100}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
         params.first_frame = cases[i].first;
@@ -631,7 +638,8 @@ Test(plan, for_watching_frames_become_whole_early) {
     tsr_vae *v = small();
     tsr_target t = shapes_target();
     tsr_extent e = {9, 24, 24};
-    tsr_plan_params params = {.tile_width = 64, .tile_height = 64, .overlap_width = 16, .overlap_height = 16, .budget = 8ll << 30};
+    tsr_plan_params params = {
+        .tile_width = 64, .tile_height = 64, .overlap_width = 16, .overlap_height = 16, .budget = 8ll << 30};
     tsr_plan *p = must_plan(v, &t, e, &params);
     params.live = true;
     tsr_plan *live = must_plan(v, &t, e, &params);

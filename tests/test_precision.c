@@ -33,8 +33,8 @@ static tsr_status keep(void *user, const tsr_frame *f) {
     job *j = user;
     size_t plane = (size_t)f->width * (size_t)f->height;
     for (int64_t c = 0; c < 3; c++)
-        memcpy(j->video + (size_t)(c * j->frames + f->index) * plane,
-            (const float *)f->data + (size_t)c * plane, plane * sizeof(float));
+        memcpy(j->video + (size_t)(c * j->frames + f->index) * plane, (const float *)f->data + (size_t)c * plane,
+            plane * sizeof(float));
     return TSR_OK;
 }
 
@@ -72,8 +72,7 @@ static void open_demo(job *j, int frames, int h, int w) {
     for (int t = 0; t < frames; t++) {
         ok(tsr_latent_read(whole, 0, t, frame));
         for (int y = 0; y < h; y++)
-            memcpy(z + (size_t)((t * h + y) * w) * c, frame + (size_t)(y * i->width) * c,
-                (size_t)w * c * sizeof *z);
+            memcpy(z + (size_t)((t * h + y) * w) * c, frame + (size_t)(y * i->width) * c, (size_t)w * c * sizeof *z);
     }
     ok(tsr_latent_from_memory(&j->latent, z, frames, h, w, (int)c));
     free(z);
@@ -111,8 +110,7 @@ static float *decode(job *j, tsr_precision precision, int tile, size_t *n) {
     tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep, .user = j};
     ok(tsr_decode(j->engine, j->model, j->latent, plan, &d, &result));
     cr_assert(result.peak_bytes == result.planned_bytes || !exact_peak, "%s: %lld bytes where %lld were planned",
-        tsr_precision_name(precision), (long long)result.peak_bytes,
-        (long long)result.planned_bytes);
+        tsr_precision_name(precision), (long long)result.peak_bytes, (long long)result.planned_bytes);
     tsr_plan_destroy(&plan);
     float *video = j->video;
     j->video = NULL;
@@ -145,8 +143,7 @@ static void check_modes(job *j, bool demo) {
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         float *video = decode(j, modes[i].precision, 0, &n);
         double db = psnr(f32, video, n), least = demo ? modes[i].demo : modes[i].synthetic;
-        fprintf(stderr, "# %s, %s: %.2f dB\n", demo ? "demo" : "synthetic",
-            tsr_precision_name(modes[i].precision), db);
+        fprintf(stderr, "# %s, %s: %.2f dB\n", demo ? "demo" : "synthetic", tsr_precision_name(modes[i].precision), db);
         cr_expect_geq(db, least, "%s: %.2f dB", tsr_precision_name(modes[i].precision), db);
         cr_expect_leq(db, 120, "%s: nothing was rounded", tsr_precision_name(modes[i].precision));
         free(video);
@@ -197,8 +194,7 @@ Test(precision, tiles) {
     size_t n;
     open_synthetic(&j, 4, 12, 12);
     open_engine(&j, false);
-    float *f32 = decode(&j, TSR_PRECISION_F32, 64, &n),
-          *int8 = decode(&j, TSR_PRECISION_INT8, 64, &n);
+    float *f32 = decode(&j, TSR_PRECISION_F32, 64, &n), *int8 = decode(&j, TSR_PRECISION_INT8, 64, &n);
     double db = psnr(f32, int8, n);
     cr_expect_geq(db, modes[3].synthetic, "%.2f dB", db);
     free(f32);
@@ -313,8 +309,10 @@ Test(precision, not_finite_in_f32_is_told) {
     cr_expect_eq(not_finite(int8, n / 27), 0, "the first frame has not seen it");
     cr_expect_gt(not_finite(int8, n), 0);
     cr_expect_eq(warned.count, 3, "%d warnings", warned.count);
-    cr_expect(strstr(warned.line[0], "frames 1 to 4, tile 1 of 1") && strstr(warned.line[0], "in int8"), "%s", warned.line[0]);
-    cr_expect(strstr(warned.line[1], "frames 1 to 4, tile 1 of 1") && strstr(warned.line[1], "in f32, either"), "%s", warned.line[1]);
+    cr_expect(strstr(warned.line[0], "frames 1 to 4, tile 1 of 1") && strstr(warned.line[0], "in int8"), "%s",
+        warned.line[0]);
+    cr_expect(strstr(warned.line[1], "frames 1 to 4, tile 1 of 1") && strstr(warned.line[1], "in f32, either"), "%s",
+        warned.line[1]);
     free(int8);
     tsr_log_set(TSR_LOG_WARN, NULL, NULL);
     close_job(&j);
@@ -353,10 +351,8 @@ Test(precision, ranges_grow_and_codes_follow) {
             from[q] = (uint8_t)q;
         tsr_requantise(from, before, to, range, 256);
         for (int q = 0; q < 256 && round; q++) {
-            float was = (float)(q - before.zero) * before.scale,
-                  is = (float)(to[q] - range.zero) * range.scale;
-            cr_assert(fabsf(was - is) <= range.scale * 0.501f, "code %d: %g became %g", q,
-                (double)was, (double)is);
+            float was = (float)(q - before.zero) * before.scale, is = (float)(to[q] - range.zero) * range.scale;
+            cr_assert(fabsf(was - is) <= range.scale * 0.501f, "code %d: %g became %g", q, (double)was, (double)is);
         }
     }
     stats[5] = INFINITY; /* frames that are not finite say so, now and later */
@@ -392,8 +388,7 @@ static void run_sums(const tsr_tier *tier, const uint8_t *codes, const float *we
         ones[i] = 1;
     tsr_kernel kernel = one_kernel;
     tsr_quant quant = {0};
-    tsr_buffer buffer[2] = {
-        {.dtype = TSR_U8, .head = 2, .frames = FRAMES, .h = H, .w = W, .c = C, .quant = 0},
+    tsr_buffer buffer[2] = {{.dtype = TSR_U8, .head = 2, .frames = FRAMES, .h = H, .w = W, .c = C, .quant = 0},
         {.dtype = TSR_F32, .frames = FRAMES, .h = H, .w = W, .c = C, .quant = -1}};
     tsr_op op = {.kind = TSR_OP_CONV,
         .cache = -1,
@@ -411,8 +406,7 @@ static void run_sums(const tsr_tier *tier, const uint8_t *codes, const float *we
         .quant = &quant};
     const tsr_op_impl *impl = &tier->op[TSR_OP_CONV];
     tsr_code_range range = {1, 37};
-    tsr_packed packed = {
-        .kernel = &kernel, .scale = ones, .at = tsr_mem_alloc(tier->kernel_bytes(&kernel, TSR_U8))};
+    tsr_packed packed = {.kernel = &kernel, .scale = ones, .at = tsr_mem_alloc(tier->kernel_bytes(&kernel, TSR_U8))};
     void *scratch = impl->scratch ? tsr_mem_alloc(impl->scratch(&p, &op)) : NULL;
     tsr_op_io io = {.program = &p,
         .op = &op,
@@ -440,8 +434,7 @@ Test(precision, sums_are_exact_in_every_tier) {
           *have = malloc(OUT * sizeof *have);
     uint32_t bits = 1;
     for (int i = 0; i < IN; i++)
-        codes[i] = (uint8_t)((bits = bits * 1664525 + 1013904223) >> 24) |
-                   0xc0; /* large: what saturates shows */
+        codes[i] = (uint8_t)((bits = bits * 1664525 + 1013904223) >> 24) | 0xc0; /* large: what saturates shows */
     for (int i = 0; i < WEIGHTS; i++)
         weights[i] = (float)(int)((bits = bits * 1664525 + 1013904223) >> 24) / 2 > 63 ? 127 : -100;
     run_sums(tsr_tier_at(0), codes, weights, want);
@@ -455,8 +448,8 @@ Test(precision, sums_are_exact_in_every_tier) {
             continue;
         run_sums(tier, codes, weights, have);
         for (int i = 0; i < OUT; i++)
-            cr_assert_eq(want[i], have[i], "%s: sum %d is %.1f, not %.1f", tier->name, i,
-                (double)have[i], (double)want[i]);
+            cr_assert_eq(
+                want[i], have[i], "%s: sum %d is %.1f, not %.1f", tier->name, i, (double)have[i], (double)want[i]);
     }
     free(codes);
     free(weights);

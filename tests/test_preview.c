@@ -53,7 +53,8 @@ static void open_rig_with(rig *r, int64_t keep_bytes, bool map) {
     OK(tsr_engine_wrap(&r->engine, fake_create(&r->fake, &r->counts), &params));
     if (!r->latent)
         r->latent = fake_latent(5, 6, 9);
-    tsr_status status = tsr_preview_create(&r->preview, r->engine, &(tsr_preview_params){.keep_bytes = keep_bytes, .wake = on_wake, .user = r});
+    tsr_status status = tsr_preview_create(
+        &r->preview, r->engine, &(tsr_preview_params){.keep_bytes = keep_bytes, .wake = on_wake, .user = r});
     if (status == TSR_ERR_DEVICE)
         cr_skip_test("no Vulkan here: %s", tsr_last_error());
     OK(status);
@@ -100,7 +101,8 @@ static const tsr_preview_info *await(rig *r, tsr_preview_state state) {
             return info;
         usleep(1000);
     }
-    cr_assert(false, "state %d never came; it is %d: %s", state, tsr_preview_get_info(r->preview)->state, tsr_preview_get_info(r->preview)->error);
+    cr_assert(false, "state %d never came; it is %d: %s", state, tsr_preview_get_info(r->preview)->state,
+        tsr_preview_get_info(r->preview)->error);
     return NULL;
 }
 
@@ -295,7 +297,8 @@ static void fail_every_allocation(bool asynchronous, tsr_plan_params params) {
         failed += again;
         cr_assert((i->plan->bytes.total < asked) == again);
         cr_assert_str_eq(i->error, "");
-        cr_assert(!again || (strstr(i->shrunk, "memory") && strstr(i->shrunk, "going on with a plan of ")), "%s", i->shrunk);
+        cr_assert(
+            !again || (strstr(i->shrunk, "memory") && strstr(i->shrunk, "going on with a plan of ")), "%s", i->shrunk);
         OK(tsr_preview_open(r.preview, r.model, r.latent, 0)); /* so that the next one allocates all again */
     }
     cr_assert(failed >= 2 && !again, "%d allocations failed", failed);
@@ -310,8 +313,8 @@ Test(preview, shrinks_at_every_allocation_on_a_device) {
     fail_every_allocation(true, tiled(40));
 }
 
-/* Less memory is there than anybody knows. Who looks elsewhere goes on by the plan that fits; who asks anew is heard; where
- * none fits, one line says what would be needed, and the next plan runs. */
+/* Less memory is there than anybody knows. Who looks elsewhere goes on by the plan that fits; who asks anew is heard;
+ * where none fits, one line says what would be needed, and the next plan runs. */
 Test(preview, shrinks_until_it_fits_and_stays_there) {
     rig r = {0};
     open_rig(&r, 1 << 30);

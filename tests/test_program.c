@@ -33,8 +33,7 @@ static tsr_model *open_model(const synth_config *config) {
     cr_assert(tsr_safetensors_header(t, count, NULL, 0, &header, &size) == TSR_OK);
     FILE *f = fopen(path, "wb");
     cr_assert(f && fwrite(header, 1, size, f) == size);
-    cr_assert(
-        fseek(f, (long)(size + data - 1), SEEK_SET) == 0 && fputc(0, f) == 0 && fclose(f) == 0);
+    cr_assert(fseek(f, (long)(size + data - 1), SEEK_SET) == 0 && fputc(0, f) == 0 && fclose(f) == 0);
     free(header);
     free(t);
     free(shape);
@@ -51,8 +50,7 @@ static tsr_program_params params_of(bool encode, tsr_step step, int h, int w) {
         .keep = true,
         .join_heads = true,
         .slice_level = 99,
-        .numerics = {
-            .precision = TSR_PRECISION_F32, .stream = TSR_F32, .act = TSR_F32, .slot = TSR_F32}};
+        .numerics = {.precision = TSR_PRECISION_F32, .stream = TSR_F32, .act = TSR_F32, .slot = TSR_F32}};
 }
 
 static tsr_program *make(const tsr_model *m, const tsr_program_params *params) {
@@ -71,8 +69,7 @@ Test(program, flops_are_the_specification_s) {
         int h = sizes[i][0], w = sizes[i][1];
         double pixels = h * w, decode = 4737974272.0 * pixels + 2048 * pixels * pixels;
         double encode = 2284224512.0 * pixels + 2048 * pixels * pixels;
-        for (int step = TSR_STEP_SECOND; step <= TSR_STEP_LATER;
-             step++) { /* the second costs what later ones do */
+        for (int step = TSR_STEP_SECOND; step <= TSR_STEP_LATER; step++) { /* the second costs what later ones do */
             for (int slice = 0; slice < 5; slice++) {
                 tsr_program_params params = params_of(false, (tsr_step)step, h, w);
                 params.slice_level = slice;
@@ -97,8 +94,7 @@ Test(program, layers_cost_what_the_table_says) {
     } table[] = {
         {"conv_in", 442368},
         {"mid_block.resnets.0.conv1", 14155776},
-        {"mid_block.attentions.0.to_qkv",
-            3 * 524288 + 2048}, /* and the attention itself, at one pixel */
+        {"mid_block.attentions.0.to_qkv", 3 * 524288 + 2048}, /* and the attention itself, at one pixel */
         {"mid_block.attentions.0.to_out", 524288},
         {"up_blocks.0.resnets.2.conv2", 14155776},
         {"up_blocks.0.upsamplers.0", (4194304 + 113246208) / 3.5},
@@ -119,11 +115,9 @@ Test(program, layers_cost_what_the_table_says) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         double sum = 0;
         for (int k = 0; k < p->ops; k++)
-            if (strcmp(p->half->layer[p->op[k].layer].name + strlen("decoder."), table[i].layer) ==
-                0)
+            if (strcmp(p->half->layer[p->op[k].layer].name + strlen("decoder."), table[i].layer) == 0)
                 sum += tsr_op_flops(p, &p->op[k]);
-        cr_assert(
-            sum == table[i].flops, "%s: %.0f, expected %.0f", table[i].layer, sum, table[i].flops);
+        cr_assert(sum == table[i].flops, "%s: %.0f, expected %.0f", table[i].layer, sum, table[i].flops);
     }
     tsr_program_destroy(&p);
     tsr_model_close(&m);
@@ -135,8 +129,7 @@ Test(program, first_frame_costs_a_third) {
     tsr_program *p = make(m, &first);
     /* 21.00 TFLOP merged but with time taps (spec 8.3); without them all but the 1x1 layers and the
      * attention shrink */
-    cr_assert(tsr_program_flops(p) < 21.00e12 * 0.4 && tsr_program_flops(p) > 21.00e12 / 3, "%g",
-        tsr_program_flops(p));
+    cr_assert(tsr_program_flops(p) < 21.00e12 * 0.4 && tsr_program_flops(p) > 21.00e12 / 3, "%g", tsr_program_flops(p));
     for (int i = 0; i < p->kernels; i++)
         cr_assert(p->kernel[i].kt == 1 && p->kernel[i].st == 1);
     tsr_program_destroy(&p);
@@ -147,8 +140,7 @@ Test(program, caches_are_the_specification_s) {
     tsr_model *m = open_model(&published);
     for (int encode = 0; encode < 2; encode++) {
         size_t elements = 0, bytes = 0;
-        tsr_program_params params =
-            params_of(encode, TSR_STEP_LATER, encode ? 32 : 4, encode ? 48 : 6);
+        tsr_program_params params = params_of(encode, TSR_STEP_LATER, encode ? 32 : 4, encode ? 48 : 6);
         tsr_program *p = make(m, &params);
         for (int i = 0; i < p->caches; i++) {
             const tsr_cache *c = &p->cache[i];
@@ -156,15 +148,13 @@ Test(program, caches_are_the_specification_s) {
             bytes += c->bytes;
         }
         cr_assert(p->caches == (encode ? 24 : 33)); /* spec 8.5 */
-        cr_assert(elements == 24 * (size_t)(encode ? 124288 : 234016) && bytes == 4 * elements,
-            "%zu", elements);
+        cr_assert(elements == 24 * (size_t)(encode ? 124288 : 234016) && bytes == 4 * elements, "%zu", elements);
         for (int step = 0; step < TSR_STEP_COUNT; step++) { /* the same in every step */
             params.step = (tsr_step)step;
             if (encode && step == TSR_STEP_SECOND)
                 continue;
             tsr_program *q = make(m, &params);
-            cr_assert(q->caches == p->caches &&
-                      memcmp(q->cache, p->cache, (size_t)p->caches * sizeof *p->cache) == 0);
+            cr_assert(q->caches == p->caches && memcmp(q->cache, p->cache, (size_t)p->caches * sizeof *p->cache) == 0);
             tsr_program_destroy(&q);
         }
         tsr_program_destroy(&p);
@@ -182,9 +172,8 @@ Test(program, op_texts) {
         tsr_op_text(text, p, &p->op[i]);
         conv |= strcmp(text, "up_blocks.2.resnets.1.conv1 conv 3x3x3 256->256 @ 4x32x32") == 0;
         merged |= strcmp(text, "up_blocks.1.upsamplers.0 conv q1 2x2x2 512->512 @ 2x32x32") == 0;
-        cr_assert(p->op[i].kind == TSR_OP_CONV
-                      ? tsr_op_flops(p, &p->op[i]) > 0 && tsr_op_bytes(p, &p->op[i]) > 0
-                      : tsr_op_bytes(p, &p->op[i]) > 0);
+        cr_assert(p->op[i].kind == TSR_OP_CONV ? tsr_op_flops(p, &p->op[i]) > 0 && tsr_op_bytes(p, &p->op[i]) > 0
+                                               : tsr_op_bytes(p, &p->op[i]) > 0);
     }
     cr_assert(conv && merged);
     tsr_program_destroy(&p);
@@ -197,8 +186,7 @@ Test(program, op_texts) {
 typedef struct flags { /* one byte a frame of every buffer, from its head on: has it been written?
                         */
     const tsr_program *p;
-    uint8_t *
-        *frame; /* [buffers][head + frames]; 2: complete, 1: waits for what is to be accumulated */
+    uint8_t **frame; /* [buffers][head + frames]; 2: complete, 1: waits for what is to be accumulated */
     uint8_t *saved;  /* [caches] */
     uint8_t *loaded; /* [caches] */
     int stored, stored_frames[8];
@@ -207,8 +195,7 @@ typedef struct flags { /* one byte a frame of every buffer, from its head on: ha
 
 static void live(const flags *f, int buf) {
     const tsr_buffer *b = &f->p->buffer[buf];
-    cr_assert(
-        b->first_op <= f->op && f->op <= b->last_op, "op %d: buffer %d is not alive", f->op, buf);
+    cr_assert(b->first_op <= f->op && f->op <= b->last_op, "op %d: buffer %d is not alive", f->op, buf);
 }
 
 static uint8_t *frame(const flags *f, int buf, int t) {
@@ -220,8 +207,7 @@ static uint8_t *frame(const flags *f, int buf, int t) {
 
 static void written(const flags *f, int buf, int t0, int nt) {
     for (int t = t0; t < t0 + nt; t++)
-        cr_assert(
-            *frame(f, buf, t), "op %d reads frame %d of buffer %d, not written yet", f->op, t, buf);
+        cr_assert(*frame(f, buf, t), "op %d reads frame %d of buffer %d, not written yet", f->op, t, buf);
 }
 
 static void write_frames(const flags *f, tsr_view v, int dt) {
@@ -238,8 +224,7 @@ static void run_conv(const flags *f, const tsr_op *op) {
     const tsr_kernel *k = &p->kernel[op->kernel];
     const tsr_layer *l = &p->half->layer[op->layer];
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
-    cr_assert(
-        k->layer == op->layer && k->cin == in->c && k->cout == out->c && op->in.nt == op->out.nt);
+    cr_assert(k->layer == op->layer && k->cin == in->c && k->cout == out->c && op->in.nt == op->out.nt);
     int up = k->phases == 4 ? 2 : 1;
     cr_assert(out->h == up * in->h / k->sy && out->w == up * in->w / k->sx);
     int from = op->in.t0 - (k->kt - 1), to = op->in.t0 + (op->in.nt - 1) * k->st;
@@ -248,8 +233,8 @@ static void run_conv(const flags *f, const tsr_op *op) {
         cr_assert(remembers && !p->params.join_heads && p->cache[op->cache].layer == op->layer);
         cr_assert(from >= -p->cache[op->cache].frames && in->head == 0);
         for (int i = 0; i < f->op && from < 0; i++)
-            cr_assert(p->op[i].kind != TSR_OP_CACHE_SAVE || p->op[i].in.buf != op->in.buf,
-                "op %d: saved too early", f->op);
+            cr_assert(
+                p->op[i].kind != TSR_OP_CACHE_SAVE || p->op[i].in.buf != op->in.buf, "op %d: saved too early", f->op);
         from = from < 0 ? 0 : from;
     } else {
         cr_assert(!remembers || p->params.join_heads);
@@ -268,8 +253,7 @@ static void run_save(flags *f, const tsr_op *op) {
     const tsr_program *p = f->p;
     const tsr_cache *c = &p->cache[op->cache];
     const tsr_buffer *b = &p->buffer[op->in.buf];
-    cr_assert(c->layer == op->layer && c->h == b->h && c->w == b->w && c->c == b->c &&
-              c->dtype == b->dtype);
+    cr_assert(c->layer == op->layer && c->h == b->h && c->w == b->w && c->c == b->c && c->dtype == b->dtype);
     cr_assert(op->replicate == (p->params.step == TSR_STEP_FIRST));
     cr_assert(op->in.nt == (op->replicate ? 1 : c->frames));
     int from = op->in.t0;
@@ -288,8 +272,7 @@ static void run_op(flags *f, const tsr_op *op) {
     whole_rows(f, op->out);
     switch (op->kind) {
     case TSR_OP_INPUT:
-        cr_assert(
-            op->in.buf == -1 && op->in.nt == op->out.nt && op->in.t0 + op->in.nt <= p->in_frames);
+        cr_assert(op->in.buf == -1 && op->in.nt == op->out.nt && op->in.t0 + op->in.nt <= p->in_frames);
         write_frames(f, op->out, 1);
         break;
     case TSR_OP_CONV:
@@ -334,10 +317,8 @@ static void check_joined_statistics(const tsr_program *p) {
         if (p->op[i].kind != TSR_OP_CONV || p->op[i].stats < 0)
             continue;
         int j = i + 1;
-        while (
-            j < p->ops && !(p->op[j].kind == TSR_OP_STATS && p->op[j].out.buf == p->op[i].stats)) {
-            bool rewrites = p->op[j].kind == TSR_OP_CONV && p->op[j].accumulate &&
-                            p->op[j].out.buf == p->op[i].out.buf;
+        while (j < p->ops && !(p->op[j].kind == TSR_OP_STATS && p->op[j].out.buf == p->op[i].stats)) {
+            bool rewrites = p->op[j].kind == TSR_OP_CONV && p->op[j].accumulate && p->op[j].out.buf == p->op[i].out.buf;
             cr_assert(!rewrites, "op %d gathers statistics of what op %d changes", i, j);
             j++;
         }
@@ -354,19 +335,17 @@ static void check_structure(const tsr_program *p) {
         const tsr_buffer *b = &p->buffer[i];
         f.frame[i] = calloc((size_t)(b->head + b->frames), 1);
         cr_assert(b->first_op >= 0 && b->last_op > b->first_op && b->last_op < p->ops);
-        cr_assert(b->bytes == (size_t)(b->head + b->frames) * (size_t)(b->h * b->w * b->c) *
-                                  tsr_dtype_size(b->dtype));
+        cr_assert(b->bytes == (size_t)(b->head + b->frames) * (size_t)(b->h * b->w * b->c) * tsr_dtype_size(b->dtype));
     }
     for (f.op = 0; f.op < p->ops; f.op++)
         run_op(&f, &p->op[f.op]);
     cr_assert(f.stored == p->out_frames);
     for (int i = 0; i < p->out_frames; i++)
         cr_assert(f.stored_frames[i] == 1);
-    for (int i = 0; i < p->buffers;
-         i++) { /* nothing allocated for nothing, but for heads in later frames' place */
+    for (int i = 0; i < p->buffers; i++) { /* nothing allocated for nothing, but for heads in later frames' place */
         for (int t = 0; t < p->buffer[i].head + p->buffer[i].frames; t++)
-            cr_assert(f.frame[i][t], "frame %d of buffer %d (%s) is never written",
-                t - p->buffer[i].head, i, p->buffer[i].name);
+            cr_assert(f.frame[i][t], "frame %d of buffer %d (%s) is never written", t - p->buffer[i].head, i,
+                p->buffer[i].name);
         free(f.frame[i]);
     }
     for (int i = 0; i < p->caches; i++) {
@@ -375,8 +354,8 @@ static void check_structure(const tsr_program *p) {
         cr_assert(f.loaded[i] > 0 || first || !p->params.join_heads);
         int missing = p->params.keep ? 0 : 1; /* the last frames of the last step are not kept */
         int times = first || !p->params.join_heads ? f.saved[i] + missing : f.loaded[i];
-        cr_assert(f.saved[i] == times - missing && times >= 1, "cache %d: %d loads, %d saves", i,
-            f.loaded[i], f.saved[i]);
+        cr_assert(
+            f.saved[i] == times - missing && times >= 1, "cache %d: %d loads, %d saves", i, f.loaded[i], f.saved[i]);
     }
     check_joined_statistics(p);
     free(f.frame);
@@ -397,18 +376,16 @@ Test(program, every_variant_is_sound) {
                 params.keep = variant / 5 % 2;
                 params.join_heads = variant / 10 % 2;
                 if (variant / 20)
-                    params.numerics.act = params.numerics.slot =
-                        TSR_F16; /* stream f32: raw readers get copies */
+                    params.numerics.act = params.numerics.slot = TSR_F16; /* stream f32: raw readers get copies */
                 tsr_program *p = make(m, &params);
                 check_structure(p);
                 int quantised = 0;
                 for (int i = 0; i < p->ops; i++)
                     quantised += p->op[i].kind == TSR_OP_QUANTISE;
                 cr_assert((quantised > 0) == (variant / 20 == 1));
-                cr_assert(p->out_h == (encode ? 3 : 24) && p->out_w == (encode ? 5 : 40) &&
-                          p->out_c == (encode ? 32 : 3));
-                cr_assert(p->in_frames == (encode && step ? 4 : 1) &&
-                          p->out_frames == (!encode && step ? 4 : 1));
+                cr_assert(
+                    p->out_h == (encode ? 3 : 24) && p->out_w == (encode ? 5 : 40) && p->out_c == (encode ? 32 : 3));
+                cr_assert(p->in_frames == (encode && step ? 4 : 1) && p->out_frames == (!encode && step ? 4 : 1));
                 cr_assert(p->caches > 0 || (step == TSR_STEP_FIRST && !params.keep));
                 tsr_program_destroy(&p);
             }
@@ -418,8 +395,7 @@ Test(program, every_variant_is_sound) {
 }
 
 Test(program, kinds_of_upsampled_frames) {
-    static const char *const want[TSR_STEP_COUNT] = {
-        "n1 n1 s1 ", "n2 n3 n2 n3 q0 q1 s ", "q0 q1 q0 q1 s "};
+    static const char *const want[TSR_STEP_COUNT] = {"n1 n1 s1 ", "n2 n3 n2 n3 q0 q1 s ", "q0 q1 q0 q1 s "};
     tsr_model *m = open_model(&small);
     for (int step = 0; step < TSR_STEP_COUNT; step++) {
         tsr_program_params params = params_of(false, (tsr_step)step, 2, 2);
@@ -455,8 +431,8 @@ Test(program, slices_shrink_the_arena) {
     tsr_program *top = make(m, &params);
     params.slice_level = 2;
     tsr_program *two = make(m, &params);
-    cr_assert(peak(top) * 10 < peak(whole) * 6 && peak(two) < peak(top), "%zu %zu %zu", peak(whole),
-        peak(top), peak(two));
+    cr_assert(
+        peak(top) * 10 < peak(whole) * 6 && peak(two) < peak(top), "%zu %zu %zu", peak(whole), peak(top), peak(two));
     tsr_program_destroy(&whole);
     tsr_program_destroy(&top);
     tsr_program_destroy(&two);
@@ -471,8 +447,8 @@ Test(program, eight_bit_inputs) {
     uint8_t *eight = calloc((size_t)half->layers, 1);
     int chosen = 0;
     for (int i = 0; i < half->layers; i++) {
-        eight[i] = strstr(half->layer[i].name, ".resnets.") &&
-                   half->layer[i].kind == TSR_LAYER_CONV && half->layer[i].kh == 3;
+        eight[i] =
+            strstr(half->layer[i].name, ".resnets.") && half->layer[i].kind == TSR_LAYER_CONV && half->layer[i].kh == 3;
         chosen += eight[i];
     }
     tsr_program_params params = params_of(false, TSR_STEP_LATER, 2, 2);
@@ -489,8 +465,7 @@ Test(program, eight_bit_inputs) {
             cr_assert(b->quant < 0 || p->quant[b->quant].scale == (fp8 ? 0.125f : 0));
         }
         for (int i = 0; i < p->caches; i++)
-            cr_assert(p->cache[i].dtype ==
-                      (eight[p->cache[i].layer] ? params.numerics.eight_type : TSR_F16));
+            cr_assert(p->cache[i].dtype == (eight[p->cache[i].layer] ? params.numerics.eight_type : TSR_F16));
         tsr_program_destroy(&p);
     }
     eight[half->block[0].layer[0]] = 1; /* conv_in: the latent's range is not known */
@@ -536,8 +511,8 @@ static void check_scaled_stream(const tsr_program *p) {
     }
     cr_assert(seen[0] > 0 && seen[1] > 0);
     for (int i = 0; i < p->caches; i++)
-        cr_assert_eq(p->cache[i].dtype,
-            strstr(p->half->layer[p->cache[i].layer].name, "samplers.") ? TSR_F16 : TSR_BF16);
+        cr_assert_eq(
+            p->cache[i].dtype, strstr(p->half->layer[p->cache[i].layer].name, "samplers.") ? TSR_F16 : TSR_BF16);
 }
 
 Test(program, bf16_scales_the_stream) {
@@ -550,8 +525,7 @@ Test(program, bf16_scales_the_stream) {
             params.slice_level = variant / 2 ? 2 : 99;
             params.numerics = (tsr_numerics){TSR_PRECISION_FP16, TSR_F16, TSR_F16, TSR_F16};
             tsr_program *fp16 = make(m, &params);
-            params.numerics = (tsr_numerics){
-                TSR_PRECISION_BF16, TSR_F16, TSR_BF16, TSR_F16, .shift = TSR_BF16_SHIFT};
+            params.numerics = (tsr_numerics){TSR_PRECISION_BF16, TSR_F16, TSR_BF16, TSR_F16, .shift = TSR_BF16_SHIFT};
             tsr_program *bf16 = make(m, &params);
             check_structure(bf16);
             check_scaled_stream(bf16);

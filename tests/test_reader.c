@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #define ok(call) cr_assert((call) == TSR_OK, "%s", tsr_last_error())
-#define fails(call, status, text)                                                                  \
-    do {                                                                                           \
-        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());        \
-        cr_assert(strstr(tsr_last_error(), text) && !strchr(tsr_last_error(), '\n'), "%s", tsr_last_error()); \
+#define fails(call, status, text)                                                                                      \
+    do {                                                                                                               \
+        cr_assert((call) == (status), "not refused as it should be: %s", tsr_last_error());                            \
+        cr_assert(strstr(tsr_last_error(), text) && !strchr(tsr_last_error(), '\n'), "%s", tsr_last_error());          \
     } while (0)
 
 static const char *media(const char *name) {
@@ -29,8 +29,8 @@ static const char *media(const char *name) {
 
 /* ---------------------------------------------------------------- colours */
 
-static const uint8_t colours[8][3] = {{255, 0, 0}, {0, 255, 0}, {0, 0, 255}, {255, 255, 255},
-    {0, 0, 0}, {128, 128, 128}, {200, 60, 30}, {30, 90, 180}};
+static const uint8_t colours[8][3] = {
+    {255, 0, 0}, {0, 255, 0}, {0, 0, 255}, {255, 255, 255}, {0, 0, 0}, {128, 128, 128}, {200, 60, 30}, {30, 90, 180}};
 
 /* The colour shown at the middle of patch i, row y of the picture as it was before it was turned. */
 static const uint8_t *colour_of(int patch, int64_t frame, bool low) {
@@ -69,8 +69,9 @@ static void check_frame(const char *name, const struct want *w, int64_t frame, c
             const float *got = rgb + shown_at(w, x, y);
             for (int c = 0; c < 3; c++) {
                 double level = ((double)got[c] + 1) * 127.5;
-                cr_assert(fabs(level - want[c]) <= w->tolerance, "%s: frame %lld, patch %d%s, channel %d: %.2f, expected %d", name,
-                    (long long)frame, patch, low ? " below" : "", c, level, want[c]);
+                cr_assert(fabs(level - want[c]) <= w->tolerance,
+                    "%s: frame %lld, patch %d%s, channel %d: %.2f, expected %d", name, (long long)frame, patch,
+                    low ? " below" : "", c, level, want[c]);
             }
         }
 }
@@ -259,7 +260,8 @@ Test(reader, tensors_are_exact) {
         bool got;
         write_tensor(path, v, 4, (int64_t[]){3, F, H, W}, npy);
         ok(tsr_reader_open(&r, path));
-        cr_expect(tsr_reader_get_info(r)->frames == F && tsr_reader_get_info(r)->width == W && tsr_reader_get_info(r)->height == H);
+        cr_expect(tsr_reader_get_info(r)->frames == F && tsr_reader_get_info(r)->width == W &&
+                  tsr_reader_get_info(r)->height == H);
         for (int f = 0; f < F; f++) {
             ok(tsr_reader_frame(r, rgb, &got));
             for (int i = 0; i < H * W; i++)
@@ -351,7 +353,8 @@ Test(reader, cut_files_are_errors) {
 }
 
 Test(reader, damaged_files_never_crash) {
-    static const char *const names[] = {"h264.mp4", "bframes.mkv", "alpha.mov", "animation.gif", "picture.jpg", "rgba.png"};
+    static const char *const names[] = {
+        "h264.mp4", "bframes.mkv", "alpha.mov", "animation.gif", "picture.jpg", "rgba.png"};
     uint32_t seed = 1;
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         size_t size;
@@ -366,7 +369,8 @@ Test(reader, damaged_files_never_crash) {
             save(path, data, size);
             data[at] = was;
             if (read_all(path, &n) != TSR_OK)
-                cr_expect(!strchr(tsr_last_error(), '\n') && strstr(tsr_last_error(), names[k]), "%s", tsr_last_error());
+                cr_expect(
+                    !strchr(tsr_last_error(), '\n') && strstr(tsr_last_error(), names[k]), "%s", tsr_last_error());
         }
         free(data);
     }
@@ -376,7 +380,8 @@ Test(reader, files_that_are_no_media) {
     tsr_reader *r;
     save(temp_path("empty.mp4"), "", 0);
     save(temp_path("text.mp4"), "This is not a video at all, it is a line of text.\n", 50);
-    save(temp_path("list.m3u8"), "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n#EXT-X-ENDLIST\n", 82);
+    save(temp_path("list.m3u8"),
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n#EXT-X-ENDLIST\n", 82);
     save(temp_path("list.ffconcat"), "ffconcat version 1.0\nfile a.mp4\n", 32);
     fails(tsr_reader_open(&r, temp_path("none.mp4")), TSR_ERR_IO, "none.mp4: cannot open");
     fails(tsr_reader_open(&r, temp_path("empty.mp4")), TSR_ERR_FORMAT, "empty.mp4: is empty");

@@ -87,8 +87,8 @@ Test(recipe, gives_the_plan_again) {
     tsr_vae_destroy(&v);
 }
 
-static void expect_no_plan(const tsr_vae *v, tsr_target *t, tsr_extent e, const char *recipe, int64_t budget,
-    tsr_status status) {
+static void expect_no_plan(
+    const tsr_vae *v, tsr_target *t, tsr_extent e, const char *recipe, int64_t budget, tsr_status status) {
     tsr_plan_params params = {.recipe = recipe, .budget = budget};
     tsr_plan *p;
     cr_assert_eq(tsr_plan_make(&p, &v->decoder, t, &e, &params), status, "%s: %s", recipe, tsr_last_error());
@@ -136,9 +136,9 @@ Test(recipe, that_does_not_fit_is_refused) {
     t.align = 256;
     static const char *const bad[][2] = {{"mode 3", "mode 1"}, {"mode 3", "mode 2"}, {"mode 3", "mode 4"},
         {"mode 3", "mode 77"}, {"rows 16/", "rows 1600/"}, {"rows 16/4", "rows 16/9"}, {"rows 16/", "rows 0/"},
-        {"segment ", "segment -"}, {"sets ", "sets 9"},
-        {"bands 0/0", "bands 2/1"}, {"slices ", "slices 9"}, {"precision ", "precision 9"}, {"caches 0", "caches -1"},
-        {"room 0/0", "room -5/0"}, {"frames 0-", "frames 99-"}};
+        {"segment ", "segment -"}, {"sets ", "sets 9"}, {"bands 0/0", "bands 2/1"}, {"slices ", "slices 9"},
+        {"precision ", "precision 9"}, {"caches 0", "caches -1"}, {"room 0/0", "room -5/0"},
+        {"frames 0-", "frames 99-"}};
     expect_no_plan(v, &t, e, forged(recipe, "budget 8", "budget 9"), total - 1, TSR_ERR_BUDGET); /* forged well */
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tsr_plan_params again = {.recipe = forged(recipe, bad[i][0], bad[i][1])};

@@ -359,7 +359,8 @@ static uint32_t roll(uint32_t *seed) {
 /* Damage of every kind: bytes changed, cut, doubled, numbers put in. */
 static size_t damage(char *text, size_t n, uint32_t *seed) {
     static const char *const lines[] = {"whole\n", "4 0 0\n", "5 5 99999999\n", "-1 0 0\n", "9223372036854775807 0 0\n",
-        "3 2 1 0\n", "3 0 -5\n", "0 0 0\n", "5 0 18446744073709551616\n", "begin\n", "\n", "3 0 0", "note x\n", "tessera resume 1\n"};
+        "3 2 1 0\n", "3 0 -5\n", "0 0 0\n", "5 0 18446744073709551616\n", "begin\n", "\n", "3 0 0", "note x\n",
+        "tessera resume 1\n"};
     switch (roll(seed) % 4) {
     case 0:
         for (uint32_t k = roll(seed) % 3 + 1; k; k--)

@@ -150,8 +150,7 @@ static void cancel_often(bool asynchronous) {
         pthread_create(&t, NULL, cancel_later, &c);
         tsr_status status = decode(&r, &w, NULL, NULL);
         pthread_join(t, NULL);
-        cr_assert(status == TSR_OK || status == TSR_ERR_CANCELLED, "status %d: %s", status,
-            tsr_last_error());
+        cr_assert(status == TSR_OK || status == TSR_ERR_CANCELLED, "status %d: %s", status, tsr_last_error());
         cr_assert(!w.backwards && w.worst < 2e-6);
         cancelled += status == TSR_ERR_CANCELLED;
     }
@@ -316,8 +315,7 @@ Test(session, arguments_are_checked) {
     d.video = 1;
     cr_assert_eq(tsr_decode(r.engine, r.model, r.latent, r.plan, &d, NULL), TSR_ERR_ARGUMENT);
     d.video = 0;
-    cr_assert_eq(
-        tsr_decode(r.engine, r.model, r.latent, r.plan, &d, NULL), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(tsr_decode(r.engine, r.model, r.latent, r.plan, &d, NULL), TSR_OK, "%s", tsr_last_error());
     tsr_latent_close(&other.latent);
     tsr_engine_destroy(&other.engine);
     tsr_model_close(&other.model);
@@ -452,8 +450,7 @@ Test(session, plain_c_tier_twice_the_same) {
     float *z = synth_latent(16, 2, 2, 3, 0);
     cr_assert_eq(tsr_latent_from_memory(&r.latent, z, 2, 2, 3, 16), TSR_OK);
     free(z);
-    tsr_plan_params p = {
-        .precision = TSR_PRECISION_F32, .budget = 1ll << 30, .tile_width = 16, .tile_height = 16};
+    tsr_plan_params p = {.precision = TSR_PRECISION_F32, .budget = 1ll << 30, .tile_width = 16, .tile_height = 16};
     make_plan(&r, &p);
     cr_assert_gt(r.plan->x.tiles, 1);
     watch first = {.fail_at = -1}, second = {.fail_at = -1};
@@ -461,8 +458,7 @@ Test(session, plain_c_tier_twice_the_same) {
     cr_assert_eq(decode(&r, &first, NULL, &result), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(decode(&r, &second, NULL, NULL), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(first.frames, 5);
-    cr_assert(first.worst == second.worst && first.worst > 0, "%.9g, then %.9g", first.worst,
-        second.worst);
+    cr_assert(first.worst == second.worst && first.worst > 0, "%.9g, then %.9g", first.worst, second.worst);
     cr_assert_eq(result.peak_bytes, result.planned_bytes);
     close_rig(&r);
 }
@@ -493,8 +489,7 @@ Test(session, length_takes_no_memory) {
         peak[i] = result.peak_bytes;
         close_rig(&r);
     }
-    cr_assert_eq(peak[0], peak[1], "%lld bytes, %lld for the longer", (long long)peak[0],
-        (long long)peak[1]);
+    cr_assert_eq(peak[0], peak[1], "%lld bytes, %lld for the longer", (long long)peak[0], (long long)peak[1]);
 }
 
 Test(session, peak_is_what_was_planned) {

@@ -59,8 +59,10 @@ static void read_canvas(tsr_vk *vk, const tsr_vk_canvas *canvas, int w, int h, u
     OK(tsr_vk_buffer_create(vk, &b, (VkDeviceSize)(w * h * 4), VK_HOME_READBACK, "canvas"));
     OK(tsr_vk_batch_room(vk, 1, 0, NULL, 0, &batch));
     move_canvas(vk, batch, (VkImage)image, VK_IMAGE_LAYOUT_GENERAL, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL);
-    VkBufferImageCopy copy = {.imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1}, .imageExtent = {(uint32_t)w, (uint32_t)h, 1}};
-    vk->d.vkCmdCopyImageToBuffer(batch->commands, (VkImage)image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, b.buffer, 1, &copy);
+    VkBufferImageCopy copy = {
+        .imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1}, .imageExtent = {(uint32_t)w, (uint32_t)h, 1}};
+    vk->d.vkCmdCopyImageToBuffer(
+        batch->commands, (VkImage)image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, b.buffer, 1, &copy);
     move_canvas(vk, batch, (VkImage)image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, VK_IMAGE_LAYOUT_GENERAL);
     OK(tsr_vk_submit(vk));
     memcpy(out, b.mapped, (size_t)(w * h * 4));
@@ -89,7 +91,8 @@ static void check_whole(tsr_dtype dtype, int zoom) {
     for (int y = 0; y < show.height; y++)
         for (int x = 0; x < show.width; x++)
             for (int c = 0; c < 4; c++)
-                cr_assert_eq(seen[4 * (y * show.width + x) + c], c == 3 ? 255 : file[3 * (y / zoom * W + x / zoom) + c], "%d,%d,%d", x, y, c);
+                cr_assert_eq(seen[4 * (y * show.width + x) + c], c == 3 ? 255 : file[3 * (y / zoom * W + x / zoom) + c],
+                    "%d,%d,%d", x, y, c);
     free(seen);
     tsr_vk_canvas_destroy(vk, &canvas);
     tsr_vk_frames_destroy(vk, &f);
@@ -136,7 +139,15 @@ Test(show, tiles_that_came_lie_over_the_old_picture) {
     OK(tsr_vk_frames_create(vk, W, H, TSR_F32, 1, &flat));
     fill(vk, fresh, part);
     memcpy(was, read_frame(vk, old, 0), sizeof was);
-    tsr_vk_stack stack = {.width = W, .height = H, .fresh = {fresh, 0}, .old = {old, 0}, .columns = 2, .rows = 1, .x = x, .y = y, .come = come};
+    tsr_vk_stack stack = {.width = W,
+        .height = H,
+        .fresh = {fresh, 0},
+        .old = {old, 0},
+        .columns = 2,
+        .rows = 1,
+        .x = x,
+        .y = y,
+        .come = come};
     OK(tsr_vk_flatten(vk, &stack, (tsr_vk_layer){flat, 0}));
     OK(tsr_vk_submit(vk));
     const float *seen = read_frame(vk, flat, 0);
@@ -214,11 +225,32 @@ Test(show, all_its_ways_are_valid) {
         tsr_vk_canvas *canvas;
         OK(tsr_vk_canvas_create(vk, deep, &canvas));
         for (int i = 0; i < 64; i++) {
-            tsr_vk_stack stack = {.width = W, .height = H, .fresh = {a, 0}, .old = {i & 1 ? b : NULL, 0}, .reference = {i & 2 ? b : NULL, 0}};
+            tsr_vk_stack stack = {.width = W,
+                .height = H,
+                .fresh = {a, 0},
+                .old = {i & 1 ? b : NULL, 0},
+                .reference = {i & 2 ? b : NULL, 0}};
             if (i & 4)
-                stack = (tsr_vk_stack){.width = W, .height = H, .fresh = {i & 8 ? a : NULL, 0}, .columns = 2, .rows = 1, .x = x, .y = y, .come = come};
-            tsr_vk_show show = {.width = 30 + 3 * i, .height = 100 - i, .left = -3.5, .top = 2, .zoom = 0.3 + 0.1 * i, .smooth = i & 8, .dither = i & 16,
-                .weights = i & 32, .wipe = i & 16, .wipe_at = 17, .difference = i & 32, .gain = 8};
+                stack = (tsr_vk_stack){.width = W,
+                    .height = H,
+                    .fresh = {i & 8 ? a : NULL, 0},
+                    .columns = 2,
+                    .rows = 1,
+                    .x = x,
+                    .y = y,
+                    .come = come};
+            tsr_vk_show show = {.width = 30 + 3 * i,
+                .height = 100 - i,
+                .left = -3.5,
+                .top = 2,
+                .zoom = 0.3 + 0.1 * i,
+                .smooth = i & 8,
+                .dither = i & 16,
+                .weights = i & 32,
+                .wipe = i & 16,
+                .wipe_at = 17,
+                .difference = i & 32,
+                .gain = 8};
             OK(tsr_vk_show_frame(vk, &stack, &show, canvas));
             OK(tsr_vk_start(vk, NULL));
         }

@@ -78,7 +78,9 @@ typedef struct rig {
 
 static void open_rig(rig *r) {
     const char *path = temp_path("stream.safetensors");
-    cr_assert_eq(synth_model_write(path, &(synth_config){.channels = {32, 32, 32}, .layers = 1, .encoder = true, .decoder = true}), TSR_OK);
+    cr_assert_eq(synth_model_write(
+                     path, &(synth_config){.channels = {32, 32, 32}, .layers = 1, .encoder = true, .decoder = true}),
+        TSR_OK);
     cr_assert_eq(tsr_model_open(&r->model, path), TSR_OK, "%s", tsr_last_error());
     tsr_engine_params params = TSR_ENGINE_PARAMS_DEFAULT;
     params.device = TSR_DEVICE_CPU;
@@ -106,7 +108,9 @@ static tsr_status keep_frame(void *user, const tsr_frame *f) {
 }
 
 static tsr_plan_params params_of(tsr_precision precision, bool host) {
-    return (tsr_plan_params){.precision = precision, .budget = 1ll << 30, .untiled = true,
+    return (tsr_plan_params){.precision = precision,
+        .budget = 1ll << 30,
+        .untiled = true,
         .caches = host ? TSR_CACHES_HOST : TSR_CACHES_DEVICE};
 }
 
@@ -126,7 +130,8 @@ static void decode(rig *r, tsr_precision precision, bool host) {
     float *z = synth_latent(16, T, H, W, 0);
     cr_assert_eq(tsr_latent_from_memory(&latent, z, T, H, W, 16), TSR_OK);
     free(z);
-    cr_assert_eq(tsr_plan_create(&plan, r->engine, r->model, &(tsr_extent){T, H, W}, &params), TSR_OK, "%s", tsr_last_error());
+    cr_assert_eq(
+        tsr_plan_create(&plan, r->engine, r->model, &(tsr_extent){T, H, W}, &params), TSR_OK, "%s", tsr_last_error());
     tsr_decode_params d = {.pixels = TSR_PIXELS_RGB_F32, .on_frame = keep_frame, .user = r};
     for (int twice = 0; twice < 1 + host; twice++) { /* the second by what the first made ready */
         r->n = 0;
@@ -165,7 +170,12 @@ static void encode(rig *r, tsr_precision precision, bool host) {
     cr_assert_eq(tsr_encode_extent(r->model, CLIP_W, CLIP_H, CLIP_T, &extent), TSR_OK);
     cr_assert(extent.height == 2 && extent.width == 3);
     cr_assert_eq(tsr_encode_plan(&plan, r->engine, r->model, &extent, &params), TSR_OK, "%s", tsr_last_error());
-    tsr_encode_params e = {.width = CLIP_W, .height = CLIP_H, .frames = CLIP_T, .read_frame = read_frame, .on_latent = keep_latent, .user = r};
+    tsr_encode_params e = {.width = CLIP_W,
+        .height = CLIP_H,
+        .frames = CLIP_T,
+        .read_frame = read_frame,
+        .on_latent = keep_latent,
+        .user = r};
     r->n = 0;
     cr_assert_eq(tsr_encode(r->engine, r->model, plan, &e, &result), TSR_OK, "%s", tsr_last_error());
     check_result(plan, &result, host);
@@ -181,7 +191,8 @@ static void compare(void (*run)(rig *r, tsr_precision precision, bool host), tsr
     size_t n = r.n;
     r.out = NULL;
     run(&r, precision, true);
-    cr_assert(n > 0 && r.n == n && memcmp(resident, r.out, n * sizeof(float)) == 0, "%s", tsr_precision_name(precision));
+    cr_assert(
+        n > 0 && r.n == n && memcmp(resident, r.out, n * sizeof(float)) == 0, "%s", tsr_precision_name(precision));
     free(resident);
     close_rig(&r);
 }

@@ -23,19 +23,14 @@ Test(synthetic, values_are_the_reference_s) {
         uint64_t seed;
         float first, second, middle, last;
     } cases[] = {
-        {"latent", {16, 2, 5, 6}, 4, 0, 0x1.fe4c38p-1f, -0x1.344d14p+0f, -0x1.ea66fp-2f,
-            0x1.ea1d98p-1f},
-        {"latent", {16, 2, 5, 6}, 4, 7, -0x1.1166fcp-2f, -0x1.0af862p+0f, -0x1.8e7ed4p+0f,
-            0x1.9aa73ap-1f},
-        {"video", {3, 2, 4, 4}, 4, 0, 0x1.5cde88p-1f, 0x1.cdc548p-2f, -0x1.1df174p-1f,
-            0x1.f6213p-1f},
-        {"decoder.conv_in.weight", {512, 16, 3, 3, 3}, 5, 0, 0x1.dp-6f, -0x1.4p-5f, 0x1.058p-4f,
-            -0x1.728p-7f},
+        {"latent", {16, 2, 5, 6}, 4, 0, 0x1.fe4c38p-1f, -0x1.344d14p+0f, -0x1.ea66fp-2f, 0x1.ea1d98p-1f},
+        {"latent", {16, 2, 5, 6}, 4, 7, -0x1.1166fcp-2f, -0x1.0af862p+0f, -0x1.8e7ed4p+0f, 0x1.9aa73ap-1f},
+        {"video", {3, 2, 4, 4}, 4, 0, 0x1.5cde88p-1f, 0x1.cdc548p-2f, -0x1.1df174p-1f, 0x1.f6213p-1f},
+        {"decoder.conv_in.weight", {512, 16, 3, 3, 3}, 5, 0, 0x1.dp-6f, -0x1.4p-5f, 0x1.058p-4f, -0x1.728p-7f},
         {"decoder.conv_in.bias", {512}, 1, 3, -0x1.6ap-6f, 0x1.87cp-4f, -0x1.87p-4f, 0x1.75cp-4f},
-        {"decoder.conv_norm_out.weight", {128}, 1, 0, 0x1.b64p-1f, 0x1.a1p-1f, 0x1.1d8p+0f,
-            0x1.704p-1f},
-        {"decoder.mid_block.attentions.0.to_q.weight", {64, 64}, 2, 1, 0x1.4c4p-3f, -0x1.148p-5f,
-            -0x1.7fcp-3f, 0x1.2ap-3f},
+        {"decoder.conv_norm_out.weight", {128}, 1, 0, 0x1.b64p-1f, 0x1.a1p-1f, 0x1.1d8p+0f, 0x1.704p-1f},
+        {"decoder.mid_block.attentions.0.to_q.weight", {64, 64}, 2, 1, 0x1.4c4p-3f, -0x1.148p-5f, -0x1.7fcp-3f,
+            0x1.2ap-3f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         size_t n = 1;
@@ -45,10 +40,8 @@ Test(synthetic, values_are_the_reference_s) {
         synth_values(cases[i].name, cases[i].dim, cases[i].ndim, cases[i].seed, 0, 2, v);
         synth_values(cases[i].name, cases[i].dim, cases[i].ndim, cases[i].seed, n / 2, 1, v + 2);
         synth_values(cases[i].name, cases[i].dim, cases[i].ndim, cases[i].seed, n - 1, 1, v + 3);
-        cr_assert(v[0] == cases[i].first && v[1] == cases[i].second && v[2] == cases[i].middle &&
-                      v[3] == cases[i].last,
-            "%s: %a %a %a %a", cases[i].name, (double)v[0], (double)v[1], (double)v[2],
-            (double)v[3]);
+        cr_assert(v[0] == cases[i].first && v[1] == cases[i].second && v[2] == cases[i].middle && v[3] == cases[i].last,
+            "%s: %a %a %a %a", cases[i].name, (double)v[0], (double)v[1], (double)v[2], (double)v[3]);
     }
 }
 
@@ -71,8 +64,7 @@ Test(synthetic, full_size_shapes) {
     for (size_t i = 0; i < count; i++)
         parameters += s[i].count;
     free(s);
-    cr_assert(
-        count == 250 && parameters == 250648227, "%zu tensors, %zu parameters", count, parameters);
+    cr_assert(count == 250 && parameters == 250648227, "%zu tensors, %zu parameters", count, parameters);
 }
 
 Test(synthetic, model_file_is_the_reference_s) {
@@ -86,8 +78,7 @@ Test(synthetic, model_file_is_the_reference_s) {
     for (size_t i = 0; i < 182; i++) {
         const tsr_tensor *t = tsr_tensor_file_at(f, i);
         char line[256], shape[96];
-        snprintf(line, sizeof line, i ? "\n%s %s" : "%s %s", t->name,
-            tsr_shape_text(shape, t->dim, t->ndim));
+        snprintf(line, sizeof line, i ? "\n%s %s" : "%s %s", t->name, tsr_shape_text(shape, t->dim, t->ndim));
         for (const char *p = line; *p; p++)
             names = (names ^ (unsigned char)*p) * 0x100000001B3u;
         cr_assert(t->dtype == TSR_F16);
@@ -96,7 +87,6 @@ Test(synthetic, model_file_is_the_reference_s) {
             sum = weigh(sum, &words, bytes[2 * k] | (uint32_t)bytes[2 * k + 1] << 8);
     }
     tsr_tensor_file_close(&f);
-    cr_assert(words == 3114499 && names == 0xe79bc3fbdb415eab, "names and shapes: %llx",
-        (unsigned long long)names);
+    cr_assert(words == 3114499 && names == 0xe79bc3fbdb415eab, "names and shapes: %llx", (unsigned long long)names);
     cr_assert(sum == 0x1bb0adbe4c681b0, "values: %llx", (unsigned long long)sum);
 }

@@ -73,14 +73,14 @@ Test(spans, agree_with_the_reference) {
         }
         cr_assert_eq(begins, reference[c].begins, "case %zu", c);
         cr_assert_eq(seams, reference[c].seams, "case %zu", c);
-        cr_assert(fabs(fades - reference[c].fades) < 1e-7 * reference[c].fades, "case %zu: %.9g, expected %.9g", c, fades,
-            reference[c].fades);
+        cr_assert(fabs(fades - reference[c].fades) < 1e-7 * reference[c].fades, "case %zu: %.9g, expected %.9g", c,
+            fades, reference[c].fades);
     }
 }
 
 Test(spans, fade_is_the_reference_s_raised_cosine) {
-    static const double want[] = {0.0010705383806982605, 0.009607359398784385, 0.026534935252447156, 0.05156362923365587,
-        0.08426519384872738, 0.12408009626051131, 0.17032709244996552, 0.22221488349019886};
+    static const double want[] = {0.0010705383806982605, 0.009607359398784385, 0.026534935252447156,
+        0.05156362923365587, 0.08426519384872738, 0.12408009626051131, 0.17032709244996552, 0.22221488349019886};
     tsr_span s[4] = {{0, 56}, {32, 88}, {64, 120}, {96, 152}};
     float w[56];
     tsr_fade(s, 4, 1, w);
@@ -125,8 +125,8 @@ Test(spans, keep_their_promises) {
             }
         }
         for (int x = 0; x < unit * total; x++)
-            cr_assert(touched[x] <= 2 && fabsf(sum[x] - 1) < 1e-6f, "%d of %d %d %d: %g from %d", x, total, tile, overlap,
-                (double)sum[x], touched[x]);
+            cr_assert(touched[x] <= 2 && fabsf(sum[x] - 1) < 1e-6f, "%d of %d %d %d: %g from %d", x, total, tile,
+                overlap, (double)sum[x], touched[x]);
     }
 }
 
@@ -170,7 +170,8 @@ Test(pack, never_overlaps_what_lives_together) {
         int n = below(MOST + 1), ops = 1 + below(80);
         for (int i = 0; i < n; i++) {
             int first = below(ops), length = below(c % 2 ? 6 : ops);
-            life[i] = (tsr_life){(size_t)below(1 << below(24)), first, first + length < ops ? first + length : ops - 1, 0, 0};
+            life[i] =
+                (tsr_life){(size_t)below(1 << below(24)), first, first + length < ops ? first + length : ops - 1, 0, 0};
             if (c % 5 > 2 && below(2)) {
                 life[i].lead = (size_t)below((int)life[i].bytes + 1);
                 life[i].lead_first = below(life[i].last + 1);

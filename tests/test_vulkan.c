@@ -42,8 +42,7 @@ static scene make_scene(tsr_dtype slot, tsr_dtype frame) {
     for (int i = 0; i < s.tiles; i++) {
         tile *t = &s.tile[i];
         t->w = 1 + (int)dice((uint32_t)s.width), t->h = 1 + (int)dice((uint32_t)s.height);
-        t->x = (int)dice((uint32_t)(s.width - t->w + 1)),
-        t->y = (int)dice((uint32_t)(s.height - t->h + 1));
+        t->x = (int)dice((uint32_t)(s.width - t->w + 1)), t->y = (int)dice((uint32_t)(s.height - t->h + 1));
         t->frame = i % s.frames;
         t->at = s.bytes + e * dice(50);
         s.bytes = t->at + (size_t)t->w * (size_t)t->h * 9 * e;
@@ -82,10 +81,8 @@ static float *blend_in_c(const scene *s) {
             for (int y = 0; y < t->h; y++)
                 for (int x = 0; x < t->w; x++) {
                     float v;
-                    tsr_to_f32(s->slot,
-                        s->slab + t->at + ((size_t)(((3 + c) * t->h + y) * t->w + x)) * e, &v, 1);
-                    float *o = &out[(size_t)(t->frame * 3 + c) * plane +
-                                    (size_t)((t->y + y) * s->width + t->x + x)];
+                    tsr_to_f32(s->slot, s->slab + t->at + ((size_t)(((3 + c) * t->h + y) * t->w + x)) * e, &v, 1);
+                    float *o = &out[(size_t)(t->frame * 3 + c) * plane + (size_t)((t->y + y) * s->width + t->x + x)];
                     *o = keep(s->frame, *o + t->wy[y] * t->wx[x] * v);
                 }
     }
@@ -139,9 +136,8 @@ static void compare(const scene *s, const float *got, const float *want) {
      * other side */
     float most = s->frame == TSR_F16 ? 0.004f : 1e-6f;
     for (size_t i = 0; i < n; i++)
-        cr_assert(fabsf(got[i] - want[i]) <= most,
-            "%dx%d, %s into %s, number %zu: %.9g, expected %.9g", s->width, s->height,
-            tsr_dtype_name(s->slot), tsr_dtype_name(s->frame), i, (double)got[i], (double)want[i]);
+        cr_assert(fabsf(got[i] - want[i]) <= most, "%dx%d, %s into %s, number %zu: %.9g, expected %.9g", s->width,
+            s->height, tsr_dtype_name(s->slot), tsr_dtype_name(s->frame), i, (double)got[i], (double)want[i]);
 }
 
 Test(blend, equals_c_and_copies_equal_imports) {
@@ -170,8 +166,7 @@ Test(blend, untiled_frames_are_the_tile_to_the_bit) {
     size_t n = (size_t)(w * h * 3);
     float *v = malloc(n * 4);
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits = dice(0x7f000000u) ^
-                        (dice(2) << 31); /* finite, denormals left out: devices may flush them */
+        uint32_t bits = dice(0x7f000000u) ^ (dice(2) << 31); /* finite, denormals left out: devices may flush them */
         bits |= 0x00800000u;
         memcpy(&v[i], &bits, 4);
     }
@@ -195,12 +190,10 @@ Test(blend, and_resolve_in_bands_change_nothing) {
     for (int k = 0; k < 8; k++) {
         scene s = make_scene(k & 1 ? TSR_F16 : TSR_F32, k & 2 ? TSR_F16 : TSR_F32);
         float *whole = blend_on_device(vk, &s, false, NULL);
-        vk->range_most =
-            9000; /* 1.. of the at most 150 pixels wide rows, and what alignment adds */
+        vk->range_most = 9000; /* 1.. of the at most 150 pixels wide rows, and what alignment adds */
         float *bands = blend_on_device(vk, &s, false, NULL);
         vk->range_most = range;
-        cr_assert(
-            !memcmp(whole, bands, (size_t)s.width * (size_t)s.height * 12 * (size_t)s.frames));
+        cr_assert(!memcmp(whole, bands, (size_t)s.width * (size_t)s.height * 12 * (size_t)s.frames));
         free(whole), free(bands);
         free_scene(&s);
     }
@@ -211,7 +204,7 @@ Test(blend, and_resolve_in_bands_change_nothing) {
 Test(blend, of_planes_beyond_a_binding) {
     tsr_vk *vk = make(false);
     int w = 6000, h = 5700, tw = 512, th = 300, x0 = 3600, y0 = 5350;
-#ifdef __SANITIZE_ADDRESS__ /* makes half a gigabyte of fresh pages slow: as many bands of a       \
+#ifdef __SANITIZE_ADDRESS__ /* makes half a gigabyte of fresh pages slow: as many bands of a                           \
                                smaller picture */
     w /= 4, x0 /= 4;
     vk->range_most /= 4;
@@ -224,14 +217,9 @@ Test(blend, of_planes_beyond_a_binding) {
     tsr_vk_frames *f;
     OK(tsr_vk_slab_host(vk, slab, bytes, &s, NULL));
     OK(tsr_vk_frames_create(vk, w, h, TSR_F32, 1, &f));
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s,
-                                 .dtype = TSR_F16,
-                                 .x = x0,
-                                 .y = y0,
-                                 .width = tw,
-                                 .height = th,
-                                 .frames = f,
-                                 .first = true}));
+    OK(tsr_vk_blend_tile(
+        vk, &(tsr_vk_blend){
+                .slab = s, .dtype = TSR_F16, .x = x0, .y = y0, .width = tw, .height = th, .frames = f, .first = true}));
     OK(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, false));
     OK(tsr_vk_submit(vk));
     const uint8_t *got = tsr_vk_pixels(vk, &got_bytes);
@@ -241,11 +229,9 @@ Test(blend, of_planes_beyond_a_binding) {
         for (int x = 0; x < w; x++)
             for (int c = 0; c < 3; c++) {
                 bool inside = x >= x0 && x < x0 + tw && y >= y0 && y < y0 + th;
-                float v = inside ? tsr_f16_to_f32(
-                                       slab[(size_t)c * plane + (size_t)((y - y0) * tw + x - x0)])
-                                 : 0;
-                wrong += got[((size_t)y * (size_t)w + (size_t)x) * 3 + (size_t)c] !=
-                         (uint8_t)rintf((v * 0.5f + 0.5f) * 255);
+                float v = inside ? tsr_f16_to_f32(slab[(size_t)c * plane + (size_t)((y - y0) * tw + x - x0)]) : 0;
+                wrong +=
+                    got[((size_t)y * (size_t)w + (size_t)x) * 3 + (size_t)c] != (uint8_t)rintf((v * 0.5f + 0.5f) * 255);
             }
     cr_assert_eq(wrong, 0);
     tsr_vk_frames_destroy(vk, &f);
@@ -269,21 +255,15 @@ Test(blend, refuses_what_makes_no_sense) {
     cr_assert_eq(tsr_vk_frames_create(vk, 4, 1 << 20, TSR_F32, 1, &none), TSR_ERR_ARGUMENT);
     cr_assert_eq(tsr_vk_frames_create(vk, 4, 4, TSR_BF16, 1, &none), TSR_ERR_ARGUMENT);
     cr_assert_null(none);
-    tsr_vk_blend good = {.slab = s,
-                     .dtype = TSR_F32,
-                     .x = 4,
-                     .y = 4,
-                     .width = 16,
-                     .height = 16,
-                     .frames = f,
-                     .first = true},
-                 b;
+    tsr_vk_blend
+        good = {.slab = s, .dtype = TSR_F32, .x = 4, .y = 4, .width = 16, .height = 16, .frames = f, .first = true},
+        b;
     OK(tsr_vk_blend_tile(vk, &good));
-#define REFUSED(change)                                                                            \
-    do {                                                                                           \
-        b = good;                                                                                  \
-        change;                                                                                    \
-        cr_assert_eq(tsr_vk_blend_tile(vk, &b), TSR_ERR_ARGUMENT, #change);                        \
+#define REFUSED(change)                                                                                                \
+    do {                                                                                                               \
+        b = good;                                                                                                      \
+        change;                                                                                                        \
+        cr_assert_eq(tsr_vk_blend_tile(vk, &b), TSR_ERR_ARGUMENT, #change);                                            \
     } while (0)
     REFUSED(b.x = 5);
     REFUSED(b.y = -1);
@@ -342,8 +322,7 @@ Test(resolve, formats_equal_c) {
         for (size_t i = 0; i < plane * 3; i++) {
             float x = v[i % 3 * plane + i / 3];
             cr_assert_eq(b[i], (uint8_t)rintf(unit(x) * 255), "%g in 8 bits: %d", (double)x, b[i]);
-            cr_assert_eq(
-                s16[i], (uint16_t)rintf(unit(x) * 65535), "%g in 16 bits: %d", (double)x, s16[i]);
+            cr_assert_eq(s16[i], (uint16_t)rintf(unit(x) * 65535), "%g in 16 bits: %d", (double)x, s16[i]);
         }
         tsr_vk_slab_destroy(vk, &s);
         tsr_vk_frames_destroy(vk, &f);
@@ -377,11 +356,10 @@ Test(resolve, dither_keeps_the_mean_and_exact_values) {
             for (size_t i = 0; i < plane; i++) {
                 sum += b[3 * i + (size_t)c];
                 cr_assert(fabsf((float)b[3 * i + (size_t)c] - level[c]) < 1);
-                cr_assert(
-                    k >= 4 || (float)b[3 * i + (size_t)c] == level[c], "8-bit values come back");
+                cr_assert(k >= 4 || (float)b[3 * i + (size_t)c] == level[c], "8-bit values come back");
             }
-            cr_assert(fabs(sum / (double)plane - (double)level[c]) < 2.5e-4, "mean %.6f of %.6f",
-                sum / (double)plane, (double)level[c]);
+            cr_assert(fabs(sum / (double)plane - (double)level[c]) < 2.5e-4, "mean %.6f of %.6f", sum / (double)plane,
+                (double)level[c]);
         }
         tsr_vk_slab_destroy(vk, &s);
         tsr_mem_free(memory);
@@ -487,9 +465,8 @@ Test(submit, any_number_of_blends) {
     OK(tsr_vk_slab_host(vk, slot, 4096, &s, NULL));
     OK(tsr_vk_frames_create(vk, 2, 2, TSR_F32, 1, &f));
     for (int i = 0; i < 3000; i++)
-        OK(tsr_vk_blend_tile(vk,
-            &(tsr_vk_blend){
-                .slab = s, .dtype = TSR_F32, .width = 2, .height = 2, .frames = f, .first = !i}));
+        OK(tsr_vk_blend_tile(
+            vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = 2, .height = 2, .frames = f, .first = !i}));
     for (int i = 0; i < 5; i++) /* more resolves than buffers in one batch */
         OK(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, true));
     cr_assert_eq(read_frame(vk, f, 0)[11], 3000);

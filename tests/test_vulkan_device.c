@@ -21,8 +21,7 @@ Test(sharing, blends_memory_exported_by_another_device) {
     void *mapped;
     OK(tsr_vk_slab_export(other, 3 * n * 2, &theirs, &handle, &export_bytes));
     cr_assert_geq(export_bytes, 3 * n * 2);
-    cr_assert(other->d.vkMapMemory(other->device, theirs->b.memory, 0, VK_WHOLE_SIZE, 0, &mapped) ==
-              VK_SUCCESS);
+    cr_assert(other->d.vkMapMemory(other->device, theirs->b.memory, 0, VK_WHOLE_SIZE, 0, &mapped) == VK_SUCCESS);
     for (size_t i = 0; i < 3 * n; i++)
         ((uint16_t *)mapped)[i] = tsr_f32_to_f16((float)(i % 509) / 64);
     OK(tsr_vk_slab_fd(vk, handle, export_bytes, &ours));
@@ -37,14 +36,11 @@ Test(sharing, blends_memory_exported_by_another_device) {
                                      .first = !i}));
     const float *p = read_frame(vk, f, 0);
     for (size_t i = 0; i < n; i++)
-        cr_assert_float_eq(
-            p[i], (float)((n + i) % 509) / 64 + (float)((2 * n + i) % 509) / 64, 0.008f);
+        cr_assert_float_eq(p[i], (float)((n + i) % 509) / 64 + (float)((2 * n + i) % 509) / 64, 0.008f);
     tsr_vk_slab_destroy(other, &theirs); /* the importer's memory lives on */
-    OK(tsr_vk_blend_tile(vk,
-        &(tsr_vk_blend){
-            .slab = ours, .dtype = TSR_F16, .width = w, .height = h, .frames = f, .first = true}));
-    cr_assert_eq(
-        read_frame(vk, f, 0)[n - 1], tsr_f16_to_f32(tsr_f32_to_f16((float)((n - 1) % 509) / 64)));
+    OK(tsr_vk_blend_tile(
+        vk, &(tsr_vk_blend){.slab = ours, .dtype = TSR_F16, .width = w, .height = h, .frames = f, .first = true}));
+    cr_assert_eq(read_frame(vk, f, 0)[n - 1], tsr_f16_to_f32(tsr_f32_to_f16((float)((n - 1) % 509) / 64)));
     tsr_vk_slab_destroy(vk, &ours);
     tsr_vk_frames_destroy(vk, &f);
     cr_assert_eq(open_fds(), before);
@@ -254,9 +250,8 @@ static tsr_status use_all(void) {
     }
     TSR_TRY(tsr_vk_frames_create(vk, 8, 8, TSR_F16, 2, &f));
     for (int i = 0; i < 2; i++) {
-        TSR_TRY(tsr_vk_blend_tile(vk,
-            &(tsr_vk_blend){
-                .slab = s, .dtype = TSR_F32, .width = 8, .height = 8, .frames = f, .first = true}));
+        TSR_TRY(tsr_vk_blend_tile(
+            vk, &(tsr_vk_blend){.slab = s, .dtype = TSR_F32, .width = 8, .height = 8, .frames = f, .first = true}));
         TSR_TRY(tsr_vk_resolve(vk, f, 0, 0, TSR_PIXELS_RGB8, true));
         TSR_TRY(tsr_vk_submit(vk));
     }
@@ -287,8 +282,7 @@ Test(failing, at_every_call_is_one_clear_line_and_no_leak) {
         if (over)
             break;
         survived += status == TSR_OK; /* importing pages: copied instead */
-        cr_assert(
-            status == TSR_OK || status == TSR_ERR_DEVICE, "site %d: %s", sites, tsr_last_error());
+        cr_assert(status == TSR_OK || status == TSR_ERR_DEVICE, "site %d: %s", sites, tsr_last_error());
         if (status != TSR_OK)
             cr_assert(strstr(tsr_last_error(), "lost in vk"), "%s", tsr_last_error());
         cr_assert_eq(open_fds(), before, "site %d", sites);

@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        tsr_status status_ = (call);                                                               \
-        cr_assert(status_ == TSR_OK, "%s: %d, %s", #call, status_, tsr_last_error());              \
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        tsr_status status_ = (call);                                                                                   \
+        cr_assert(status_ == TSR_OK, "%s: %d, %s", #call, status_, tsr_last_error());                                  \
     } while (0)
 
 static int said;  /* validation messages, also those after the device is gone */
@@ -58,8 +58,8 @@ static inline void no_leaks(void) {
 
 static inline void drop(tsr_vk *vk) {
     cr_assert_eq(tsr_vk_validation_messages(vk), 0);
-    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken -
-                     vk->readback[0].b.taken - vk->readback[1].b.taken - vk->error.taken,
+    cr_assert_eq(vk->used - VK_BATCHES * vk->batch[0].upload.taken - vk->dither.taken - vk->readback[0].b.taken -
+                     vk->readback[1].b.taken - vk->error.taken,
         0);
     tsr_vk_destroy(&vk);
     cr_assert_null(vk);
@@ -90,12 +90,9 @@ static inline tsr_vk_slab *fill_frame(tsr_vk *vk, tsr_vk_frames *f, const float 
     *memory = tsr_mem_alloc(pages(bytes));
     memcpy(*memory, v, bytes);
     OK(tsr_vk_slab_host(vk, *memory, pages(bytes), &s, NULL));
-    OK(tsr_vk_blend_tile(vk, &(tsr_vk_blend){.slab = s,
-                                 .dtype = TSR_F32,
-                                 .width = f->width,
-                                 .height = f->height,
-                                 .frames = f,
-                                 .first = true}));
+    OK(tsr_vk_blend_tile(
+        vk, &(tsr_vk_blend){
+                .slab = s, .dtype = TSR_F32, .width = f->width, .height = f->height, .frames = f, .first = true}));
     return s;
 }
 

@@ -34,8 +34,8 @@ static void on_op(void *user, const tsr_bench_op *op) {
         return;
     }
     if (strcmp(step, op->step) != 0) {
-        printf("%s%s step\n%-48s %5s %10s %6s %9s %9s %6s %8s\n", *step ? "\n" : "", op->step, "",
-            "count", "ms", "share", "GFLOP/s", "ceiling", "of it", "GB/s");
+        printf("%s%s step\n%-48s %5s %10s %6s %9s %9s %6s %8s\n", *step ? "\n" : "", op->step, "", "count", "ms",
+            "share", "GFLOP/s", "ceiling", "of it", "GB/s");
         snprintf(step, 16, "%s", op->step);
     }
     double rate = op->seconds > 0 ? op->flops / op->seconds : 0;
@@ -76,14 +76,14 @@ static void on_decode(void *user, const tsr_bench_decode *d) {
     const tsr_plan_info *p = d->plan;
     const tsr_result *r = &d->result;
     char peak[32], planned[32];
-    printf("\ndecode of %lld frames of %dx%d, %s on %s\n", (long long)r->frames, p->width,
-        p->height, tsr_precision_name(p->precision), p->device);
-    printf("  %-10s %.3f s (%.3f to %.3f; the first %.3f, preparation included)\n", "median",
-        r->seconds, d->fastest, d->slowest, d->cold);
-    printf("  %-10s %.2f frames/s, %.1f GFLOP/s\n", "rate", (double)r->frames / r->seconds,
-        p->flops / r->seconds * 1e-9);
-    printf("  %-10s prepare %.3f, decode %.3f, blend %.3f, write %.3f s; they overlap\n", "phases",
-        r->prepare, r->decode, r->blend, r->write);
+    printf("\ndecode of %lld frames of %dx%d, %s on %s\n", (long long)r->frames, p->width, p->height,
+        tsr_precision_name(p->precision), p->device);
+    printf("  %-10s %.3f s (%.3f to %.3f; the first %.3f, preparation included)\n", "median", r->seconds, d->fastest,
+        d->slowest, d->cold);
+    printf(
+        "  %-10s %.2f frames/s, %.1f GFLOP/s\n", "rate", (double)r->frames / r->seconds, p->flops / r->seconds * 1e-9);
+    printf("  %-10s prepare %.3f, decode %.3f, blend %.3f, write %.3f s; they overlap\n", "phases", r->prepare,
+        r->decode, r->blend, r->write);
     printf("  %-10s peak %s, planned %s\n", "memory", bytes_text(peak, r->peak_bytes),
         bytes_text(planned, r->planned_bytes));
 }

@@ -10,8 +10,8 @@ enum {
     ROW = 34,
     BAR = 20,
     HEAD = 96,
-    LABELS = 300, /* width of the column of tile sizes */
-    COLUMN = 400, /* of a column of bars, */
+    LABELS = 300,  /* width of the column of tile sizes */
+    COLUMN = 400,  /* of a column of bars, */
     NUMBERS = 150, /* of which the numbers take so much */
     MOST_GLYPHS = 128,
     QUAD = 4 * 16, /* bytes of a rectangle of the font: four corners of x, y, z and colour */
@@ -29,7 +29,8 @@ static void fill(const canvas *c, int x0, int y0, int x1, int y1, unsigned colou
     for (int y = y0 < 0 ? 0 : y0; y < y1 && y < c->height; y++)
         for (int x = x0 < 0 ? 0 : x0; x < x1 && x < c->width; x++)
             for (int k = 0; k < 3; k++)
-                c->rgb[3 * ((size_t)y * (size_t)c->width + (size_t)x) + (size_t)k] = (unsigned char)(colour >> (16 - 8 * k));
+                c->rgb[3 * ((size_t)y * (size_t)c->width + (size_t)x) + (size_t)k] =
+                    (unsigned char)(colour >> (16 - 8 * k));
 }
 
 static void text(const canvas *c, int x, int y, unsigned colour, const char *words) {
@@ -39,7 +40,8 @@ static void text(const canvas *c, int x, int y, unsigned colour, const char *wor
     int quads = stb_easy_font_print(0, 0, line, NULL, vertex, sizeof vertex);
     for (int i = 0; i < quads; i++) {
         const float *corner = &vertex[(size_t)i * QUAD / sizeof(float)], *opposite = corner + 8;
-        fill(c, x + TEXT * (int)corner[0], y + TEXT * (int)corner[1], x + TEXT * (int)opposite[0], y + TEXT * (int)opposite[1], colour);
+        fill(c, x + TEXT * (int)corner[0], y + TEXT * (int)corner[1], x + TEXT * (int)opposite[0],
+            y + TEXT * (int)opposite[1], colour);
     }
 }
 
@@ -53,7 +55,8 @@ static void bar(const canvas *c, int x, int y, double share, unsigned colour, co
 static void row(const canvas *c, int y, const tsr_tune_point *p, bool best, double slowest, int64_t largest) {
     char words[64];
     int n = snprintf(words, sizeof words, "%dx%d", p->tile_width, p->tile_height);
-    snprintf(words + n, sizeof words - (size_t)n, p->columns * p->rows > 1 ? "  %d tiles" : "  untiled", p->columns * p->rows);
+    snprintf(words + n, sizeof words - (size_t)n, p->columns * p->rows > 1 ? "  %d tiles" : "  untiled",
+        p->columns * p->rows);
     text(c, MARGIN, y + 3, best ? BEST : INK, words);
     snprintf(words, sizeof words, "%.1f", p->ms_per_mpx);
     bar(c, MARGIN + LABELS, y, p->ms_per_mpx / slowest, best ? BEST : TIME, words);

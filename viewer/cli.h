@@ -34,8 +34,8 @@ int clip_frames(const options *o, int64_t total, int64_t *first, int64_t *end);
 /* Where a quality is asked for: what the choice of precisions needs, measured on z where there is one. */
 int measure_quality(tsr_engine *e, tsr_model *m, const tsr_latent *z, const options *o);
 /* For output frames [first, end). */
-int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent,
-    const options *o, int64_t first, int64_t end);
+int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const options *o,
+    int64_t first, int64_t end);
 /* Frames of the video that a latent of so many frames decodes to. */
 int64_t output_frames(const tsr_model *m, int latent_frames);
 const char *mode_name(tsr_mode mode); /* "untiled", ... */

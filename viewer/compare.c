@@ -41,8 +41,8 @@ static void say_comparison(const tsr_comparison *c, const options *o) {
     if (c->largest == 0)
         return;
     printf("worst frame   %lld: %s, SSIM %.5f\n", (long long)c->worst.frame, db_text(db, c->worst.psnr), c->worst.ssim);
-    printf("worst block   frame %lld, %dx%d at %d,%d: %s\n", (long long)c->block.frame, o->block, o->block, c->block.block_x,
-        c->block.block_y, db_text(db, c->block.block_psnr));
+    printf("worst block   frame %lld, %dx%d at %d,%d: %s\n", (long long)c->block.frame, o->block, o->block,
+        c->block.block_x, c->block.block_y, db_text(db, c->block.block_psnr));
     printf("largest       %.4f, %.1f of 255\n", c->largest, c->largest * 127.5);
     if (o->writer.path)
         printf("difference    %s, frame %lld times %g\n", o->writer.path, (long long)c->worst.frame, c->gain);

@@ -14,7 +14,7 @@ struct encode {
     tsr_reader *reader;
     tsr_latent_writer *writer;
     const tsr_media_info *media;
-    bool overwrite; /* what is there, as asked for or allowed when asked */
+    bool overwrite;     /* what is there, as asked for or allowed when asked */
     int64_t first, end; /* frames of the clip */
     tsr_extent extent;
     size_t values; /* of a latent frame */
@@ -42,8 +42,8 @@ static void say_padding(const struct encode *c) {
     int width = c->extent.width * i->space_factor, height = c->extent.height * i->space_factor;
     int64_t frames = output_frames(c->model, c->extent.frames);
     if (width != c->media->width || height != c->media->height || frames != c->end - c->first)
-        say(TSR_LOG_INFO, "size: %dx%dx%lld is filled up to %dx%dx%lld, whole latents", c->media->width, c->media->height,
-            (long long)(c->end - c->first), width, height, (long long)frames);
+        say(TSR_LOG_INFO, "size: %dx%dx%lld is filled up to %dx%dx%lld, whole latents", c->media->width,
+            c->media->height, (long long)(c->end - c->first), width, height, (long long)frames);
 }
 
 static tsr_status open_writer(struct encode *c) {
@@ -63,7 +63,8 @@ static tsr_status open_writer(struct encode *c) {
 }
 
 static int open_output(struct encode *c) {
-    c->values = (size_t)tsr_model_get_info(c->model)->latent_channels * (size_t)c->extent.height * (size_t)c->extent.width;
+    c->values =
+        (size_t)tsr_model_get_info(c->model)->latent_channels * (size_t)c->extent.height * (size_t)c->extent.width;
     c->drawn = c->o->sample ? malloc(c->values * sizeof *c->drawn) : NULL;
     if (c->o->sample && !c->drawn)
         return failure(TSR_ERR_MEMORY, "out of memory: a latent of %dx%d", c->extent.width, c->extent.height);
@@ -196,9 +197,9 @@ static void say_done(const struct encode *c) {
         return;
     }
     char peak[32], planned[32];
-    say(TSR_LOG_INFO, "%s: %d latents of %dx%d from %lld frames in %.1f s, %.2f frames/s; device memory %s, %s planned", path,
-        c->extent.frames, c->extent.width, c->extent.height, (long long)r->frames, r->seconds, (double)r->frames / r->seconds,
-        bytes_text(peak, r->peak_bytes), bytes_text(planned, r->planned_bytes));
+    say(TSR_LOG_INFO, "%s: %d latents of %dx%d from %lld frames in %.1f s, %.2f frames/s; device memory %s, %s planned",
+        path, c->extent.frames, c->extent.width, c->extent.height, (long long)r->frames, r->seconds,
+        (double)r->frames / r->seconds, bytes_text(peak, r->peak_bytes), bytes_text(planned, r->planned_bytes));
 }
 
 int cmd_encode(const options *o) {

@@ -218,10 +218,9 @@ static void generate_zsh(void) {
         zsh_text(commands[i].meaning);
         fputs("'\n", stdout);
     }
-    fputs(
-        "    )\n    _describe command commands\n    _arguments '--help[show the commands]' "
-        "'--version[what this is]'\n"
-        "    return\nfi\nlocal command=$words[2]\nshift words\n(( CURRENT-- ))\ncase $command in\n",
+    fputs("    )\n    _describe command commands\n    _arguments '--help[show the commands]' "
+          "'--version[what this is]'\n"
+          "    return\nfi\nlocal command=$words[2]\nshift words\n(( CURRENT-- ))\ncase $command in\n",
         stdout);
     for (int i = 0; i < COMMANDS; i++) {
         printf("    %s)\n        _arguments -s \\\n", commands[i].name);

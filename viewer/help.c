@@ -44,8 +44,8 @@ static void print_option(const option *row) {
     char left[128], right[512], letter[8] = "    ";
     if (row->letter)
         snprintf(letter, sizeof letter, "-%c, ", row->letter);
-    snprintf(left, sizeof left, "%s--%s%s%s", letter, row->name, row->values ? " " : "",
-        row->values ? row->values : "");
+    snprintf(
+        left, sizeof left, "%s--%s%s%s", letter, row->name, row->values ? " " : "", row->values ? row->values : "");
     snprintf(right, sizeof right, "%s%s%s%s", row->meaning, row->fallback ? " [" : "",
         row->fallback ? row->fallback : "", row->fallback ? "]" : "");
     print_row(left, right);
@@ -59,20 +59,18 @@ void help_overview(void) {
     for (int i = 0; i < COMMANDS; i++) {
         char left[64], right[256];
         snprintf(left, sizeof left, "%s %s", commands[i].name, commands[i].args);
-        snprintf(right, sizeof right, "%s%s", commands[i].meaning,
-            commands[i].run ? "" : " (not there yet)");
+        snprintf(right, sizeof right, "%s%s", commands[i].meaning, commands[i].run ? "" : " (not there yet)");
         print_row(left, right);
     }
     printf("\nOptions that most commands share:\n");
     for (int i = 0; i < option_count; i++)
         if (option_table[i].commands & (option_table[i].commands - 1))
             print_option(&option_table[i]);
-    printf(
-        "      --version               what this is\n"
-        "\nN is NxN. K, M, G and T are powers of 1024. Sizes are rounded down to multiples of 8.\n"
-        "Exit status: 0 everything asked for was written, 1 it could not be done, 2 the command "
-        "line was wrong,\n"
-        "130 interrupted.\n");
+    printf("      --version               what this is\n"
+           "\nN is NxN. K, M, G and T are powers of 1024. Sizes are rounded down to multiples of 8.\n"
+           "Exit status: 0 everything asked for was written, 1 it could not be done, 2 the command "
+           "line was wrong,\n"
+           "130 interrupted.\n");
 }
 
 void help_command(const command *c) {

@@ -39,10 +39,8 @@ const command commands[COMMANDS] = {
         "given. --model 5070ti, 5090, 4090, 3090, h100 or h200 predicts what such a card would take, "
         "1280x720x9 where nothing is given, and says what is assumed; $TESSERA_MODEL names the model then.",
         "tessera bench 256x256x9 --repeat 5", cmd_bench},
-    {"info", "", 0, 0, "devices, Vulkan, precisions, how slots reach Vulkan here and why", NULL,
-        NULL, cmd_info},
-    {"inspect", "FILE...", 1, INT_MAX,
-        "what a model or latent file holds; the architecture read from it", NULL,
+    {"info", "", 0, 0, "devices, Vulkan, precisions, how slots reach Vulkan here and why", NULL, NULL, cmd_info},
+    {"inspect", "FILE...", 1, INT_MAX, "what a model or latent file holds; the architecture read from it", NULL,
         "tessera inspect vae.safetensors", cmd_inspect},
     {"compare", "A B", 2, 2, "PSNR and SSIM of two results, worst frame, worst block",
         "Any two of pictures, numbered pictures, videos, .npy and .safetensors. PSNR is over the "
@@ -121,7 +119,7 @@ static int run(int argc, char **argv) {
 int main(int argc, char **argv) {
     int status = run(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout))
-        return failure(TSR_ERR_IO,
-            "cannot write: standard output"); /* a full disk behind > must not look like success */
+        return failure(
+            TSR_ERR_IO, "cannot write: standard output"); /* a full disk behind > must not look like success */
     return status;
 }

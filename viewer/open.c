@@ -35,12 +35,10 @@ static void find_models(const char *folder, int depth, struct found *f) {
         struct stat st;
         tsr_model *m = NULL;
         bool fits =
-            snprintf(path, sizeof path, "%s/%s", folder, entry[i]->d_name) < (int)sizeof path &&
-            stat(path, &st) == 0;
+            snprintf(path, sizeof path, "%s/%s", folder, entry[i]->d_name) < (int)sizeof path && stat(path, &st) == 0;
         if (fits && S_ISDIR(st.st_mode) && depth > 1)
             find_models(path, depth - 1, f);
-        else if (fits && S_ISREG(st.st_mode) && tsr_model_open(&m, path) == TSR_OK &&
-                 f->count++ < MOST_LISTED)
+        else if (fits && S_ISREG(st.st_mode) && tsr_model_open(&m, path) == TSR_OK && f->count++ < MOST_LISTED)
             f->path[f->count - 1] = strdup(path);
         tsr_model_close(&m);
         free(entry[i]);
@@ -70,8 +68,7 @@ static char *find_demo(void) {
     char *slash = strrchr(program, '/');
     for (size_t i = 0; slash && i < sizeof places / sizeof *places; i++) {
         *slash = 0;
-        char *found = snprintf(path, sizeof path, "%s/%s/%s", program, places[i], demo_name) <
-                              (int)sizeof path
+        char *found = snprintf(path, sizeof path, "%s/%s/%s", program, places[i], demo_name) < (int)sizeof path
                           ? realpath(path, NULL)
                           : NULL;
         if (found)
@@ -116,8 +113,8 @@ static int open_folder(tsr_model **out, const char *folder, const char *why) {
         char list[1024] = "";
         for (int i = 0, n = 0; i < f.count && i < MOST_LISTED && n < (int)sizeof list; i++)
             n += snprintf(list + n, sizeof list - (size_t)n, "%s%s", i ? ", " : "", f.path[i]);
-        status = failure(TSR_ERR_IO, "several VAEs: %s holds %d: %s%s; name one with -m", folder,
-            f.count, list, f.count > MOST_LISTED ? ", ..." : "");
+        status = failure(TSR_ERR_IO, "several VAEs: %s holds %d: %s%s; name one with -m", folder, f.count, list,
+            f.count > MOST_LISTED ? ", ..." : "");
     }
     forget(&f);
     return status;
@@ -131,9 +128,8 @@ int open_model(tsr_model **out, const options *o) {
         if (!is_folder(chosen))
             return open_this(out, chosen, why);
         int status = open_folder(out, chosen, why ? why : "the only VAE there");
-        return status == EXIT_OK && !*out
-                   ? failure(TSR_ERR_IO, "no VAE: %s holds none; name a file with -m", chosen)
-                   : status;
+        return status == EXIT_OK && !*out ? failure(TSR_ERR_IO, "no VAE: %s holds none; name a file with -m", chosen)
+                                          : status;
     }
     if (is_folder("models")) {
         int status = open_folder(out, "models", "the only VAE in ./models");
@@ -169,11 +165,11 @@ int parse_extent(tsr_extent *out, const char *text, const tsr_model *m) {
     *out = (tsr_extent){.frames = (int)((size[2] - 1 + time - 1) / time + 1),
         .height = (int)((size[1] + space - 1) / space),
         .width = (int)((size[0] + space - 1) / space)};
-    int64_t real[3] = {(int64_t)out->width * space, (int64_t)out->height * space,
-        (int64_t)(out->frames - 1) * time + 1};
+    int64_t real[3] = {
+        (int64_t)out->width * space, (int64_t)out->height * space, (int64_t)(out->frames - 1) * time + 1};
     if (memcmp(size, real, sizeof size) != 0)
-        say(TSR_LOG_INFO, "size: %s becomes %lldx%lldx%lld, whole latents", text,
-            (long long)real[0], (long long)real[1], (long long)real[2]);
+        say(TSR_LOG_INFO, "size: %s becomes %lldx%lldx%lld, whole latents", text, (long long)real[0],
+            (long long)real[1], (long long)real[2]);
     return EXIT_OK;
 }
 
@@ -199,8 +195,8 @@ int clip_frames(const options *o, int64_t total, int64_t *first, int64_t *end) {
     *first = o->first;
     *end = o->end && o->end < total ? o->end : total;
     if (*first >= total)
-        return usage_error("no such frames: --frames starts at %lld, the video has %lld",
-            (long long)o->first, (long long)total);
+        return usage_error(
+            "no such frames: --frames starts at %lld, the video has %lld", (long long)o->first, (long long)total);
     if (o->end > total)
         say(TSR_LOG_INFO, "frames: the video ends at %lld", (long long)total);
     return EXIT_OK;
@@ -215,8 +211,8 @@ int measure_quality(tsr_engine *e, tsr_model *m, const tsr_latent *z, const opti
     return status;
 }
 
-int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent,
-    const options *o, int64_t first, int64_t end) {
+int create_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const options *o,
+    int64_t first, int64_t end) {
     tsr_plan_params p = o->plan;
     p.first_frame = (int)first;
     p.end_frame = (int)end;
@@ -286,8 +282,8 @@ void say_plan(const tsr_plan_info *p, const options *o) {
     } else {
         char total[32], budget[32], tiles[96] = "";
         if (p->columns * p->rows > 1)
-            snprintf(tiles, sizeof tiles, ", %dx%d tiles of %dx%d, overlap %dx%d", p->columns,
-                p->rows, p->tile_width, p->tile_height, p->overlap_width, p->overlap_height);
+            snprintf(tiles, sizeof tiles, ", %dx%d tiles of %dx%d, overlap %dx%d", p->columns, p->rows, p->tile_width,
+                p->tile_height, p->overlap_width, p->overlap_height);
         if (p->bands)
             snprintf(tiles, sizeof tiles, ", %d bands of %dx%d", p->bands, p->width, p->band_height);
         say(TSR_LOG_INFO, "plan: %s%s, %s on %s, %s of %s: %s", mode_name(p->mode), tiles,
@@ -297,8 +293,7 @@ void say_plan(const tsr_plan_info *p, const options *o) {
     if (o->plan.tile_width > 0 && !p->bands)
         say_bite("tile", o->plan.tile_width, o->plan.tile_height, p->tile_width, p->tile_height);
     if (o->plan.overlap_width >= 0 && p->columns * p->rows > 1)
-        say_bite("overlap", o->plan.overlap_width, o->plan.overlap_height, p->overlap_width,
-            p->overlap_height);
+        say_bite("overlap", o->plan.overlap_width, o->plan.overlap_height, p->overlap_width, p->overlap_height);
 }
 
 void say_replan(int64_t frame, const char *why) {

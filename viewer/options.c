@@ -22,8 +22,7 @@ static bool whole_number(const char *s, int64_t *out) {
 static bool plain_number(const char *s, double *out) {
     char *end;
     *out = strtod(s, &end);
-    return end != s && *end == 0 && isdigit((unsigned char)*s) && isfinite(*out) &&
-           !strpbrk(s, "xX");
+    return end != s && *end == 0 && isdigit((unsigned char)*s) && isfinite(*out) && !strpbrk(s, "xX");
 }
 
 bool parse_sizes(const char *text, int n, int64_t least, int64_t *sizes) {
@@ -107,8 +106,7 @@ static bool parse_device(options *o, const option *row, const char *value) {
     bool cuda = strncmp(value, "cuda", 4) == 0;
     if (cuda && value[4] == ':' && (!whole_number(value + 5, &index) || index < 0 || index > 255))
         return false;
-    if (!(cuda && (value[4] == 0 || value[4] == ':')) && strcmp(value, "cpu") != 0 &&
-        strcmp(value, "auto") != 0)
+    if (!(cuda && (value[4] == 0 || value[4] == ':')) && strcmp(value, "cpu") != 0 && strcmp(value, "auto") != 0)
         return false;
     o->engine.device = cuda ? TSR_DEVICE_CUDA : *value == 'c' ? TSR_DEVICE_CPU : TSR_DEVICE_AUTO;
     o->engine.device_index = (int)index;
@@ -168,8 +166,7 @@ static bool parse_tile(options *o, const option *row, const char *value) {
 static bool parse_overlap(options *o, const option *row, const char *value) {
     (void)row;
     o->plan.overlap_width = o->plan.overlap_height = -1;
-    return strcmp(value, "auto") == 0 ||
-           pixel_pair(value, 0, &o->plan.overlap_width, &o->plan.overlap_height);
+    return strcmp(value, "auto") == 0 || pixel_pair(value, 0, &o->plan.overlap_width, &o->plan.overlap_height);
 }
 
 static bool parse_quality(options *o, const option *row, const char *value) {
@@ -186,11 +183,9 @@ static bool parse_frames(options *o, const option *row, const char *value) {
     if (!colon || colon - value >= (ptrdiff_t)sizeof first || (colon == value && !colon[1]))
         return false;
     memcpy(first, value, (size_t)(colon - value));
-    if ((*first && !whole_number(first, &o->first)) ||
-        (colon[1] && !whole_number(colon + 1, &o->end)))
+    if ((*first && !whole_number(first, &o->first)) || (colon[1] && !whole_number(colon + 1, &o->end)))
         return false;
-    return o->first >= 0 && o->first < INT32_MAX && o->end < INT32_MAX &&
-           (colon[1] ? o->end > o->first : true);
+    return o->first >= 0 && o->first < INT32_MAX && o->end < INT32_MAX && (colon[1] ? o->end > o->first : true);
 }
 
 static bool parse_latent_scale(options *o, const option *row, const char *value) {
@@ -251,93 +246,83 @@ enum {
 };
 
 const option option_table[] = {
-    {'o', "output", "FILE|-", NULL,
-        "the file to write; with %05d in it numbered pictures; - for standard output", WRITING,
-        parse_text, AT(writer.path), 0, 0},
+    {'o', "output", "FILE|-", NULL, "the file to write; with %05d in it numbered pictures; - for standard output",
+        WRITING, parse_text, AT(writer.path), 0, 0},
     {0, "format", "png|mp4|mkv|webm|y4m|rgb24|rgb48|npy|safetensors|null", "by the suffix",
         "of the output; null decodes and writes nothing", ON(RENDER), parse_format, 0, 0, 0},
     {0, "frames", "A:B|A:|:B", "all", "frames of the video, from 0, B not included",
         (PLANNED | ON(COMPARE)) & ~ON(BENCH) & ~ON(TUNE) & ~ON(VIEW), parse_frames, 0, 0, 0},
-    {0, "fps", "N|N/D", "24", "frames a second of a video; 23.976 and 30000/1001 are exact",
-        ON(RENDER) | ON(VIEW), parse_fps, 0, 0, 0},
+    {0, "fps", "N|N/D", "24", "frames a second of a video; 23.976 and 30000/1001 are exact", ON(RENDER) | ON(VIEW),
+        parse_fps, 0, 0, 0},
     {0, "like", "CLIP", NULL, "takes frame rate and sound from this clip", ON(RENDER), parse_text, AT(like), 0, 0},
     {0, "batch-overlap", "M", "0", "several latents: as many frames of one fade into the next", ON(RENDER), parse_int,
         AT(batch_overlap), 0, 100000},
     {0, "psnr", NULL, NULL,
-        "decodes a sample of frames again in f32 and reports PSNR and SSIM; with --like also against the clip", ON(RENDER),
-        parse_switch, AT(psnr), 0, 0},
-    {0, "codec", "NAME", "libx264, in webm libvpx-vp9", "libav's encoder", ON(RENDER), parse_text,
-        AT(writer.codec), 0, 0},
-    {0, "crf", "N", "the codec's: 16 for libx264", "quality of a video, 0 is best", ON(RENDER),
-        parse_int, AT(writer.crf), 0, 63},
-    {0, "depth", "8|10|16", "8", "bits: 8 or 10 in a video, 8 or 16 in a picture", ON(RENDER),
-        parse_depth, 0, 0, 0},
-    {0, "dither", "auto|none", "auto", "8-bit outputs are dithered", ON(RENDER), parse_dither, 0, 0,
+        "decodes a sample of frames again in f32 and reports PSNR and SSIM; with --like also against the clip",
+        ON(RENDER), parse_switch, AT(psnr), 0, 0},
+    {0, "codec", "NAME", "libx264, in webm libvpx-vp9", "libav's encoder", ON(RENDER), parse_text, AT(writer.codec), 0,
         0},
-    {'y', "overwrite", NULL, "ask on a terminal, refuse elsewhere", "replace outputs that exist",
-        WRITING, parse_switch, AT(writer.overwrite), 0, 0},
-    {0, "resume", NULL, NULL, "goes on where a killed render with this option stopped; its journal is the output with .resume added",
+    {0, "crf", "N", "the codec's: 16 for libx264", "quality of a video, 0 is best", ON(RENDER), parse_int,
+        AT(writer.crf), 0, 63},
+    {0, "depth", "8|10|16", "8", "bits: 8 or 10 in a video, 8 or 16 in a picture", ON(RENDER), parse_depth, 0, 0, 0},
+    {0, "dither", "auto|none", "auto", "8-bit outputs are dithered", ON(RENDER), parse_dither, 0, 0, 0},
+    {'y', "overwrite", NULL, "ask on a terminal, refuse elsewhere", "replace outputs that exist", WRITING, parse_switch,
+        AT(writer.overwrite), 0, 0},
+    {0, "resume", NULL, NULL,
+        "goes on where a killed render with this option stopped; its journal is the output with .resume added",
         ON(RENDER), parse_switch, AT(resume), 0, 0},
     {'m', "model", "FILE|FOLDER", "$TESSERA_MODEL, the only VAE in ./models, the demo model",
-        "the VAE: safetensors or GGUF, or a folder that holds just one", PLANNED, parse_text,
-        AT(model), 0, 0},
+        "the VAE: safetensors or GGUF, or a folder that holds just one", PLANNED, parse_text, AT(model), 0, 0},
     {0, "latent-scale", "model|none|NUMBER", "model", "what a latent file's values are multiplied by",
-        ON(RENDER) | ON(PLAN) | ON(ENCODE) | ON(TUNE) | ON(VIEW),
-        parse_latent_scale, 0, 0, 0},
+        ON(RENDER) | ON(PLAN) | ON(ENCODE) | ON(TUNE) | ON(VIEW), parse_latent_scale, 0, 0, 0},
     {0, "layout", "auto|bcfhw|bfhwc", "auto",
         "order of a latent's dimensions; auto takes channels first where both fit",
         ON(RENDER) | ON(PLAN) | ON(TUNE) | ON(VIEW), parse_choice, AT(latent.layout), 0, 0},
-    {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", PLANNED | ON(INFO) | ON(CONVERT), parse_device,
-        0, 0, 0},
-    {0, "vulkan", "auto|N", "auto",
-        "what blends; auto: CUDA's own device, else the first real GPU, else software",
+    {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", PLANNED | ON(INFO) | ON(CONVERT), parse_device, 0, 0,
+        0},
+    {0, "vulkan", "auto|N", "auto", "what blends; auto: CUDA's own device, else the first real GPU, else software",
         PLANNED | ON(INFO), parse_vulkan, AT(engine.vulkan_index), 0, 255},
-    {0, "threads", "N", "one a core", "CPU threads that decode", PLANNED | ON(INFO), parse_int,
-        AT(engine.threads), 1, 4096},
-    {0, "precision", "auto|f32|fp16|bf16|fp8|int8", "auto", "of the decode", PLANNED, parse_choice,
-        AT(plan.precision), 0, 0},
-    {0, "quality", "DB", NULL,
-        "PSNR against f32 to hold: resnets that lose too much in 8 bits stay wide; measured once for a model",
-        DECODING, parse_quality, 0, 20, 100},
-    {0, "vram", "auto|SIZE|N%", "auto: free memory less 10%",
-        "device memory for everything: 13G, 800M, 80%", PLANNED, parse_vram, 0, 0, 0},
-    {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles",
-        PLANNED & ~ON(TUNE), parse_tile, 0, 0, 0},
-    {0, "overlap", "auto|WxH|N", "auto", "of tiles, in output pixels", PLANNED, parse_overlap, 0,
+    {0, "threads", "N", "one a core", "CPU threads that decode", PLANNED | ON(INFO), parse_int, AT(engine.threads), 1,
+        4096},
+    {0, "precision", "auto|f32|fp16|bf16|fp8|int8", "auto", "of the decode", PLANNED, parse_choice, AT(plan.precision),
         0, 0},
+    {0, "quality", "DB", NULL,
+        "PSNR against f32 to hold: resnets that lose too much in 8 bits stay wide; measured once for a model", DECODING,
+        parse_quality, 0, 20, 100},
+    {0, "vram", "auto|SIZE|N%", "auto: free memory less 10%", "device memory for everything: 13G, 800M, 80%", PLANNED,
+        parse_vram, 0, 0, 0},
+    {0, "tile", "auto|none|WxH|N", "auto", "in output pixels; none forbids tiles", PLANNED & ~ON(TUNE), parse_tile, 0,
+        0, 0},
+    {0, "overlap", "auto|WxH|N", "auto", "of tiles, in output pixels", PLANNED, parse_overlap, 0, 0, 0},
     {0, "exact", NULL, NULL, "no tiles but those whose result is that of whole frames: bands of rows", PLANNED,
         parse_switch, AT(plan.exact), 0, 0},
-    {0, "caches", "auto|device|host", "auto", "where temporal caches live", PLANNED, parse_choice,
-        AT(plan.caches), 0, 0},
-    {0, "fullscreen", NULL, NULL, "begins on the whole screen", ON(VIEW), parse_switch,
-        AT(fullscreen), 0, 0},
-    {0, "geometry", "WxH|WxH+X+Y", "1280x800", "size and place of the window", ON(VIEW), parse_text,
-        AT(geometry), 0, 0},
-    {0, "scale", "N", "the display's", "size of text and controls; 2 is twice as large", ON(VIEW),
-        parse_scale, 0, 0, 0},
-    {0, "offscreen", "FILE", NULL,
-        "draws the window to this PNG instead, without a window system, when all is decoded",
-        ON(VIEW), parse_text, AT(offscreen), 0, 0},
-    {0, "script", "FILE|-", NULL, "plays input from this file, without a window system", ON(VIEW),
-        parse_text, AT(script), 0, 0},
-    {0, "repeat", "N", "3", "times everything is measured", ON(BENCH), parse_int, AT(repeat), 1,
-        1000},
-    {0, "sample", "SEED", "the mean",
-        "a draw from the latent's distribution; the same seed, 0 where none is given, draws the same",
-        ON(ENCODE), parse_sample, 0, 0, 0, true},
-    {0, "stats", NULL, NULL, "also writes mean and logvar, unscaled, to a safetensors file", ON(ENCODE),
-        parse_switch, AT(stats), 0, 0, false},
-    {0, "type", "f32|f16|bf16|q8_0|q5_1|q5_0|q4_1|q4_0", "as stored", "of the weights", ON(CONVERT),
-        parse_word, AT(type), 0, 0, false},
-    {0, "block", "N", "16", "side of the blocks that the worst one is looked for among, in pixels",
-        ON(COMPARE), parse_int, AT(block), 1, 4096, false},
-    {0, "trace", "FILE", NULL, "writes a Chrome trace of every stage, op and tile", ON(RENDER),
-        parse_text, AT(trace), 0, 0},
-    {0, "progress", "auto|always|never", "auto: on a terminal",
-        "frames, rate and time left, on standard error", ON(RENDER) | ON(ENCODE), parse_choice, AT(progress), 0,
+    {0, "caches", "auto|device|host", "auto", "where temporal caches live", PLANNED, parse_choice, AT(plan.caches), 0,
         0},
-    {0, "json", NULL, NULL, "one JSON object a line on standard output instead of text", EVERY,
-        parse_switch, AT(json), 0, 0},
+    {0, "fullscreen", NULL, NULL, "begins on the whole screen", ON(VIEW), parse_switch, AT(fullscreen), 0, 0},
+    {0, "geometry", "WxH|WxH+X+Y", "1280x800", "size and place of the window", ON(VIEW), parse_text, AT(geometry), 0,
+        0},
+    {0, "scale", "N", "the display's", "size of text and controls; 2 is twice as large", ON(VIEW), parse_scale, 0, 0,
+        0},
+    {0, "offscreen", "FILE", NULL, "draws the window to this PNG instead, without a window system, when all is decoded",
+        ON(VIEW), parse_text, AT(offscreen), 0, 0},
+    {0, "script", "FILE|-", NULL, "plays input from this file, without a window system", ON(VIEW), parse_text,
+        AT(script), 0, 0},
+    {0, "repeat", "N", "3", "times everything is measured", ON(BENCH), parse_int, AT(repeat), 1, 1000},
+    {0, "sample", "SEED", "the mean",
+        "a draw from the latent's distribution; the same seed, 0 where none is given, draws the same", ON(ENCODE),
+        parse_sample, 0, 0, 0, true},
+    {0, "stats", NULL, NULL, "also writes mean and logvar, unscaled, to a safetensors file", ON(ENCODE), parse_switch,
+        AT(stats), 0, 0, false},
+    {0, "type", "f32|f16|bf16|q8_0|q5_1|q5_0|q4_1|q4_0", "as stored", "of the weights", ON(CONVERT), parse_word,
+        AT(type), 0, 0, false},
+    {0, "block", "N", "16", "side of the blocks that the worst one is looked for among, in pixels", ON(COMPARE),
+        parse_int, AT(block), 1, 4096, false},
+    {0, "trace", "FILE", NULL, "writes a Chrome trace of every stage, op and tile", ON(RENDER), parse_text, AT(trace),
+        0, 0},
+    {0, "progress", "auto|always|never", "auto: on a terminal", "frames, rate and time left, on standard error",
+        ON(RENDER) | ON(ENCODE), parse_choice, AT(progress), 0, 0},
+    {0, "json", NULL, NULL, "one JSON object a line on standard output instead of text", EVERY, parse_switch, AT(json),
+        0, 0},
     {'v', "verbose", NULL, NULL, "say more", EVERY, parse_switch, AT(verbose), 0, 0},
     {'q', "quiet", NULL, NULL, "say nothing but errors", EVERY, parse_switch, AT(quiet), 0, 0},
     {'h', "help", NULL, NULL, "show this", EVERY, parse_switch, AT(help), 0, 0},
@@ -380,8 +365,8 @@ static bool take(options *o, const option *row, const char *value) {
     if (row->parse(o, row, value))
         return true;
     if (row->most)
-        return usage_error("bad value: --%s %s; give %s from %lld to %lld", row->name, value,
-                   row->values, (long long)row->least, (long long)row->most),
+        return usage_error("bad value: --%s %s; give %s from %lld to %lld", row->name, value, row->values,
+                   (long long)row->least, (long long)row->most),
                false;
     return usage_error("bad value: --%s %s; give %s", row->name, value, row->values), false;
 }
@@ -441,13 +426,9 @@ bool options_parse(options *o, int argc, char **argv) {
     if (o->help)
         return true;
     if (o->count < c->least)
-        return usage_error(
-                   "nothing to %s: give %s; see tessera %s --help", c->name, c->args, c->name),
-               false;
+        return usage_error("nothing to %s: give %s; see tessera %s --help", c->name, c->args, c->name), false;
     if (o->count > c->most)
-        return usage_error(
-                   "too many arguments: %s; see tessera %s --help", o->args[c->most], c->name),
-               false;
+        return usage_error("too many arguments: %s; see tessera %s --help", o->args[c->most], c->name), false;
     if (o->quiet && o->verbose)
         return usage_error("-q and -v: choose one"), false;
     return true;

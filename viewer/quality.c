@@ -50,7 +50,8 @@ int quality_open(quality *q, const char *clip, int width, int height, int64_t fi
         return status;
     const tsr_media_info *i = tsr_reader_get_info(q->clip);
     if (i->width != width || i->height != height) {
-        say(TSR_LOG_WARN, "not compared with %s: it is %dx%d, the render %dx%d", clip, i->width, i->height, width, height);
+        say(TSR_LOG_WARN, "not compared with %s: it is %dx%d, the render %dx%d", clip, i->width, i->height, width,
+            height);
         quality_close(q);
         return EXIT_OK;
     }
@@ -159,8 +160,8 @@ static tsr_plan_params params_of(const options *o, const tsr_plan_info *plan, in
     return p;
 }
 
-static tsr_status decode(struct sample *s, tsr_engine *e, tsr_model *m, tsr_latent *z, int video, const tsr_extent *extent,
-    const tsr_plan_params *params) {
+static tsr_status decode(struct sample *s, tsr_engine *e, tsr_model *m, tsr_latent *z, int video,
+    const tsr_extent *extent, const tsr_plan_params *params) {
     tsr_plan *plan = NULL;
     tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
     tsr_status status = tsr_plan_create(&plan, e, m, extent, params);
@@ -174,8 +175,8 @@ static tsr_status decode(struct sample *s, tsr_engine *e, tsr_model *m, tsr_late
     return status;
 }
 
-int quality_precision(const options *o, tsr_engine *e, tsr_model *m, tsr_latent *z, int video, const tsr_plan_info *plan,
-    int64_t first, int64_t end) {
+int quality_precision(const options *o, tsr_engine *e, tsr_model *m, tsr_latent *z, int video,
+    const tsr_plan_info *plan, int64_t first, int64_t end) {
     if (plan->precision == TSR_PRECISION_F32) {
         say_quality("f32", end - first, 0, (double)(end - first), &(tsr_difference){.psnr = INFINITY, .frame = first});
         return EXIT_OK;
@@ -186,7 +187,8 @@ int quality_precision(const options *o, tsr_engine *e, tsr_model *m, tsr_latent 
     end = end - first < frames ? end : first + frames;
     s.kept = malloc((size_t)(end - first) * s.values * sizeof(float));
     s.now = malloc(s.values * sizeof(float));
-    int status = s.kept && s.now ? EXIT_OK : failure(TSR_ERR_MEMORY, "out of memory: %lld frames", (long long)(end - first));
+    int status =
+        s.kept && s.now ? EXIT_OK : failure(TSR_ERR_MEMORY, "out of memory: %lld frames", (long long)(end - first));
     for (int f32 = 0; f32 < 2 && status == EXIT_OK; f32++) {
         tsr_plan_params p = params_of(o, plan, first, end, f32);
         s.second = f32;

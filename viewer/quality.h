@@ -8,7 +8,7 @@
 #include <tessera/media.h>
 
 typedef struct quality {
-    tsr_reader *clip; /* NULL: not compared with one */
+    tsr_reader *clip;      /* NULL: not compared with one */
     float *shown, *source; /* [height][width][3], -1..1 */
     int64_t frames;
     double mse, ssim; /* sums over frames */
@@ -24,7 +24,7 @@ void quality_say(const quality *q, const char *clip);
 void quality_close(quality *q);
 
 /* Decodes a sample of frames [first, end) by the plan's precision and by f32, and says how far they are apart. */
-int quality_precision(const options *o, tsr_engine *e, tsr_model *m, tsr_latent *z, int video, const tsr_plan_info *plan,
-    int64_t first, int64_t end);
+int quality_precision(const options *o, tsr_engine *e, tsr_model *m, tsr_latent *z, int video,
+    const tsr_plan_info *plan, int64_t first, int64_t end);
 
 #endif

@@ -37,8 +37,8 @@ struct render {
     tsr_writer_params target;
     tsr_writer *writer;
     tsr_pixels pixels;
-    char *cropped;   /* one frame, as large as the picture */
-    char *converted; /* one frame in the writer's pixels, where parts fade into each other */
+    char *cropped;          /* one frame, as large as the picture */
+    char *converted;        /* one frame in the writer's pixels, where parts fade into each other */
     const struct part *now; /* that is decoded */
     join join;
     quality quality;
@@ -55,14 +55,12 @@ static double now(void) {
 /* ---------------------------------------------------------------- inputs */
 
 /* The picture size and frames of a latent, what encode recorded undone. */
-static void picture_of(
-    const tsr_model *m, const tsr_latent_info *z, int *width, int *height, int64_t *frames) {
+static void picture_of(const tsr_model *m, const tsr_latent_info *z, int *width, int *height, int64_t *frames) {
     const tsr_model_info *i = tsr_model_get_info(m);
     *width = z->width * i->space_factor;
     *height = z->height * i->space_factor;
     *frames = output_frames(m, z->frames);
-    if (z->crop_width > 0 && z->crop_width <= *width && z->crop_height > 0 &&
-        z->crop_height <= *height) {
+    if (z->crop_width > 0 && z->crop_width <= *width && z->crop_height > 0 && z->crop_height <= *height) {
         *width = z->crop_width;
         *height = z->crop_height;
     }
@@ -81,9 +79,8 @@ static int open_latents(struct render *r) {
         int64_t frames;
         picture_of(r->model, z, &width, &height, &frames);
         if (i && (width != r->width || height != r->height))
-            return failure(TSR_ERR_FORMAT,
-                "different sizes: %s is %dx%d, %s is %dx%d; render them one by one", o->args[0],
-                r->width, r->height, o->args[i], width, height);
+            return failure(TSR_ERR_FORMAT, "different sizes: %s is %dx%d, %s is %dx%d; render them one by one",
+                o->args[0], r->width, r->height, o->args[i], width, height);
         r->width = width;
         r->height = height;
         struct part *grown = realloc(r->part, sizeof *r->part * (size_t)(r->parts + z->videos));
@@ -105,8 +102,8 @@ static int place_parts(struct render *r) {
         struct part *p = &r->part[i];
         int neighbours = (i > 0) + (i + 1 < r->parts);
         if (p->frames < (int64_t)m * neighbours || (neighbours && p->frames <= m))
-            return usage_error("too few frames: video %d has %lld, --batch-overlap %d takes %lld of them; give less", i + 1,
-                (long long)p->frames, m, (long long)m * neighbours);
+            return usage_error("too few frames: video %d has %lld, --batch-overlap %d takes %lld of them; give less",
+                i + 1, (long long)p->frames, m, (long long)m * neighbours);
         p->start = r->total;
         r->total += p->frames - (i + 1 < r->parts ? m : 0);
     }
@@ -253,13 +250,12 @@ static int open_output(struct render *r) {
     if (status != EXIT_OK)
         return status;
     if (*r->misfit)
-        return failure(TSR_ERR_FORMAT, "cannot go on: %s.resume: %s; remove it to start anew", r->target.path,
-            r->misfit);
+        return failure(
+            TSR_ERR_FORMAT, "cannot go on: %s.resume: %s; remove it to start anew", r->target.path, r->misfit);
     r->pixels = tsr_writer_pixels(r->writer);
     skip_done(r);
-    return r->o->like && r->o->psnr
-               ? quality_open(&r->quality, r->o->like, r->width, r->height, r->first + r->done)
-               : EXIT_OK;
+    return r->o->like && r->o->psnr ? quality_open(&r->quality, r->o->like, r->width, r->height, r->first + r->done)
+                                    : EXIT_OK;
 }
 
 /* The upper left of a frame, packed anew. RGB is [height][width][3], float [3][height][width]. */
@@ -270,8 +266,7 @@ static void crop(struct render *r, tsr_frame *f) {
     char *out = r->cropped;
     for (int c = 0; c < (planar ? 3 : 1); c++)
         for (int y = 0; y < r->height; y++, out += to)
-            memcpy(out, (const char *)f->data + ((size_t)c * (size_t)f->height + (size_t)y) * from,
-                to);
+            memcpy(out, (const char *)f->data + ((size_t)c * (size_t)f->height + (size_t)y) * from, to);
     f->width = r->width;
     f->height = r->height;
     f->data = r->cropped;
@@ -337,8 +332,10 @@ static void on_progress(void *user, const tsr_progress *p) {
     if (interrupted()) /* a signal may have come before there was a decode to cancel */
         tsr_cancel(r->engine);
     int64_t all = r->end - r->first, given = given_frames(r, r->now);
-    tsr_progress whole = {
-        .frames = r->before + (p->frames < given ? p->frames : given), .of = all, .seconds = now() - r->started, .eta = -1};
+    tsr_progress whole = {.frames = r->before + (p->frames < given ? p->frames : given),
+        .of = all,
+        .seconds = now() - r->started,
+        .eta = -1};
     whole.share = ((double)r->before + p->share * (double)given) / (double)all;
     if (p->eta >= 0 && whole.share > 0)
         whole.eta = whole.seconds * (1 - whole.share) / whole.share;
@@ -350,8 +347,8 @@ static void on_plan(void *user, const tsr_plan_info *plan, int64_t first, const 
     struct render *r = user;
     say_replan(r->now->start + first, why);
     say_plan(plan, r->o);
-    /* Frames that wait for those of the next part are made again by who goes on, those of the plan before among them: it
-     * stays, and if there is no room for it still, gives way to this one again. */
+    /* Frames that wait for those of the next part are made again by who goes on, those of the plan before among them:
+     * it stays, and if there is no room for it still, gives way to this one again. */
     bool all_written = r->now->start + first == r->first + r->done;
     if (all_written && resume_replan(r->writer, (int)(r->now - r->part), plan) != TSR_OK)
         say(TSR_LOG_WARN, "journal: %s", tsr_last_error());
@@ -365,8 +362,7 @@ static void add_result(tsr_result *sum, const tsr_result *part) {
     sum->blend += part->blend;
     sum->write += part->write;
     sum->peak_bytes = part->peak_bytes > sum->peak_bytes ? part->peak_bytes : sum->peak_bytes;
-    sum->planned_bytes =
-        part->planned_bytes > sum->planned_bytes ? part->planned_bytes : sum->planned_bytes;
+    sum->planned_bytes = part->planned_bytes > sum->planned_bytes ? part->planned_bytes : sum->planned_bytes;
     sum->host_peak_bytes = part->host_peak_bytes > sum->host_peak_bytes ? part->host_peak_bytes : sum->host_peak_bytes;
     sum->host_planned_bytes =
         part->host_planned_bytes > sum->host_planned_bytes ? part->host_planned_bytes : sum->host_planned_bytes;
@@ -375,8 +371,7 @@ static void add_result(tsr_result *sum, const tsr_result *part) {
 static int decode_parts(struct render *r) {
     tsr_status status = TSR_OK;
     r->started = now();
-    r->cropped = malloc(
-        (size_t)r->width * (size_t)r->height * 3 * sizeof(float)); /* of the largest pixels */
+    r->cropped = malloc((size_t)r->width * (size_t)r->height * 3 * sizeof(float)); /* of the largest pixels */
     bool joined = join_open(&r->join, r->parts > 1 ? r->o->batch_overlap : 0, r->width, r->height);
     if (r->join.overlap)
         r->converted = malloc((size_t)r->width * (size_t)r->height * 3 * sizeof(float));
@@ -421,14 +416,12 @@ static int say_interrupted(const struct render *r) {
     const char *path = r->target.path;
     bool pictures = r->target.format == TSR_FORMAT_PNG || (path && strchr(path, '%'));
     if (r->o->resume && r->done)
-        return failure(TSR_ERR_CANCELLED, "interrupted: %s; %lld of %lld frames are kept, and the same command goes on", path,
-            (long long)r->done, (long long)(r->end - r->first));
+        return failure(TSR_ERR_CANCELLED, "interrupted: %s; %lld of %lld frames are kept, and the same command goes on",
+            path, (long long)r->done, (long long)(r->end - r->first));
     if (pictures && r->done)
-        return failure(TSR_ERR_CANCELLED,
-            "interrupted: %s; %lld of %lld pictures are there and whole", path, (long long)r->done,
-            (long long)(r->end - r->first));
-    return failure(
-        TSR_ERR_CANCELLED, "interrupted: %s; nothing was written", path ? path : "render");
+        return failure(TSR_ERR_CANCELLED, "interrupted: %s; %lld of %lld pictures are there and whole", path,
+            (long long)r->done, (long long)(r->end - r->first));
+    return failure(TSR_ERR_CANCELLED, "interrupted: %s; nothing was written", path ? path : "render");
 }
 
 static void say_done(const struct render *r) {
@@ -449,29 +442,24 @@ static void say_done(const struct render *r) {
         return;
     }
     char peak[32], planned[32], host[32];
-    say(TSR_LOG_INFO,
-        "%s: %lld frames of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned; host %s",
-        *output ? output : "decoded", (long long)r->done, r->width, r->height, s->seconds,
-        (double)r->done / s->seconds, bytes_text(peak, s->peak_bytes),
-        bytes_text(planned, s->planned_bytes), bytes_text(host, s->host_peak_bytes));
-    say(TSR_LOG_DEBUG,
-        "busy: load %.2f, prepare %.2f, decode %.2f, blend %.2f, write %.2f s; they overlap",
-        s->load, s->prepare, s->decode, s->blend, s->write);
+    say(TSR_LOG_INFO, "%s: %lld frames of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned; host %s",
+        *output ? output : "decoded", (long long)r->done, r->width, r->height, s->seconds, (double)r->done / s->seconds,
+        bytes_text(peak, s->peak_bytes), bytes_text(planned, s->planned_bytes), bytes_text(host, s->host_peak_bytes));
+    say(TSR_LOG_DEBUG, "busy: load %.2f, prepare %.2f, decode %.2f, blend %.2f, write %.2f s; they overlap", s->load,
+        s->prepare, s->decode, s->blend, s->write);
 }
 
 /* ---------------------------------------------------------------- the command */
 
 static int check_options(const options *o) {
     if (o->trace && o->count > 1)
-        return usage_error(
-            "one trace, several latents: --trace %s; render them one by one", o->trace);
+        return usage_error("one trace, several latents: --trace %s; render them one by one", o->trace);
     if (!o->writer.path && o->writer.format != TSR_FORMAT_NULL)
         return usage_error("no output: give -o FILE, or --format null to decode and write nothing");
     if (o->resume && !o->writer.path)
         return usage_error("nothing to go on with: --resume wants a file; give -o FILE");
     if (o->json && o->writer.path && strcmp(o->writer.path, "-") == 0)
-        return usage_error(
-            "two outputs on one: --json and -o - both want standard output; choose one");
+        return usage_error("two outputs on one: --json and -o - both want standard output; choose one");
     return EXIT_OK;
 }
 

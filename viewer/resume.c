@@ -24,7 +24,10 @@ static void add_file(resume *r, const char *name, const char *path) {
 static void add_asked(FILE *f, const tsr_plan_params *p) {
     fprintf(f, "precision %s for %.17g\ntiles %dx%d, overlap %dx%d, %s, caches %d\n", tsr_precision_name(p->precision),
         p->quality, p->tile_width, p->tile_height, p->overlap_width, p->overlap_height,
-        p->untiled ? "none" : p->exact ? "exact" : "allowed", (int)p->caches);
+        p->untiled ? "none"
+        : p->exact ? "exact"
+                   : "allowed",
+        (int)p->caches);
 }
 
 void resume_begin(resume *r, const options *o, const tsr_model *m) {

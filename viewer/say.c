@@ -38,10 +38,7 @@ static void say_text(tsr_log_level level, const char *format, va_list args) {
     char text[2048];
     vsnprintf(text, sizeof text, format, args);
     pthread_mutex_lock(&talk.lock);
-    print_line(level == TSR_LOG_ERROR  ? "tessera: "
-               : level == TSR_LOG_WARN ? "tessera: warning: "
-                                       : "",
-        text);
+    print_line(level == TSR_LOG_ERROR ? "tessera: " : level == TSR_LOG_WARN ? "tessera: warning: " : "", text);
     pthread_mutex_unlock(&talk.lock);
     if (level == TSR_LOG_WARN && talk.json)
         say_event("warning", text);
@@ -60,14 +57,10 @@ static void on_log(void *user, tsr_log_level level, const char *line) {
 }
 
 void say_setup(const options *o) {
-    talk.most = o->quiet     ? TSR_LOG_ERROR
-                : o->verbose ? TSR_LOG_DEBUG
-                : o->json    ? TSR_LOG_WARN
-                             : TSR_LOG_INFO;
+    talk.most = o->quiet ? TSR_LOG_ERROR : o->verbose ? TSR_LOG_DEBUG : o->json ? TSR_LOG_WARN : TSR_LOG_INFO;
     talk.json = o->json;
     talk.terminal = isatty(STDERR_FILENO);
-    talk.progress = o->progress == WHEN_ALWAYS ||
-                    (o->progress == WHEN_AUTO && talk.terminal && !o->quiet && !o->json);
+    talk.progress = o->progress == WHEN_ALWAYS || (o->progress == WHEN_AUTO && talk.terminal && !o->quiet && !o->json);
     tsr_log_set(talk.most, on_log, NULL);
 }
 
@@ -84,9 +77,7 @@ int failure(tsr_status status, const char *format, ...) {
     say(TSR_LOG_ERROR, "%s", text);
     if (talk.json)
         say_event("error", text);
-    return status == TSR_ERR_ARGUMENT    ? EXIT_USAGE
-           : status == TSR_ERR_CANCELLED ? EXIT_INTERRUPTED
-                                         : EXIT_NOT_DONE;
+    return status == TSR_ERR_ARGUMENT ? EXIT_USAGE : status == TSR_ERR_CANCELLED ? EXIT_INTERRUPTED : EXIT_NOT_DONE;
 }
 
 const char *bytes_text(char buf[32], int64_t bytes) {
@@ -112,16 +103,14 @@ static void time_text(char buf[32], double seconds) {
 void progress_show(const tsr_progress *p) {
     static double last; /* calls come from one thread */
     bool end = p->frames == p->of;
-    if (!talk.progress ||
-        (!end && p->seconds > last && p->seconds < last + (talk.terminal ? 0.1 : 1)))
+    if (!talk.progress || (!end && p->seconds > last && p->seconds < last + (talk.terminal ? 0.1 : 1)))
         return;
     last = p->seconds;
     char eta[32] = "--:--", line[160];
     if (p->eta >= 0)
         time_text(eta, p->eta);
-    snprintf(line, sizeof line, "%lld/%lld frames  %3.0f%%  %.2f frames/s  ETA %s",
-        (long long)p->frames, (long long)p->of, 100 * p->share,
-        p->seconds > 0 ? (double)p->frames / p->seconds : 0.0, eta);
+    snprintf(line, sizeof line, "%lld/%lld frames  %3.0f%%  %.2f frames/s  ETA %s", (long long)p->frames,
+        (long long)p->of, 100 * p->share, p->seconds > 0 ? (double)p->frames / p->seconds : 0.0, eta);
     pthread_mutex_lock(&talk.lock);
     if (talk.terminal)
         fprintf(stderr, "\r\033[K%s", line);
@@ -144,11 +133,7 @@ void progress_end(void) {
 
 /* Bytes of the UTF-8 character at s, 0 where it is none. */
 static int utf8_length(const unsigned char *s) {
-    int n = *s < 0x80                 ? 1
-            : *s >= 0xc2 && *s < 0xe0 ? 2
-            : *s >= 0xe0 && *s < 0xf0 ? 3
-            : *s >= 0xf0 && *s < 0xf5 ? 4
-                                      : 0;
+    int n = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : *s >= 0xe0 && *s < 0xf0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
     for (int i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80)
             return 0;

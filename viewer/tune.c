@@ -71,8 +71,8 @@ static bool on_point(void *user, const tsr_tune_table *t, int i) {
         say(TSR_LOG_INFO, "tune: %d sizes fit; those that may win are measured", t->points);
     } else {
         const tsr_tune_point *p = &t->point[i];
-        say(TSR_LOG_INFO, "tune: %4.0f s  %dx%d in %d: %.2f s, predicted %.2f", t->seconds, p->tile_width, p->tile_height,
-            p->columns * p->rows, p->seconds, p->predicted);
+        say(TSR_LOG_INFO, "tune: %4.0f s  %dx%d in %d: %.2f s, predicted %.2f", t->seconds, p->tile_width,
+            p->tile_height, p->columns * p->rows, p->seconds, p->predicted);
     }
     return !interrupted();
 }
@@ -111,7 +111,10 @@ static int write_chart(const tsr_tune_table *t, const options *o) {
     unsigned char *rgb = chart_draw(t, title, &width, &height);
     if (!rgb)
         return failure(TSR_ERR_MEMORY, "tune: no memory for the chart");
-    tsr_frame frame = {.width = width, .height = height, .pixels = TSR_PIXELS_RGB8, .data = rgb,
+    tsr_frame frame = {.width = width,
+        .height = height,
+        .pixels = TSR_PIXELS_RGB8,
+        .data = rgb,
         .bytes = 3 * (size_t)width * (size_t)height};
     tsr_status status = open_chart(&w, o, width, height);
     if (status == TSR_OK)

@@ -10,8 +10,7 @@
 static void take_options(app *a, const options *o) {
     const tsr_plan_params *p = &o->plan;
     if (p->untiled)
-        a->set.value[DIAL_TILE_WIDTH] = a->set.value[DIAL_TILE_HEIGHT] =
-            1 << 20; /* as large as the picture */
+        a->set.value[DIAL_TILE_WIDTH] = a->set.value[DIAL_TILE_HEIGHT] = 1 << 20; /* as large as the picture */
     if (p->tile_width > 0) {
         a->set.value[DIAL_TILE_WIDTH] = p->tile_width;
         a->set.value[DIAL_TILE_HEIGHT] = p->tile_height;

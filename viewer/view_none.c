@@ -3,5 +3,6 @@
 
 int cmd_view(const options *o) {
     (void)o;
-    return failure(TSR_ERR_UNSUPPORTED, "no window: this build was made without GLFW or Dear ImGui; use tessera render, or build with them");
+    return failure(TSR_ERR_UNSUPPORTED,
+        "no window: this build was made without GLFW or Dear ImGui; use tessera render, or build with them");
 }

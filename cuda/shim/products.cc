@@ -13,8 +13,7 @@ template <int Matrices, bool Trans> void load_matrices(warp_call &w) {
         shared_rows(address, row, first->line);
         for (int l = 0; l < 32; l++)
             for (int e = 0; e < 2; e++) {
-                int i = l / 4,
-                    j = 2 * (l % 4) + e; /* element (i, j) of the matrix, or of its transpose */
+                int i = l / 4, j = 2 * (l % 4) + e; /* element (i, j) of the matrix, or of its transpose */
                 const uint8_t *from = Trans ? row[j] + 2 * i : row[i] + 2 * j;
                 std::memcpy(static_cast<uint8_t *>(w.out[l]) + m * 4 + e * 2, from, 2);
             }
@@ -167,9 +166,9 @@ template <class E> void multiply_rows(const product *const (&lanes)[32]) {
 template void load_matrices<2, false>(warp_call &);
 template void load_matrices<4, false>(warp_call &);
 template void load_matrices<4, true>(warp_call &);
-#define PRODUCTS(E)                                                                                \
-    template void multiply<E>(warp_call &);                                                        \
-    template void multiply_rows<E>(const product *const (&)[32]);
+#define PRODUCTS(E)                                                                                                    \
+    template void multiply<E>(warp_call &);                                                                            \
+    template void multiply_rows<E>(const product *const(&)[32]);
 PRODUCTS(elem_f16)
 PRODUCTS(elem_bf16)
 PRODUCTS(elem_e4m3)

@@ -110,8 +110,7 @@ struct mma_arg {
 template <class E> void multiply(warp_call &w);
 } // namespace shim
 
-template <class E>
-DEV void mma(E, typename E::acc (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, LINE) {
+template <class E> DEV void mma(E, typename E::acc (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, LINE) {
     shim::mma_arg in = {a, {b0, b1}};
     shim::warp_op("mma", line, &in, c, shim::multiply<E>);
 }
@@ -136,8 +135,7 @@ DEV void wgmma_publish() {
 }
 template <class T> DEV void wgmma_sums_done(T (&)[16][4]) {
 }
-template <class E>
-DEV void wgmma(E, typename E::acc (&d)[16][4], const uint32_t (&a)[4], uint64_t b, LINE) {
+template <class E> DEV void wgmma(E, typename E::acc (&d)[16][4], const uint32_t (&a)[4], uint64_t b, LINE) {
     shim::product_begin({a, d, b, line, shim::multiply_rows<E>, false});
 }
 

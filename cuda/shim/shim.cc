@@ -155,7 +155,7 @@ struct machine {
     size_t asan_stack_bytes = 0;
     void *asan_fake = nullptr;
 
-    fiber *now = nullptr;     /* NULL: the scheduler */
+    fiber *now = nullptr; /* NULL: the scheduler */
     warp_turn turn;
     std::vector<fiber> fibers;
     uint8_t state[1024]; /* of each fiber: fiber_state */
@@ -217,7 +217,9 @@ void go_on(fiber *from, fiber *to) {
     m.now = to;
 #ifdef SHIM_ASAN
     bool dies = from && state_of(from) == DONE;
-    __sanitizer_start_switch_fiber(dies ? nullptr : from ? &from->asan_fake : &m.asan_fake,
+    __sanitizer_start_switch_fiber(dies   ? nullptr
+                                   : from ? &from->asan_fake
+                                          : &m.asan_fake,
         to ? to->stack : m.asan_stack, to ? stack_bytes : m.asan_stack_bytes);
 #endif
     context_switch(from ? from->ctx : m.scheduler, to ? to->ctx : m.scheduler);
@@ -314,13 +316,11 @@ void count_accesses() {
 /* ---------------------------------------------------------------- shared memory */
 
 size_t shared_at(uint32_t address, uint32_t bytes, uint32_t align, int line) {
-    if (address < shared_base ||
-        static_cast<size_t>(address) - shared_base + bytes > m.shared.size())
-        fault("line %d: shared memory: %u bytes at %d of %zu", line, bytes,
-            static_cast<int>(address - shared_base), m.shared.size());
+    if (address < shared_base || static_cast<size_t>(address) - shared_base + bytes > m.shared.size())
+        fault("line %d: shared memory: %u bytes at %d of %zu", line, bytes, static_cast<int>(address - shared_base),
+            m.shared.size());
     if (address % align)
-        fault("line %d: shared memory: address %u is not a multiple of %u", line,
-            address - shared_base, align);
+        fault("line %d: shared memory: address %u is not a multiple of %u", line, address - shared_base, align);
     return address - shared_base;
 }
 
@@ -331,8 +331,7 @@ void words_read(size_t at, uint32_t bytes, int line) {
         if (w.state == UNWRITTEN)
             fault("line %d: shared memory: byte %zu is read and was never written", line, i * 4);
         if (w.state == PENDING)
-            fault("line %d: shared memory: byte %zu is read while a cp.async to it is in flight",
-                line, i * 4);
+            fault("line %d: shared memory: byte %zu is read while a cp.async to it is in flight", line, i * 4);
         if (w.written == m.interval && w.writer != me)
             fault("line %d: race: shared byte %zu is read by warp %d, written by warp %d, no "
                   "barrier between",
@@ -347,16 +346,14 @@ void words_write(size_t at, uint32_t bytes, word_state state, int line) {
     for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) {
         word &w = m.words[i];
         if (w.state == PENDING)
-            fault("line %d: shared memory: byte %zu is written while a cp.async to it is in flight",
-                line, i * 4);
+            fault("line %d: shared memory: byte %zu is written while a cp.async to it is in flight", line, i * 4);
         if (w.read == m.interval && w.reader != me)
             fault("line %d: race: shared byte %zu is overwritten by warp %d, read by %s, no "
                   "barrier between",
                 line, i * 4, me, "another warp");
         if (w.written == m.interval && w.writer != me)
-            fault(
-                "line %d: race: shared byte %zu is written by warps %d and %d, no barrier between",
-                line, i * 4, me, w.writer);
+            fault("line %d: race: shared byte %zu is written by warps %d and %d, no barrier between", line, i * 4, me,
+                w.writer);
         w.state = state;
         w.writer = me;
         w.written = m.interval;
@@ -462,11 +459,9 @@ void run_block(dim3 block) {
 }
 
 void make_fibers(unsigned threads) {
-    static std::vector<uint8_t *>
-        stacks; /* kept: mapping them anew for each launch costs more than the launch */
+    static std::vector<uint8_t *> stacks; /* kept: mapping them anew for each launch costs more than the launch */
     while (stacks.size() < threads) {
-        void *p =
-            mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *p = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)
             std::abort();
         stacks.push_back(static_cast<uint8_t *>(p));
@@ -493,8 +488,7 @@ void fault(const char *format, ...) {
     va_end(ap);
     const ids &id = m.now->id;
     char where[100];
-    std::snprintf(where, sizeof where, " (block %u,%u,%u thread %u)", id.block.x, id.block.y,
-        id.block.z, id.thread.x);
+    std::snprintf(where, sizeof where, " (block %u,%u,%u thread %u)", id.block.x, id.block.y, id.block.z, id.thread.x);
     m.failure = std::string(text) + where;
     for (;;)
         yield_turn();
@@ -504,8 +498,7 @@ void warp_op(const char *name, int line, const void *in, void *out, void (*fn)(w
     fiber *f = m.now;
     warp &w = m.warps[warp_of(f)];
     if (w.waiting && (w.line != line || w.name != name))
-        fault("divergence: a lane is in %s (line %d) while others are in %s (line %d)", name, line,
-            w.name, w.line);
+        fault("divergence: a lane is in %s (line %d) while others are in %s (line %d)", name, line, w.name, w.line);
     w.name = name;
     w.line = line;
     unsigned lane = f->id.thread.x % 32;
@@ -525,8 +518,7 @@ void warp_op(const char *name, int line, const void *in, void *out, void (*fn)(w
 void barrier(int line) {
     fiber *f = m.now;
     if (m.at_barrier && m.barrier_line != line)
-        fault("divergence: a thread is at the barrier of line %d while others are at line %d", line,
-            m.barrier_line);
+        fault("divergence: a thread is at the barrier of line %d while others are at line %d", line, m.barrier_line);
     m.barrier_line = line;
     state_of(f) = AT_BARRIER;
     if (++m.at_barrier == m.fibers.size())
@@ -650,8 +642,7 @@ void product_wait(int line) {
         for (size_t i = 0; i < of(0)->size(); i++) {
             const product *lanes[32];
             for (int l = 0; l < 32; l++) {
-                if (of(l)->size() <= i || (*of(l))[i].run != (*of(0))[i].run ||
-                    (*of(l))[i].rows != (*of(0))[i].rows)
+                if (of(l)->size() <= i || (*of(l))[i].run != (*of(0))[i].run || (*of(l))[i].rows != (*of(0))[i].rows)
                     fault("divergence: lanes of a warp begin different wgmmas");
                 lanes[l] = &(*of(l))[i];
             }
@@ -659,8 +650,7 @@ void product_wait(int line) {
                 lanes[0]->run(lanes);
         }
     });
-    mine.erase(std::remove_if(mine.begin(), mine.end(), [](const product &p) { return p.committed; }),
-        mine.end());
+    mine.erase(std::remove_if(mine.begin(), mine.end(), [](const product &p) { return p.committed; }), mine.end());
     m.now->moved = true;
 }
 
@@ -676,15 +666,13 @@ static bool allowed(const void *p, size_t bytes, bool write) {
 
 void global_read(const void *p, size_t bytes, int line) {
     if (!allowed(p, bytes, false))
-        fault("line %d: global memory: %zu bytes are read at %p, which the launch may not touch",
-            line, bytes, p);
+        fault("line %d: global memory: %zu bytes are read at %p, which the launch may not touch", line, bytes, p);
     m.count->load_bytes += bytes;
 }
 
 void global_write(const void *p, size_t bytes, int line) {
     if (!allowed(p, bytes, true))
-        fault("line %d: global memory: %zu bytes are written at %p, which the launch may not touch",
-            line, bytes, p);
+        fault("line %d: global memory: %zu bytes are written at %p, which the launch may not touch", line, bytes, p);
     m.count->store_bytes += bytes;
 }
 
@@ -693,10 +681,9 @@ void count_mma(uint64_t flops) {
     m.count->mma_flops += flops;
 }
 
-std::string launch(kernel_fn kernel, const void *args, dim3 grid, dim3 block, size_t shared_bytes,
-    const options &how, counters *total) {
-    if (!grid.x || !grid.y || !grid.z || !block.x || block.x % 32 || block.x > 1024 ||
-        block.y != 1 || block.z != 1)
+std::string launch(kernel_fn kernel, const void *args, dim3 grid, dim3 block, size_t shared_bytes, const options &how,
+    counters *total) {
+    if (!grid.x || !grid.y || !grid.z || !block.x || block.x % 32 || block.x > 1024 || block.y != 1 || block.z != 1)
         return "launch: the grid is empty or the block is not a row of whole warps";
     make_fibers(block.x);
     grid_dim = grid;

@@ -74,8 +74,8 @@ typedef void (*kernel_fn)(const void *args);
 /* Runs kernel over grid x block threads (block.y = block.z = 1, block.x a multiple of 32) with
  * shared_bytes of dynamic shared memory. "" where all went well; else what went wrong first, and
  * where. Adds to *total if set. */
-std::string launch(kernel_fn kernel, const void *args, dim3 grid, dim3 block, size_t shared_bytes,
-    const options &how, counters *total);
+std::string launch(kernel_fn kernel, const void *args, dim3 grid, dim3 block, size_t shared_bytes, const options &how,
+    counters *total);
 
 /* A kernel that takes its parameters as one struct, as a kernel_fn. */
 template <class Args, void (*Kernel)(Args)> void entry(const void *args) {

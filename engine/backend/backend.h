@@ -18,13 +18,13 @@ typedef enum tsr_slab_kind {
 
 typedef struct tsr_slab {
     tsr_slab_kind kind;
-    size_t bytes;         /* as asked for */
-    size_t export_bytes;  /* as exported: rounded up to the device's granularity */
-    void *host;           /* HOST: the memory; else NULL */
-    uint64_t device;      /* device address; 0: not one of a device */
-    tsr_handle handle;    /* EXPORTED: owned by whoever imports it; TSR_NO_HANDLE after */
-    void *backend;        /* the backend's own record */
-    void *exporter;       /* IMPORTED: the session's record of what Vulkan exported */
+    size_t bytes;        /* as asked for */
+    size_t export_bytes; /* as exported: rounded up to the device's granularity */
+    void *host;          /* HOST: the memory; else NULL */
+    uint64_t device;     /* device address; 0: not one of a device */
+    tsr_handle handle;   /* EXPORTED: owned by whoever imports it; TSR_NO_HANDLE after */
+    void *backend;       /* the backend's own record */
+    void *exporter;      /* IMPORTED: the session's record of what Vulkan exported */
 } tsr_slab;
 
 typedef struct tsr_backend tsr_backend;
@@ -33,8 +33,8 @@ typedef struct tsr_exec tsr_exec; /* a plan made ready to run: memory allocated,
 /* One step of one tile. */
 typedef struct tsr_step_args {
     tsr_step step;
-    int cache_set;        /* 0 .. plan->cache_sets-1: which tile's caches */
-    const float *input;   /* f32 [in_frames][in_h][in_w][in_c], host; not needed after the call returns */
+    int cache_set;      /* 0 .. plan->cache_sets-1: which tile's caches */
+    const float *input; /* f32 [in_frames][in_h][in_w][in_c], host; not needed after the call returns */
     tsr_slab *slab;
     size_t slot_at;       /* offset of the slot in the slab */
     int64_t *not_finite;  /* out, where the backend is not asynchronous: how many of the slot's numbers are NaN or
@@ -48,7 +48,7 @@ typedef struct tsr_step_args {
 typedef void (*tsr_op_fn)(void *user, const tsr_program *p, int op, double begin, double end);
 
 typedef struct tsr_backend_vtable {
-    const char *name; /* "cpu", "cuda" */
+    const char *name;  /* "cpu", "cuda" */
     bool asynchronous; /* step() returns before the work is done; ready_value says when */
     void (*destroy)(tsr_backend *b);
     void (*report)(tsr_backend *b, tsr_line_fn line, void *user);
@@ -60,8 +60,8 @@ typedef struct tsr_backend_vtable {
     void (*slab_free)(tsr_backend *b, tsr_slab *s);
     /* Allocates exactly what the plan says, packs weights, makes primitives. Nothing is allocated after. */
     tsr_status (*prepare)(tsr_backend *b, const tsr_plan *plan, tsr_exec **out);
-    /* The same with *x, of another plan of the same half, which lives until this returns: its packed weights are kept where
-     * they would be packed alike. On failure *x is destroyed and NULL. May be NULL: nothing can be kept. */
+    /* The same with *x, of another plan of the same half, which lives until this returns: its packed weights are kept
+     * where they would be packed alike. On failure *x is destroyed and NULL. May be NULL: nothing can be kept. */
     tsr_status (*turn)(tsr_backend *b, const tsr_plan *plan, tsr_exec **x);
     void (*exec_destroy)(tsr_backend *b, tsr_exec **x);
     tsr_status (*step)(tsr_backend *b, tsr_exec *x, const tsr_step_args *args);
@@ -74,8 +74,8 @@ typedef struct tsr_backend_vtable {
     /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now, with fewer rows
      * where that many change nothing: the ceiling that bench holds convolutions against. 0: unknown. */
     double (*gemm_rate)(tsr_backend *b, tsr_precision precision, int m, int n, int k);
-    /* Bytes of device memory that are free now, beside what is held already: looked at while a decode runs, which goes on
-     * with a smaller plan where they run out. NULL: nothing is known. */
+    /* Bytes of device memory that are free now, beside what is held already: looked at while a decode runs, which goes
+     * on with a smaller plan where they run out. NULL: nothing is known. */
     int64_t (*memory_free)(tsr_backend *b);
     /* Copies bytes out of a slab of device memory, once the lane has reached what wrote them. NULL where slabs are
      * host memory. */
@@ -86,8 +86,8 @@ typedef struct tsr_backend_vtable {
      *
      * Device memory of export_bytes that the other API exported, as a slab; dedicated: it was allocated for one
      * buffer. */
-    tsr_status (*slab_import)(tsr_backend *b, tsr_handle handle, size_t bytes, size_t export_bytes, bool dedicated,
-        tsr_slab *out);
+    tsr_status (*slab_import)(
+        tsr_backend *b, tsr_handle handle, size_t bytes, size_t export_bytes, bool dedicated, tsr_slab *out);
     /* The other way of slab_read, for probing; not waited for. */
     tsr_status (*slab_write)(tsr_backend *b, const tsr_slab *s, size_t at, size_t bytes, const void *host);
     /* Timeline semaphores of the other API: steps signal `lane` with their ready_value, and wait for `progress` to
@@ -105,12 +105,13 @@ struct tsr_backend {
     atomic_bool *cancel;         /* looked at between ops; owned by the engine */
     tsr_op_fn on_op;
     void *on_op_user;
-    uint8_t uuid[16];            /* of the CUDA device, for matching with Vulkan's */
+    uint8_t uuid[16]; /* of the CUDA device, for matching with Vulkan's */
     bool has_uuid;
-    /* Set by the engine; NULL: nothing is kept. Small texts that took time to find, by name; read gives one malloc'd. */
+    /* Set by the engine; NULL: nothing is kept. Small texts that took time to find, by name; read gives one malloc'd.
+     */
     char *(*kept)(const char *name);
     void (*keep)(const char *name, const char *text);
-    bool slabs_on_host;          /* set by the engine where Vulkan cannot import what this backend exports */
+    bool slabs_on_host; /* set by the engine where Vulkan cannot import what this backend exports */
 };
 
 typedef struct tsr_cpu_params {

@@ -17,26 +17,26 @@ typedef struct tsr_packed {
     const tsr_kernel *kernel;
     const float *scale; /* u8 inputs, while packing: [cout], of the weights' codes */
     void *at;           /* kernel_bytes() bytes, 64-aligned; the caller's */
-    void *layout; /* the tier's own record of how it lies there; freed by unpack(). NULL: none */
+    void *layout;       /* the tier's own record of how it lies there; freed by unpack(). NULL: none */
 } tsr_packed;
 
 /* Everything an op touches, resolved to pointers. Strides follow from the program's buffers. */
 typedef struct tsr_op_io {
     const tsr_program *program;
     const tsr_op *op;
-    int band;               /* of an op in a section: which */
-    void *bound;            /* from the tier's bind(); NULL where it has none */
-    const void *in;         /* the buffer `in`, its frame 0 (head frames lie before it) */
-    void *out;              /* the buffer `out`, its frame 0 */
-    const double *stats_in; /* NORM: the statistics' buffer, of frames in.t0.. */
-    tsr_code_range *range;  /* of the u8 codes that the op reads (CONV, CACHE_SAVE) or writes (NORM,
-                               CACHE_LOAD) */
-    const float *gain;      /* NORM to u8: [c] */
-    void *cache;            /* CACHE_*, CONV with op->cache >= 0 */
+    int band;                    /* of an op in a section: which */
+    void *bound;                 /* from the tier's bind(); NULL where it has none */
+    const void *in;              /* the buffer `in`, its frame 0 (head frames lie before it) */
+    void *out;                   /* the buffer `out`, its frame 0 */
+    const double *stats_in;      /* NORM: the statistics' buffer, of frames in.t0.. */
+    tsr_code_range *range;       /* of the u8 codes that the op reads (CONV, CACHE_SAVE) or writes (NORM,
+                                    CACHE_LOAD) */
+    const float *gain;           /* NORM to u8: [c] */
+    void *cache;                 /* CACHE_*, CONV with op->cache >= 0 */
     tsr_code_range *cache_range; /* of its u8 codes */
-    const tsr_packed *kernel;  /* CONV: packed by the same tier */
-    const float *gamma, *beta; /* NORM: [c] */
-    void *slot;                /* STORE: [out_frames][out_c][out_h][out_w] */
+    const tsr_packed *kernel;    /* CONV: packed by the same tier */
+    const float *gamma, *beta;   /* NORM: [c] */
+    void *slot;                  /* STORE: [out_frames][out_c][out_h][out_w] */
     tsr_dtype slot_dtype;
     atomic_llong *not_finite; /* STORE: NaN and infinite numbers are counted here */
     const float *input;       /* INPUT: [in_frames][in_h][in_w][in_c] */
@@ -68,8 +68,8 @@ typedef struct tsr_op_impl {
     /* Which ops of the kind it runs. NULL: all. */
     bool (*can)(const tsr_program *p, const tsr_op *op);
     size_t (*scratch)(const tsr_program *p, const tsr_op *op); /* NULL: none */
-    tsr_status (*bind)(void **bound, const tsr_program *p, const tsr_op *op,
-        const tsr_packed *kernel); /* NULL: nothing to do */
+    tsr_status (*bind)(
+        void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel); /* NULL: nothing to do */
     void (*unbind)(void *bound);
     tsr_status (*run)(const tsr_op_io *io); /* NULL: the tier lacks the kind */
 } tsr_op_impl;
@@ -82,14 +82,14 @@ typedef struct tsr_tier {
     bool (*here)(void); /* the machine has what it needs. NULL: always */
     tsr_op_impl op[TSR_OP_KINDS];
 
-    tsr_sgemm_fn gemm; /* its matrix product, NULL: none */
+    tsr_sgemm_fn gemm;            /* its matrix product, NULL: none */
     tsr_codes_gemm_fn codes_gemm; /* of codes, NULL: none; bench holds their convolutions against it */
     /* Tiers with CONV. Bytes of a kernel however it is laid out, and the packing: weights and
      * biases as tsr_kernel_fold and tsr_quantise_kernel leave them, for the shapes of `op`, one of
      * those that will use it. */
     size_t (*kernel_bytes)(const tsr_kernel *k, tsr_dtype input);
-    tsr_status (*pack)(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,
-        const float *biases);
+    tsr_status (*pack)(
+        tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases);
     void (*unpack)(tsr_packed *k);
     /* Whether pack() would lay it out for this op as it lies. NULL: always. */
     bool (*packed_for)(const tsr_packed *k, const tsr_program *p, const tsr_op *op);

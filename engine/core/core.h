@@ -11,11 +11,11 @@ tsr_status tsr_fail(tsr_status status, const char *format, ...) __attribute__((f
 /* Puts "context: " in front of the message recorded last. */
 tsr_status tsr_fail_context(tsr_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The single check macro: runs the call, keeps its status in `status`, jumps to `error:` where it failed. */
-#define TSR_TRY(call)                                                                              \
-    do {                                                                                           \
-        status = (call);                                                                           \
-        if (status != TSR_OK)                                                                      \
-            goto error;                                                                            \
+#define TSR_TRY(call)                                                                                                  \
+    do {                                                                                                               \
+        status = (call);                                                                                               \
+        if (status != TSR_OK)                                                                                          \
+            goto error;                                                                                                \
     } while (0)
 
 void tsr_log(tsr_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -39,10 +39,11 @@ static inline size_t tsr_align(size_t n, size_t to) { /* `to` a power of two; n 
     return (n + to - 1) & ~(to - 1);
 }
 
-/* Memory that a plan accounts for: what a device holds (on a CPU, it stands for the device's), and what lies on the host
- * beside it. Zeroed? No. Aligned to 4096, so that Vulkan can import it. NULL where it fails. Counted: tsr_mem_used() and
- * tsr_mem_peak() are bytes asked for, over the process; those of the host apart. Tests make the n-th allocation from now
- * fail with tsr_mem_fail_at (0: the next; -1: never). Bookkeeping structs use plain malloc and are not counted. */
+/* Memory that a plan accounts for: what a device holds (on a CPU, it stands for the device's), and what lies on the
+ * host beside it. Zeroed? No. Aligned to 4096, so that Vulkan can import it. NULL where it fails. Counted:
+ * tsr_mem_used() and tsr_mem_peak() are bytes asked for, over the process; those of the host apart. Tests make the n-th
+ * allocation from now fail with tsr_mem_fail_at (0: the next; -1: never). Bookkeeping structs use plain malloc and are
+ * not counted. */
 void *tsr_mem_alloc(size_t bytes);
 void *tsr_mem_alloc_host(size_t bytes);
 void tsr_mem_free(void *p);
@@ -99,7 +100,7 @@ static inline float tsr_bf16_to_f32(uint16_t b) {
 }
 uint16_t tsr_f32_to_bf16(float f); /* nearest even, NaN stays NaN */
 float tsr_e4m3_to_f32(uint8_t v);
-uint8_t tsr_f32_to_e4m3(float f);  /* nearest even, saturating to 448 as CUDA's satfinite; NaN stays NaN */
+uint8_t tsr_f32_to_e4m3(float f); /* nearest even, saturating to 448 as CUDA's satfinite; NaN stays NaN */
 float tsr_e5m2_to_f32(uint8_t v);
 
 /* n elements of a plain (not block) type to float and back. */

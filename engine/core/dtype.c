@@ -7,13 +7,27 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[TSR_DTYPE_COUNT] = {
-    [TSR_F32] = {"F32", 4},   [TSR_F16] = {"F16", 2},   [TSR_BF16] = {"BF16", 2},
-    [TSR_F64] = {"F64", 8},   [TSR_E4M3] = {"F8_E4M3", 1}, [TSR_E5M2] = {"F8_E5M2", 1},
-    [TSR_U8] = {"U8", 1},     [TSR_I8] = {"I8", 1},     [TSR_I16] = {"I16", 2},
-    [TSR_I32] = {"I32", 4},   [TSR_I64] = {"I64", 8},   [TSR_BOOL] = {"BOOL", 1},
-    [TSR_Q8_0] = {"Q8_0", 0}, [TSR_Q4_0] = {"Q4_0", 0}, [TSR_Q4_1] = {"Q4_1", 0},
-    [TSR_Q5_0] = {"Q5_0", 0}, [TSR_Q5_1] = {"Q5_1", 0}, [TSR_Q2_K] = {"Q2_K", 0},
-    [TSR_Q3_K] = {"Q3_K", 0}, [TSR_Q4_K] = {"Q4_K", 0}, [TSR_Q5_K] = {"Q5_K", 0},
+    [TSR_F32] = {"F32", 4},
+    [TSR_F16] = {"F16", 2},
+    [TSR_BF16] = {"BF16", 2},
+    [TSR_F64] = {"F64", 8},
+    [TSR_E4M3] = {"F8_E4M3", 1},
+    [TSR_E5M2] = {"F8_E5M2", 1},
+    [TSR_U8] = {"U8", 1},
+    [TSR_I8] = {"I8", 1},
+    [TSR_I16] = {"I16", 2},
+    [TSR_I32] = {"I32", 4},
+    [TSR_I64] = {"I64", 8},
+    [TSR_BOOL] = {"BOOL", 1},
+    [TSR_Q8_0] = {"Q8_0", 0},
+    [TSR_Q4_0] = {"Q4_0", 0},
+    [TSR_Q4_1] = {"Q4_1", 0},
+    [TSR_Q5_0] = {"Q5_0", 0},
+    [TSR_Q5_1] = {"Q5_1", 0},
+    [TSR_Q2_K] = {"Q2_K", 0},
+    [TSR_Q3_K] = {"Q3_K", 0},
+    [TSR_Q4_K] = {"Q4_K", 0},
+    [TSR_Q5_K] = {"Q5_K", 0},
     [TSR_Q6_K] = {"Q6_K", 0},
 };
 
@@ -88,44 +102,80 @@ float tsr_e5m2_to_f32(uint8_t v) {
     return tsr_f16_to_f32((uint16_t)(v << 8));
 }
 
-#define EACH(type, expr)                                                                           \
-    do {                                                                                           \
-        const type *s = src;                                                                       \
-        for (size_t i = 0; i < n; i++)                                                             \
-            dst[i] = (float)(expr);                                                                \
+#define EACH(type, expr)                                                                                               \
+    do {                                                                                                               \
+        const type *s = src;                                                                                           \
+        for (size_t i = 0; i < n; i++)                                                                                 \
+            dst[i] = (float)(expr);                                                                                    \
     } while (0)
 
 void tsr_to_f32(tsr_dtype t, const void *src, float *dst, size_t n) {
     switch (t) {
-    case TSR_F32: memcpy(dst, src, n * 4); break;
-    case TSR_F16: EACH(uint16_t, tsr_f16_to_f32(s[i])); break;
-    case TSR_BF16: EACH(uint16_t, tsr_bf16_to_f32(s[i])); break;
-    case TSR_F64: EACH(double, s[i]); break;
-    case TSR_E4M3: EACH(uint8_t, tsr_e4m3_to_f32(s[i])); break;
-    case TSR_E5M2: EACH(uint8_t, tsr_e5m2_to_f32(s[i])); break;
-    case TSR_U8: case TSR_BOOL: EACH(uint8_t, s[i]); break;
-    case TSR_I8: EACH(int8_t, s[i]); break;
-    case TSR_I16: EACH(int16_t, s[i]); break;
-    case TSR_I32: EACH(int32_t, s[i]); break;
-    case TSR_I64: EACH(int64_t, s[i]); break;
-    default: memset(dst, 0, n * 4); break;
+    case TSR_F32:
+        memcpy(dst, src, n * 4);
+        break;
+    case TSR_F16:
+        EACH(uint16_t, tsr_f16_to_f32(s[i]));
+        break;
+    case TSR_BF16:
+        EACH(uint16_t, tsr_bf16_to_f32(s[i]));
+        break;
+    case TSR_F64:
+        EACH(double, s[i]);
+        break;
+    case TSR_E4M3:
+        EACH(uint8_t, tsr_e4m3_to_f32(s[i]));
+        break;
+    case TSR_E5M2:
+        EACH(uint8_t, tsr_e5m2_to_f32(s[i]));
+        break;
+    case TSR_U8:
+    case TSR_BOOL:
+        EACH(uint8_t, s[i]);
+        break;
+    case TSR_I8:
+        EACH(int8_t, s[i]);
+        break;
+    case TSR_I16:
+        EACH(int16_t, s[i]);
+        break;
+    case TSR_I32:
+        EACH(int32_t, s[i]);
+        break;
+    case TSR_I64:
+        EACH(int64_t, s[i]);
+        break;
+    default:
+        memset(dst, 0, n * 4);
+        break;
     }
 }
 
-#define EACH_BACK(type, expr)                                                                      \
-    do {                                                                                           \
-        type *d = dst;                                                                             \
-        for (size_t i = 0; i < n; i++)                                                             \
-            d[i] = (type)(expr);                                                                   \
+#define EACH_BACK(type, expr)                                                                                          \
+    do {                                                                                                               \
+        type *d = dst;                                                                                                 \
+        for (size_t i = 0; i < n; i++)                                                                                 \
+            d[i] = (type)(expr);                                                                                       \
     } while (0)
 
 void tsr_from_f32(tsr_dtype t, const float *src, void *dst, size_t n) {
     switch (t) {
-    case TSR_F32: memcpy(dst, src, n * 4); break;
-    case TSR_F16: EACH_BACK(uint16_t, tsr_f32_to_f16(src[i])); break;
-    case TSR_BF16: EACH_BACK(uint16_t, tsr_f32_to_bf16(src[i])); break;
-    case TSR_F64: EACH_BACK(double, src[i]); break;
-    case TSR_E4M3: EACH_BACK(uint8_t, tsr_f32_to_e4m3(src[i])); break;
-    default: break; /* nothing else is ever written */
+    case TSR_F32:
+        memcpy(dst, src, n * 4);
+        break;
+    case TSR_F16:
+        EACH_BACK(uint16_t, tsr_f32_to_f16(src[i]));
+        break;
+    case TSR_BF16:
+        EACH_BACK(uint16_t, tsr_f32_to_bf16(src[i]));
+        break;
+    case TSR_F64:
+        EACH_BACK(double, src[i]);
+        break;
+    case TSR_E4M3:
+        EACH_BACK(uint8_t, tsr_f32_to_e4m3(src[i]));
+        break;
+    default:
+        break; /* nothing else is ever written */
     }
 }

@@ -8,7 +8,8 @@
 static atomic_int wanted, processors; /* set by one thread while others ask */
 
 int tsr_threads(void) {
-    int w = atomic_load_explicit(&wanted, memory_order_relaxed), n = atomic_load_explicit(&processors, memory_order_relaxed);
+    int w = atomic_load_explicit(&wanted, memory_order_relaxed),
+        n = atomic_load_explicit(&processors, memory_order_relaxed);
     if (w > 0 || n > 0)
         return w > 0 ? w : n;
     long online = sysconf(_SC_NPROCESSORS_ONLN); /* opens a file: once, for a plan asks thousands of times */

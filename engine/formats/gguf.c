@@ -41,9 +41,8 @@ static size_t left(const reader *r) {
 }
 
 static tsr_status cut_short(const reader *r, const char *what) {
-    return tsr_file_bad(r->f, NULL,
-        "%s at byte %zu leaves the file of %zu bytes; it is cut short or damaged", what, r->at,
-        r->f->bytes);
+    return tsr_file_bad(r->f, NULL, "%s at byte %zu leaves the file of %zu bytes; it is cut short or damaged", what,
+        r->at, r->f->bytes);
 }
 
 static tsr_status take(reader *r, size_t n, const char *what, const uint8_t **out) {
@@ -93,9 +92,8 @@ static tsr_status take_name(reader *r, const char *what, char **out) {
     if (status != TSR_OK)
         return status;
     if (n == 0 || n > UINT16_MAX || memchr(s, 0, n))
-        return tsr_file_bad(r->f, NULL,
-            "%s at byte %zu is empty, too long or holds a zero byte; the file is damaged", what,
-            r->at - n);
+        return tsr_file_bad(
+            r->f, NULL, "%s at byte %zu is empty, too long or holds a zero byte; the file is damaged", what, r->at - n);
     *out = strndup(s, n);
     return *out ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory for its names", r->f->path);
 }
@@ -151,21 +149,17 @@ static bool is_shape_key(const char *key, const char **tensor) {
 }
 
 /* An array of 32- or 64-bit integers that is the true shape of a tensor. */
-static tsr_status keep_shape(reader *r, const char *key, const char *tensor, uint32_t type,
-    uint64_t count, const uint8_t *data) {
+static tsr_status keep_shape(
+    reader *r, const char *key, const char *tensor, uint32_t type, uint64_t count, const uint8_t *data) {
     shape_kv s = {.ndim = (int)count};
-    if ((type != KV_I32 && type != KV_I64 && type != KV_U32 && type != KV_U64) || count < 1 ||
-        count > TSR_MAX_DIMS)
-        return tsr_file_bad(r->f, NULL,
-            "%.150s is not an array of 1 to %d integers of 32 or 64 bits", key, TSR_MAX_DIMS);
+    if ((type != KV_I32 && type != KV_I64 && type != KV_U32 && type != KV_U64) || count < 1 || count > TSR_MAX_DIMS)
+        return tsr_file_bad(
+            r->f, NULL, "%.150s is not an array of 1 to %d integers of 32 or 64 bits", key, TSR_MAX_DIMS);
     for (int i = 0; i < s.ndim; i++) {
         const uint8_t *p = data + (size_t)i * kv_size[type];
-        s.dim[i] = type == KV_I32   ? (int32_t)tsr_le32(p)
-                   : type == KV_U32 ? (int64_t)tsr_le32(p)
-                                    : (int64_t)tsr_le64(p);
+        s.dim[i] = type == KV_I32 ? (int32_t)tsr_le32(p) : type == KV_U32 ? (int64_t)tsr_le32(p) : (int64_t)tsr_le64(p);
         if (s.dim[i] < 0)
-            return tsr_file_bad(
-                r->f, NULL, "%.150s: dimension %d is negative; the file is damaged", key, i);
+            return tsr_file_bad(r->f, NULL, "%.150s: dimension %d is negative; the file is damaged", key, i);
     }
     if (r->shapes == r->room) {
         size_t room = r->room ? 2 * r->room : 64;
@@ -194,8 +188,8 @@ static tsr_status read_array(reader *r, const char *key) {
     TSR_TRY(take_u32(r, "the type of an array", &type));
     TSR_TRY(take_u64(r, "the length of an array", &count));
     if (type >= KV_TYPES || type == KV_ARRAY)
-        return tsr_file_bad(r->f, NULL,
-            "%.150s: arrays of type %" PRIu32 " are not known; the file is damaged", key, type);
+        return tsr_file_bad(
+            r->f, NULL, "%.150s: arrays of type %" PRIu32 " are not known; the file is damaged", key, type);
     if (type == KV_STRING) {
         /* Bounded whatever the count: each string takes 8 bytes of the file at least. */
         for (uint64_t i = 0; i < count; i++) {
@@ -235,8 +229,7 @@ static tsr_status read_number(reader *r, const char *key, uint32_t type) {
     if (strcmp(key, "general.alignment") == 0) {
         uint32_t a = type == KV_U32 ? tsr_le32(p) : 0;
         if (a == 0 || (a & (a - 1)))
-            return tsr_file_bad(r->f, NULL,
-                "general.alignment is not a power of two of 32 bits; the file is damaged");
+            return tsr_file_bad(r->f, NULL, "general.alignment is not a power of two of 32 bits; the file is damaged");
         r->alignment = a;
     }
     number_text(text, type, p);
@@ -250,8 +243,8 @@ static tsr_status read_kv(reader *r) {
     TSR_TRY(take_name(r, "a key", &key));
     TSR_TRY(take_u32(r, "the type of a value", &type));
     if (type >= KV_TYPES)
-        status = tsr_file_bad(r->f, NULL,
-            "%.150s: values of type %" PRIu32 " are not known; the file is damaged", key, type);
+        status = tsr_file_bad(
+            r->f, NULL, "%.150s: values of type %" PRIu32 " are not known; the file is damaged", key, type);
     else if (type == KV_ARRAY)
         status = read_array(r, key);
     else if (type == KV_STRING)
@@ -303,15 +296,13 @@ static int compare_shapes(const void *a, const void *b) {
 /* Puts the true shape, where one is recorded, in the place of the stored one. */
 static tsr_status restore_shape(const reader *r, tsr_tensor *t) {
     shape_kv wanted = {.name = (char *)t->name};
-    const shape_kv *s =
-        r->shapes ? bsearch(&wanted, r->shape, r->shapes, sizeof *r->shape, compare_shapes) : NULL;
+    const shape_kv *s = r->shapes ? bsearch(&wanted, r->shape, r->shapes, sizeof *r->shape, compare_shapes) : NULL;
     char is[96], was[96];
     size_t count;
     if (!s)
         return TSR_OK;
     if (!tsr_shape_count(s->dim, s->ndim, &count) || count != t->count)
-        return tsr_file_bad(r->f, t->name,
-            "stored as %s, but its recorded shape is %s; the file is damaged",
+        return tsr_file_bad(r->f, t->name, "stored as %s, but its recorded shape is %s; the file is damaged",
             tsr_shape_text(is, t->dim, t->ndim), tsr_shape_text(was, s->dim, s->ndim));
     t->ndim = s->ndim;
     memcpy(t->dim, s->dim, sizeof t->dim);
@@ -325,15 +316,12 @@ static tsr_status check_shape(const reader *r, tsr_tensor *t) {
     tsr_shape_text(shape, t->dim, t->ndim);
     tsr_block_size(t->dtype, &block, &bytes);
     if (!tsr_shape_count(t->dim, t->ndim, &t->count))
-        return tsr_file_bad(
-            r->f, t->name, "the product of its shape %s overflows; the file is damaged", shape);
+        return tsr_file_bad(r->f, t->name, "the product of its shape %s overflows; the file is damaged", shape);
     if (block > 1 && (t->ndim == 0 || t->dim[t->ndim - 1] % (int64_t)block))
-        return tsr_file_bad(r->f, t->name,
-            "rows of %s do not divide into the %zu weights of a %s block", shape, block,
+        return tsr_file_bad(r->f, t->name, "rows of %s do not divide into the %zu weights of a %s block", shape, block,
             tsr_dtype_name(t->dtype));
     if (!tsr_tensor_bytes(t->dtype, t->count, &t->bytes))
-        return tsr_file_bad(
-            r->f, t->name, "the bytes of its shape %s overflow; the file is damaged", shape);
+        return tsr_file_bad(r->f, t->name, "the bytes of its shape %s overflow; the file is damaged", shape);
     return TSR_OK;
 }
 
@@ -348,23 +336,19 @@ static tsr_status read_tensor_info(reader *r) {
     t.name = name;
     TSR_TRY(take_u32(r, "the dimensions of a tensor", &ndim));
     if (ndim > TSR_MAX_DIMS)
-        TSR_TRY(tsr_file_bad(
-            r->f, name, "%" PRIu32 " dimensions; at most %d are known", ndim, TSR_MAX_DIMS));
+        TSR_TRY(tsr_file_bad(r->f, name, "%" PRIu32 " dimensions; at most %d are known", ndim, TSR_MAX_DIMS));
     t.ndim = (int)ndim;
     for (int i = t.ndim - 1; i >= 0; i--) { /* fastest first in the file */
         TSR_TRY(take_u64(r, "the shape of a tensor", &dim));
         if (dim > INT64_MAX)
-            TSR_TRY(tsr_file_bad(
-                r->f, name, "dimension %d of its shape overflows; the file is damaged", i));
+            TSR_TRY(tsr_file_bad(r->f, name, "dimension %d of its shape overflows; the file is damaged", i));
         t.dim[i] = (int64_t)dim;
     }
     TSR_TRY(take_u32(r, "the type of a tensor", &type));
     TSR_TRY(take_u64(r, "the offset of a tensor", &offset));
     if (!parse_type(type, &t.dtype))
         TSR_TRY(tsr_file_bad(r->f, name,
-            "ggml type %" PRIu32
-            " is not supported (F32, F16, BF16, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K are)",
-            type));
+            "ggml type %" PRIu32 " is not supported (F32, F16, BF16, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K are)", type));
     TSR_TRY(check_shape(r, &t));
     TSR_TRY(restore_shape(r, &t));
     t.data = (const void *)(uintptr_t)offset;
@@ -393,11 +377,10 @@ static tsr_status place_tensors(reader *r) {
         size_t offset = (size_t)(uintptr_t)t->data;
         if (offset % r->alignment)
             return tsr_file_bad(f, t->name,
-                "its offset %zu is not a multiple of the alignment %zu; the file is damaged",
-                offset, r->alignment);
+                "its offset %zu is not a multiple of the alignment %zu; the file is damaged", offset, r->alignment);
         if (!tsr_add(begin, offset, &offset) || !tsr_add(offset, t->bytes, &end) || end > f->bytes)
-            return tsr_file_bad(f, t->name,
-                "its data leaves the file of %zu bytes; it is cut short or damaged", f->bytes);
+            return tsr_file_bad(
+                f, t->name, "its data leaves the file of %zu bytes; it is cut short or damaged", f->bytes);
         t->data = f->map + offset;
     }
     const tsr_tensor **by_data = malloc((f->count + 1) * sizeof *by_data);
@@ -408,10 +391,9 @@ static tsr_status place_tensors(reader *r) {
     qsort(by_data, f->count, sizeof *by_data, compare_data);
     tsr_status status = TSR_OK;
     for (size_t i = 1; i < f->count && status == TSR_OK; i++)
-        if ((const uint8_t *)by_data[i]->data <
-            (const uint8_t *)by_data[i - 1]->data + by_data[i - 1]->bytes)
-            status = tsr_file_bad(f, by_data[i]->name,
-                "its data overlaps that of %.150s; the file is damaged", by_data[i - 1]->name);
+        if ((const uint8_t *)by_data[i]->data < (const uint8_t *)by_data[i - 1]->data + by_data[i - 1]->bytes)
+            status = tsr_file_bad(
+                f, by_data[i]->name, "its data overlaps that of %.150s; the file is damaged", by_data[i - 1]->name);
     free(by_data);
     return status;
 }
@@ -426,8 +408,8 @@ static tsr_status check_version(reader *r) {
     if (version && (version & 0xffff) == 0)
         return tsr_file_bad(r->f, NULL, "is a big-endian GGUF; convert it to little-endian");
     if (version != 2 && version != 3)
-        return tsr_file_bad(r->f, NULL,
-            "GGUF version %" PRIu32 " is not known (2 and 3 are); convert it anew", version);
+        return tsr_file_bad(
+            r->f, NULL, "GGUF version %" PRIu32 " is not known (2 and 3 are); convert it anew", version);
     return TSR_OK;
 }
 
@@ -439,20 +421,17 @@ static tsr_status read_file(reader *r) {
     TSR_TRY(take_u64(r, "the number of key-values", &kvs));
     if (kvs > left(r) / 13) /* 8 of key length, 4 of type, 1 of value at least */
         return tsr_file_bad(r->f, NULL,
-            "%" PRIu64 " key-values do not fit the file of %zu bytes; it is cut short or damaged",
-            kvs, r->f->bytes);
+            "%" PRIu64 " key-values do not fit the file of %zu bytes; it is cut short or damaged", kvs, r->f->bytes);
     for (uint64_t i = 0; i < kvs; i++)
         TSR_TRY(read_kv(r));
     if (r->shapes)
         qsort(r->shape, r->shapes, sizeof *r->shape, compare_shapes);
     for (size_t i = 1; i < r->shapes; i++)
         if (compare_shapes(&r->shape[i - 1], &r->shape[i]) == 0)
-            return tsr_file_bad(
-                r->f, r->shape[i].name, "two shapes are recorded for it; the file is damaged");
+            return tsr_file_bad(r->f, r->shape[i].name, "two shapes are recorded for it; the file is damaged");
     if (tensors > left(r) / 24) /* name length, dimensions, type, offset */
         return tsr_file_bad(r->f, NULL,
-            "%" PRIu64 " tensors do not fit the file of %zu bytes; it is cut short or damaged",
-            tensors, r->f->bytes);
+            "%" PRIu64 " tensors do not fit the file of %zu bytes; it is cut short or damaged", tensors, r->f->bytes);
     for (uint64_t i = 0; i < tensors; i++)
         TSR_TRY(read_tensor_info(r));
     TSR_TRY(place_tensors(r));

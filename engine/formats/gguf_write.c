@@ -118,8 +118,7 @@ static uint32_t file_type(const tsr_tensor *tensors, size_t count) {
     return types[most].file_type;
 }
 
-static void put_header(
-    FILE *o, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas) {
+static void put_header(FILE *o, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas) {
     size_t shapes = 0;
     uint64_t at = 0;
     for (size_t i = 0; i < count; i++)
@@ -143,14 +142,13 @@ static void put_header(
         fputc(0, o);
 }
 
-tsr_status tsr_gguf_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta,
-    size_t metas, char **header, size_t *size) {
+tsr_status tsr_gguf_header(
+    const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size) {
     *header = NULL;
     for (size_t i = 0; i < count; i++)
         if (!writable(&tensors[i]))
-            return tsr_fail(TSR_ERR_ARGUMENT,
-                "tensor %.150s: its shape, type and size do not make a GGUF tensor",
-                tensors[i].name);
+            return tsr_fail(
+                TSR_ERR_ARGUMENT, "tensor %.150s: its shape, type and size do not make a GGUF tensor", tensors[i].name);
     FILE *o = open_memstream(header, size);
     if (!o)
         return tsr_fail(TSR_ERR_MEMORY, "no memory for a GGUF header");

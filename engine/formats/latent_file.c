@@ -57,8 +57,7 @@ static bool fit_bfhwc(const tsr_tensor *t, int64_t c, fit *out) {
 }
 
 static bool is_float(tsr_dtype t) {
-    return t == TSR_F32 || t == TSR_F16 || t == TSR_BF16 || t == TSR_F64 || t == TSR_E4M3 ||
-           t == TSR_E5M2;
+    return t == TSR_F32 || t == TSR_F16 || t == TSR_BF16 || t == TSR_F64 || t == TSR_E4M3 || t == TSR_E5M2;
 }
 
 /* ComfyUI's own tensor has a batch in front; arrays saved by hand more often have none. */
@@ -76,17 +75,14 @@ static bool fits(const tsr_tensor *t, const tsr_latent_params *p, fit *out) {
     return last_fits;
 }
 
-static const char *const wanted =
-    "[B, C, T, h, w], [C, T, h, w], [B, C*T, h, w], [B, T, h, w, C] or [T, h, w, C]";
+static const char *const wanted = "[B, C, T, h, w], [C, T, h, w], [B, C*T, h, w], [B, T, h, w, C] or [T, h, w, C]";
 
-static const char *const asked[] = {
-    "", "; --layout bcfhw was asked for", "; --layout bfhwc was asked for"};
+static const char *const asked[] = {"", "; --layout bcfhw was asked for", "; --layout bfhwc was asked for"};
 
 static tsr_status misfit(const tsr_latent *z, const tsr_tensor *t, const tsr_latent_params *p) {
     char shape[96];
     tsr_shape_text(shape, t->dim, t->ndim);
-    return tsr_fail(TSR_ERR_FORMAT,
-        "%.300s: tensor %.150s is %s, not a latent of %d channels, C: %s%s", z->info.path,
+    return tsr_fail(TSR_ERR_FORMAT, "%.300s: tensor %.150s is %s, not a latent of %d channels, C: %s%s", z->info.path,
         *t->name ? t->name : "(the array)", shape, p->channels, wanted, asked[p->layout]);
 }
 
@@ -124,16 +120,13 @@ static tsr_status choose_tensor(tsr_latent *z, const tsr_latent_params *p) {
     }
     if (found)
         return tsr_fail(TSR_ERR_FORMAT,
-            "%.300s: %zu of its tensors could be the latent; call the right one latent_tensor",
-            z->info.path, found);
+            "%.300s: %zu of its tensors could be the latent; call the right one latent_tensor", z->info.path, found);
     for (size_t i = 0; i < n; i++)
         if (is_weight(tsr_tensor_file_at(z->file, i)->name))
-            return tsr_fail(TSR_ERR_FORMAT,
-                "%.300s: holds the weights of a model, not a latent; name a latent file",
-                z->info.path);
-    return tsr_fail(TSR_ERR_FORMAT,
-        "%.300s: none of its %zu tensors is a latent of %d channels, C: %s%s", z->info.path, n,
-        p->channels, wanted, asked[p->layout]);
+            return tsr_fail(
+                TSR_ERR_FORMAT, "%.300s: holds the weights of a model, not a latent; name a latent file", z->info.path);
+    return tsr_fail(TSR_ERR_FORMAT, "%.300s: none of its %zu tensors is a latent of %d channels, C: %s%s", z->info.path,
+        n, p->channels, wanted, asked[p->layout]);
 }
 
 static tsr_status choose_layout(tsr_latent *z, const tsr_latent_params *p) {
@@ -141,23 +134,20 @@ static tsr_status choose_layout(tsr_latent *z, const tsr_latent_params *p) {
     fit f, other;
     char shape[96];
     if (!is_float(t->dtype))
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%.300s: tensor %.150s is of type %s, a latent is of floats", z->info.path, t->name,
-            tsr_dtype_name(t->dtype));
+        return tsr_fail(TSR_ERR_FORMAT, "%.300s: tensor %.150s is of type %s, a latent is of floats", z->info.path,
+            t->name, tsr_dtype_name(t->dtype));
     if (is_weight(t->name))
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%.300s: holds the weight %.150s, not a latent; name a latent file", z->info.path,
-            t->name);
+        return tsr_fail(
+            TSR_ERR_FORMAT, "%.300s: holds the weight %.150s, not a latent; name a latent file", z->info.path, t->name);
     if (!fits(t, p, &f))
         return misfit(z, t, p);
     if (f.videos < 1 || f.frames < 1 || f.height < 1 || f.width < 1)
-        return tsr_fail(TSR_ERR_FORMAT, "%.300s: tensor %.150s is %s: there is nothing in it",
-            z->info.path, t->name, tsr_shape_text(shape, t->dim, t->ndim));
+        return tsr_fail(TSR_ERR_FORMAT, "%.300s: tensor %.150s is %s: there is nothing in it", z->info.path, t->name,
+            tsr_shape_text(shape, t->dim, t->ndim));
     if (f.videos > dim_most || f.frames > dim_most || f.height > dim_most || f.width > dim_most)
-        return tsr_fail(TSR_ERR_FORMAT, "%.300s: tensor %.150s is %s: too large", z->info.path,
-            t->name, tsr_shape_text(shape, t->dim, t->ndim));
-    if (p->layout == TSR_LAYOUT_AUTO && f.layout == TSR_LAYOUT_BCFHW &&
-        fit_bfhwc(t, p->channels, &other))
+        return tsr_fail(TSR_ERR_FORMAT, "%.300s: tensor %.150s is %s: too large", z->info.path, t->name,
+            tsr_shape_text(shape, t->dim, t->ndim));
+    if (p->layout == TSR_LAYOUT_AUTO && f.layout == TSR_LAYOUT_BCFHW && fit_bfhwc(t, p->channels, &other))
         tsr_log(TSR_LOG_WARN,
             "%s: %s fits channels first and channels last; read channels first (--layout bfhwc for "
             "the other)",
@@ -181,21 +171,18 @@ static tsr_status choose_scale(tsr_latent *z, const tsr_latent_params *p) {
     char *end;
     z->info.scale = p->scale != 0 ? p->scale : p->model_scale;
     if (!is_scale(z->info.scale))
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "latent scale %g: a number above 0 is needed", z->info.scale);
+        return tsr_fail(TSR_ERR_ARGUMENT, "latent scale %g: a number above 0 is needed", z->info.scale);
     if (p->scale != 0)
         return TSR_OK;
     if (recorded) {
         z->info.scale = strtod(recorded, &end);
         if (end == recorded || *end || !is_scale(z->info.scale))
-            return tsr_fail(TSR_ERR_FORMAT,
-                "%.300s: metadata tessera.scale \"%.40s\" is not a number above 0", z->info.path,
-                recorded);
+            return tsr_fail(TSR_ERR_FORMAT, "%.300s: metadata tessera.scale \"%.40s\" is not a number above 0",
+                z->info.path, recorded);
     } else if (is_comfy(z->tensor) && !tsr_tensor_file_find(z->file, "latent_format_version_0")) {
         /* As ComfyUI's LoadLatent does: files from before the marker hold samples times 0.18215. */
         z->info.scale *= sd15_scale;
-        tsr_log(TSR_LOG_INFO,
-            "%s: no latent_format_version_0: values are divided by 0.18215 too, as ComfyUI does",
+        tsr_log(TSR_LOG_INFO, "%s: no latent_format_version_0: values are divided by 0.18215 too, as ComfyUI does",
             z->info.path);
     }
     return TSR_OK;
@@ -208,8 +195,8 @@ static tsr_status read_crop(const tsr_latent *z, const char *key, int *out) {
     size_t digits = strspn(text, "0123456789");
     long v = digits > 0 && digits < 10 && !text[digits] ? strtol(text, NULL, 10) : 0;
     if (v < 1)
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%.300s: metadata %s \"%.40s\" is not a whole number from 1", z->info.path, key, text);
+        return tsr_fail(
+            TSR_ERR_FORMAT, "%.300s: metadata %s \"%.40s\" is not a whole number from 1", z->info.path, key, text);
     *out = (int)v;
     return TSR_OK;
 }
@@ -254,22 +241,19 @@ error:
     return status;
 }
 
-tsr_status tsr_latent_from_memory(
-    tsr_latent **out, const float *z, int frames, int height, int width, int channels) {
+tsr_status tsr_latent_from_memory(tsr_latent **out, const float *z, int frames, int height, int width, int channels) {
     size_t n;
     *out = NULL;
-    if (!z || frames < 1 || height < 1 || width < 1 || channels < 1 || frames > dim_most ||
-        height > dim_most || width > dim_most)
-        return tsr_fail(TSR_ERR_ARGUMENT, "latent from memory: %d x %d x %d x %d makes no sense",
-            frames, height, width, channels);
+    if (!z || frames < 1 || height < 1 || width < 1 || channels < 1 || frames > dim_most || height > dim_most ||
+        width > dim_most)
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "latent from memory: %d x %d x %d x %d makes no sense", frames, height, width, channels);
     tsr_latent *made = calloc(1, sizeof *made);
-    bool fits_memory = tsr_mul((size_t)frames, (size_t)height, &n) &&
-                       tsr_mul(n, (size_t)width, &n) && tsr_mul(n, (size_t)channels, &n) &&
-                       tsr_mul(n, sizeof *z, &n);
+    bool fits_memory = tsr_mul((size_t)frames, (size_t)height, &n) && tsr_mul(n, (size_t)width, &n) &&
+                       tsr_mul(n, (size_t)channels, &n) && tsr_mul(n, sizeof *z, &n);
     if (!made || !fits_memory || !(made->memory = malloc(n))) {
         free(made);
-        return tsr_fail(TSR_ERR_MEMORY, "no memory for a latent of %d x %d x %d x %d", frames,
-            height, width, channels);
+        return tsr_fail(TSR_ERR_MEMORY, "no memory for a latent of %d x %d x %d x %d", frames, height, width, channels);
     }
     memcpy(made->memory, z, n);
     made->channels = channels;
@@ -336,13 +320,12 @@ static tsr_status unscale(const tsr_latent *z, int video, int t, float *out) {
 tsr_status tsr_latent_read(const tsr_latent *z, int video, int t, float *out) {
     size_t frame = (size_t)z->info.height * (size_t)z->info.width * (size_t)z->channels;
     if (video < 0 || video >= z->info.videos || t < 0 || t >= z->info.frames)
-        return tsr_fail(TSR_ERR_ARGUMENT, "%.300s: video %d, latent frame %d: it has %d of %d",
-            z->info.path, video, t, z->info.videos, z->info.frames);
+        return tsr_fail(TSR_ERR_ARGUMENT, "%.300s: video %d, latent frame %d: it has %d of %d", z->info.path, video, t,
+            z->info.videos, z->info.frames);
     if (z->memory)
         memcpy(out, z->memory + (size_t)t * frame, frame * sizeof *out);
     else if (z->info.layout == TSR_LAYOUT_BFHWC)
-        tsr_tensor_read(
-            z->tensor, ((size_t)video * (size_t)z->info.frames + (size_t)t) * frame, frame, out);
+        tsr_tensor_read(z->tensor, ((size_t)video * (size_t)z->info.frames + (size_t)t) * frame, frame, out);
     else
         read_channels_first(z, video, t, out);
     return unscale(z, video, t, out);

@@ -68,16 +68,14 @@ static tsr_status parse_type(const tsr_tensor_file *f, cursor *c, tsr_tensor *t)
     };
     char descr[32];
     if (!take_string(c, descr, sizeof descr))
-        return tsr_file_bad(
-            f, NULL, "npy header: descr names no plain type; save one array of numbers");
+        return tsr_file_bad(f, NULL, "npy header: descr names no plain type; save one array of numbers");
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (strcmp(descr, types[i].name) == 0) {
             t->dtype = types[i].dtype;
             return TSR_OK;
         }
     if (descr[0] == '>')
-        return tsr_file_bad(
-            f, NULL, "npy type '%s' is big-endian; save it as little-endian float32", descr);
+        return tsr_file_bad(f, NULL, "npy type '%s' is big-endian; save it as little-endian float32", descr);
     return tsr_file_bad(f, NULL, "npy type '%s' is not supported; save it as float32", descr);
 }
 
@@ -85,10 +83,8 @@ static tsr_status parse_order(const tsr_tensor_file *f, cursor *c) {
     if (take(c, "False"))
         return TSR_OK;
     if (take(c, "True"))
-        return tsr_file_bad(
-            f, NULL, "npy array is in Fortran order; save numpy.ascontiguousarray(x)");
-    return tsr_file_bad(
-        f, NULL, "npy header: fortran_order is neither True nor False; the file is damaged");
+        return tsr_file_bad(f, NULL, "npy array is in Fortran order; save numpy.ascontiguousarray(x)");
+    return tsr_file_bad(f, NULL, "npy header: fortran_order is neither True nor False; the file is damaged");
 }
 
 static tsr_status parse_shape(const tsr_tensor_file *f, cursor *c, tsr_tensor *t) {
@@ -98,8 +94,8 @@ static tsr_status parse_shape(const tsr_tensor_file *f, cursor *c, tsr_tensor *t
         if (t->ndim == TSR_MAX_DIMS)
             return tsr_file_bad(f, NULL, "npy array has more than %d dimensions", TSR_MAX_DIMS);
         if (!take_number(c, &t->dim[t->ndim]))
-            return tsr_file_bad(f, NULL,
-                "npy header: dimension %d of shape is not a whole number from 0 to 2^63", t->ndim);
+            return tsr_file_bad(
+                f, NULL, "npy header: dimension %d of shape is not a whole number from 0 to 2^63", t->ndim);
         t->ndim++;
         if (!take(c, ",") && (c->p == c->end || *c->p != ')'))
             return tsr_file_bad(f, NULL, "npy header: shape is not a tuple; the file is damaged");
@@ -116,42 +112,34 @@ static tsr_status parse_dictionary(const tsr_tensor_file *f, cursor *c, tsr_tens
         char key[32];
         int k = 0;
         if (!take_string(c, key, sizeof key) || !take(c, ":"))
-            return tsr_file_bad(
-                f, NULL, "npy header is not a dictionary of three entries; the file is damaged");
+            return tsr_file_bad(f, NULL, "npy header is not a dictionary of three entries; the file is damaged");
         while (k < 3 && strcmp(key, keys[k]) != 0)
             k++;
         if (k == 3 || seen & 1u << k)
-            return tsr_file_bad(f, NULL,
-                "npy header: key '%s' is unknown or stands twice; the file is damaged", key);
+            return tsr_file_bad(f, NULL, "npy header: key '%s' is unknown or stands twice; the file is damaged", key);
         seen |= 1u << k;
-        tsr_status status = k == 0   ? parse_type(f, c, t)
-                            : k == 1 ? parse_order(f, c)
-                                     : parse_shape(f, c, t);
+        tsr_status status = k == 0 ? parse_type(f, c, t) : k == 1 ? parse_order(f, c) : parse_shape(f, c, t);
         if (status != TSR_OK)
             return status;
         take(c, ",");
     }
     skip_space(c);
     if (seen != 7 || c->p != c->end)
-        return tsr_file_bad(f, NULL,
-            "npy header does not hold just descr, fortran_order and shape; the file is damaged");
+        return tsr_file_bad(
+            f, NULL, "npy header does not hold just descr, fortran_order and shape; the file is damaged");
     return TSR_OK;
 }
 
 tsr_status tsr_npy_parse(tsr_tensor_file *f) {
     tsr_tensor t = {.name = ""};
     if (f->bytes < 12)
-        return tsr_file_bad(
-            f, NULL, "npy header is cut short at %zu bytes; write the file again", f->bytes);
+        return tsr_file_bad(f, NULL, "npy header is cut short at %zu bytes; write the file again", f->bytes);
     unsigned version = f->map[6];
     if (version < 1 || version > 3 || f->map[7] != 0)
-        return tsr_file_bad(
-            f, NULL, "npy version %u.%u is not known (1.0, 2.0 and 3.0 are)", version, f->map[7]);
-    size_t begin = version == 1 ? 10 : 12,
-           length = version == 1 ? tsr_le16(f->map + 8) : tsr_le32(f->map + 8);
+        return tsr_file_bad(f, NULL, "npy version %u.%u is not known (1.0, 2.0 and 3.0 are)", version, f->map[7]);
+    size_t begin = version == 1 ? 10 : 12, length = version == 1 ? tsr_le16(f->map + 8) : tsr_le32(f->map + 8);
     if (length > f->bytes - begin)
-        return tsr_file_bad(f, NULL,
-            "npy header says %zu bytes, the file has %zu; it is cut short or damaged", length,
+        return tsr_file_bad(f, NULL, "npy header says %zu bytes, the file has %zu; it is cut short or damaged", length,
             f->bytes - begin);
     const char *text = (const char *)f->map + begin;
     tsr_status status = parse_dictionary(f, &(cursor){text, text + length}, &t);
@@ -163,10 +151,8 @@ tsr_status tsr_npy_parse(tsr_tensor_file *f) {
     if (!tsr_shape_count(t.dim, t.ndim, &t.count) || !tsr_tensor_bytes(t.dtype, t.count, &t.bytes))
         return tsr_file_bad(f, NULL, "npy shape %s overflows; the file is damaged", shape);
     if (t.bytes != have)
-        return tsr_file_bad(f, NULL,
-            "npy array %s of %s takes %zu bytes, the file holds %zu; it is %s", shape,
-            tsr_dtype_name(t.dtype), t.bytes, have,
-            have < t.bytes ? "cut short" : "damaged or holds several arrays");
+        return tsr_file_bad(f, NULL, "npy array %s of %s takes %zu bytes, the file holds %zu; it is %s", shape,
+            tsr_dtype_name(t.dtype), t.bytes, have, have < t.bytes ? "cut short" : "damaged or holds several arrays");
     t.data = f->map + begin + length;
     return tsr_file_add(f, &t);
 }

@@ -49,18 +49,15 @@ static tsr_status parse_shape(const tsr_tensor_file *f, const cJSON *shape, tsr_
         if (t->ndim == TSR_MAX_DIMS)
             return tsr_file_bad(f, t->name, "more than %d dimensions", TSR_MAX_DIMS);
         if (!whole_number(item, &t->dim[t->ndim]))
-            return tsr_file_bad(f, t->name,
-                "dimension %d of its shape is not a whole number from 0 to 2^53", t->ndim);
+            return tsr_file_bad(f, t->name, "dimension %d of its shape is not a whole number from 0 to 2^53", t->ndim);
         t->ndim++;
     }
-    if (!tsr_shape_count(t->dim, t->ndim, &t->count) ||
-        !tsr_tensor_bytes(t->dtype, t->count, &t->bytes))
+    if (!tsr_shape_count(t->dim, t->ndim, &t->count) || !tsr_tensor_bytes(t->dtype, t->count, &t->bytes))
         return tsr_file_bad(f, t->name, "the product of its shape overflows; the file is damaged");
     return TSR_OK;
 }
 
-static tsr_status parse_tensor(
-    tsr_tensor_file *f, const cJSON *item, const uint8_t *data, size_t data_bytes) {
+static tsr_status parse_tensor(tsr_tensor_file *f, const cJSON *item, const uint8_t *data, size_t data_bytes) {
     tsr_tensor t = {.name = item->string};
     char shape[96];
     int64_t begin, end;
@@ -74,20 +71,17 @@ static tsr_status parse_tensor(
     tsr_status status = parse_shape(f, only(item, "shape"), &t);
     if (status != TSR_OK)
         return status;
-    if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
-        !whole_number(offsets->child, &begin) || !whole_number(offsets->child->next, &end))
-        return tsr_file_bad(
-            f, t.name, "data_offsets are not two whole numbers; the file is damaged");
+    if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !whole_number(offsets->child, &begin) ||
+        !whole_number(offsets->child->next, &end))
+        return tsr_file_bad(f, t.name, "data_offsets are not two whole numbers; the file is damaged");
     if (begin > end || (uint64_t)end > data_bytes)
         return tsr_file_bad(f, t.name,
             "data_offsets [%lld, %lld] leave the file's %zu bytes of data; it is cut short or "
             "damaged",
             (long long)begin, (long long)end, data_bytes);
     if ((uint64_t)(end - begin) != t.bytes)
-        return tsr_file_bad(f, t.name,
-            "%s of %s takes %zu bytes, data_offsets give %lld; the file is damaged",
-            tsr_shape_text(shape, t.dim, t.ndim), tsr_dtype_name(t.dtype), t.bytes,
-            (long long)(end - begin));
+        return tsr_file_bad(f, t.name, "%s of %s takes %zu bytes, data_offsets give %lld; the file is damaged",
+            tsr_shape_text(shape, t.dim, t.ndim), tsr_dtype_name(t.dtype), t.bytes, (long long)(end - begin));
     t.data = data + begin;
     return tsr_file_add(f, &t);
 }
@@ -98,8 +92,7 @@ static tsr_status parse_metadata(tsr_tensor_file *f, const cJSON *object) {
         return tsr_file_bad(f, NULL, "__metadata__ is not an object; the file is damaged");
     cJSON_ArrayForEach(item, object) {
         if (!cJSON_IsString(item))
-            return tsr_file_bad(
-                f, NULL, "__metadata__ %.150s is not a string; the file is damaged", item->string);
+            return tsr_file_bad(f, NULL, "__metadata__ %.150s is not a string; the file is damaged", item->string);
         tsr_status status = tsr_file_add_meta(f, item->string, item->valuestring);
         if (status != TSR_OK)
             return status;
@@ -133,9 +126,8 @@ static tsr_status check_ranges(const tsr_tensor_file *f, const uint8_t *data) {
         at = begin + by_data[i]->bytes;
     }
     if (status == TSR_OK && at != f->map + f->bytes)
-        status =
-            tsr_file_bad(f, NULL, "%zu bytes at its end belong to no tensor; the file is damaged",
-                (size_t)(f->map + f->bytes - at));
+        status = tsr_file_bad(
+            f, NULL, "%zu bytes at its end belong to no tensor; the file is damaged", (size_t)(f->map + f->bytes - at));
     free(by_data);
     return status;
 }
@@ -150,8 +142,8 @@ static tsr_status parse_header(tsr_tensor_file *f, const cJSON *root, const uint
         if (strcmp(item->string, "__metadata__") != 0) {
             status = parse_tensor(f, item, data, (size_t)(f->map + f->bytes - data));
         } else {
-            status = metadata ? tsr_file_bad(f, NULL, "two __metadata__; the file is damaged")
-                              : parse_metadata(f, item);
+            status =
+                metadata ? tsr_file_bad(f, NULL, "two __metadata__; the file is damaged") : parse_metadata(f, item);
             metadata = true;
         }
         if (status != TSR_OK)
@@ -168,20 +160,18 @@ tsr_status tsr_safetensors_parse(tsr_tensor_file *f) {
             "its header says %llu bytes, the file has %zu; it is cut short or no safetensors file",
             (unsigned long long)length, f->bytes - 8);
     if (length > header_most)
-        return tsr_file_bad(f, NULL, "its header of %llu bytes is over the limit of 16 MiB",
-            (unsigned long long)length);
+        return tsr_file_bad(
+            f, NULL, "its header of %llu bytes is over the limit of 16 MiB", (unsigned long long)length);
     if (memchr(header, 0, (size_t)length)) /* cJSON would take it for the end of a name */
         return tsr_file_bad(f, NULL, "its header holds a zero byte; the file is damaged");
     cJSON *root = cJSON_ParseWithLengthOpts(header, (size_t)length, &end, 0);
     if (!root) /* `end` is where it stopped; not valid JSON, nested too deep, or no memory */
-        return tsr_file_bad(f, NULL,
-            "its header is not valid JSON (near byte %zu); the file is damaged",
+        return tsr_file_bad(f, NULL, "its header is not valid JSON (near byte %zu); the file is damaged",
             8 + (size_t)(end && end > header ? end - header : 0));
     tsr_status status = TSR_OK;
     for (const char *p = end; p < header + length && status == TSR_OK; p++)
         if (!memchr(" \t\r\n", *p, 4))
-            status = tsr_file_bad(
-                f, NULL, "its header goes on after the JSON ends; the file is damaged");
+            status = tsr_file_bad(f, NULL, "its header goes on after the JSON ends; the file is damaged");
     if (status == TSR_OK)
         status = parse_header(f, root, f->map + 8 + length);
     cJSON_Delete(root);

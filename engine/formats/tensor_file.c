@@ -90,8 +90,7 @@ static tsr_status map_file(tsr_tensor_file *f) {
     if (S_ISDIR(st.st_mode))
         status = tsr_file_bad(f, NULL, "is a folder; name a file in it");
     else if (!S_ISREG(st.st_mode))
-        status = tsr_file_bad(
-            f, NULL, "is not a regular file and cannot be mapped; copy it to a file first");
+        status = tsr_file_bad(f, NULL, "is not a regular file and cannot be mapped; copy it to a file first");
     else if (st.st_size == 0)
         status = tsr_file_bad(f, NULL, "is empty; fetch or write it again");
     if (status == TSR_OK) {
@@ -111,8 +110,7 @@ static bool starts(const tsr_tensor_file *f, const char *magic, size_t n) {
 
 static bool looks_like_text(const tsr_tensor_file *f) {
     for (size_t i = 0; i < f->bytes && i < 64; i++)
-        if ((f->map[i] < 0x20 && !strchr("\t\r\n", f->map[i])) || f->map[i] == 0x7f ||
-            f->map[i] == 0)
+        if ((f->map[i] < 0x20 && !strchr("\t\r\n", f->map[i])) || f->map[i] == 0x7f || f->map[i] == 0)
             return false;
     return true;
 }
@@ -124,20 +122,16 @@ static tsr_status refuse(const tsr_tensor_file *f) {
             "is a zip archive (a PyTorch .pt or .pth, or an .npz); save its tensors as "
             ".safetensors or .npy");
     if (f->bytes >= 2 && f->map[0] == 0x80 && f->map[1] >= 2 && f->map[1] <= 5) /* PROTO 2 to 5 */
-        return tsr_file_bad(f, NULL,
-            "is a Python pickle (an old PyTorch .pt or .pth); save its tensors as .safetensors");
+        return tsr_file_bad(
+            f, NULL, "is a Python pickle (an old PyTorch .pt or .pth); save its tensors as .safetensors");
     if (starts(f, "version https://git-lfs", 23))
-        return tsr_file_bad(
-            f, NULL, "is a Git LFS pointer, not the file itself; run `git lfs pull`");
+        return tsr_file_bad(f, NULL, "is a Git LFS pointer, not the file itself; run `git lfs pull`");
     if (looks_like_text(f))
-        return tsr_file_bad(
-            f, NULL, "is text, not a tensor file; name a safetensors, GGUF, npy or .latent file");
+        return tsr_file_bad(f, NULL, "is text, not a tensor file; name a safetensors, GGUF, npy or .latent file");
     if (f->bytes < 10)
-        return tsr_file_bad(f, NULL,
-            "has only %zu bytes, too few for safetensors, GGUF or npy; fetch or write it again",
-            f->bytes);
-    return tsr_file_bad(f, NULL,
-        "is no safetensors, GGUF or npy file (it starts with %02x %02x %02x %02x)", f->map[0],
+        return tsr_file_bad(
+            f, NULL, "has only %zu bytes, too few for safetensors, GGUF or npy; fetch or write it again", f->bytes);
+    return tsr_file_bad(f, NULL, "is no safetensors, GGUF or npy file (it starts with %02x %02x %02x %02x)", f->map[0],
         f->map[1], f->map[2], f->map[3]);
 }
 
@@ -174,14 +168,13 @@ static tsr_status sort_names(tsr_tensor_file *f) {
     qsort(f->by_name, f->count, sizeof *f->by_name, compare_names);
     for (size_t i = 1; i < f->count; i++)
         if (compare_names(&f->by_name[i - 1], &f->by_name[i]) == 0)
-            return tsr_file_bad(
-                f, f->by_name[i]->name, "stands in the file twice; the file is damaged");
+            return tsr_file_bad(f, f->by_name[i]->name, "stands in the file twice; the file is damaged");
     if (f->metas)
         qsort(f->meta, f->metas, sizeof *f->meta, compare_keys);
     for (size_t i = 1; i < f->metas; i++)
         if (compare_keys(&f->meta[i - 1], &f->meta[i]) == 0)
-            return tsr_file_bad(f, NULL,
-                "metadata %.150s stands in the file twice; the file is damaged", f->meta[i].key);
+            return tsr_file_bad(
+                f, NULL, "metadata %.150s stands in the file twice; the file is damaged", f->meta[i].key);
     return TSR_OK;
 }
 
@@ -248,15 +241,13 @@ const tsr_tensor *tsr_tensor_file_at(const tsr_tensor_file *f, size_t i) {
 const tsr_tensor *tsr_tensor_file_find(const tsr_tensor_file *f, const char *name) {
     tsr_tensor wanted = {.name = name};
     const tsr_tensor *key = &wanted;
-    const tsr_tensor **found =
-        bsearch(&key, f->by_name, f->count, sizeof *f->by_name, compare_names);
+    const tsr_tensor **found = bsearch(&key, f->by_name, f->count, sizeof *f->by_name, compare_names);
     return found ? *found : NULL;
 }
 
 const char *tsr_tensor_file_meta(const tsr_tensor_file *f, const char *key) {
     tsr_pair wanted = {.key = (char *)key};
-    const tsr_pair *found =
-        f->metas ? bsearch(&wanted, f->meta, f->metas, sizeof *f->meta, compare_keys) : NULL;
+    const tsr_pair *found = f->metas ? bsearch(&wanted, f->meta, f->metas, sizeof *f->meta, compare_keys) : NULL;
     return found ? found->value : NULL;
 }
 

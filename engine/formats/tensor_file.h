@@ -42,7 +42,8 @@ const char *tsr_shape_text(char buf[96], const int64_t *dim, int ndim);
 typedef struct tsr_meta {
     const char *key, *value;
 } tsr_meta;
-tsr_status tsr_safetensors_write(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas);
+tsr_status tsr_safetensors_write(
+    const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas);
 tsr_status tsr_npy_write(const char *path, const tsr_tensor *t);
 
 /* n elements to type t, which is F32, F16, BF16 or a block of 32 (n then a multiple of it) as ggml's own reference code
@@ -56,12 +57,16 @@ bool tsr_tensor_bytes(tsr_dtype t, size_t count, size_t *bytes);
  * tensor i to out, in order. GGUF: tensors of more than four dimensions are flattened to two and their shape
  * recorded as comfy.gguf.orig_shape.NAME; rows, flattened, are whole blocks. */
 typedef tsr_status (*tsr_fill_fn)(void *ctx, size_t i, void *out);
-tsr_status tsr_safetensors_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx);
-tsr_status tsr_gguf_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx);
+tsr_status tsr_safetensors_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta,
+    size_t metas, tsr_fill_fn fill, void *ctx);
+tsr_status tsr_gguf_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas,
+    tsr_fill_fn fill, void *ctx);
 
 /* The bytes before the data, for writers that stream it: malloc'd, *size bytes. F32 only for npy. */
-tsr_status tsr_gguf_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size);
-tsr_status tsr_safetensors_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size);
+tsr_status tsr_gguf_header(
+    const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size);
+tsr_status tsr_safetensors_header(
+    const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size);
 tsr_status tsr_npy_header(const tsr_tensor *t, char **header, size_t *size);
 
 #endif

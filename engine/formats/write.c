@@ -54,16 +54,15 @@ static bool consistent(const tsr_tensor *t) {
            tsr_mul(n, tsr_dtype_size(t->dtype), &bytes) && bytes == t->bytes;
 }
 
-tsr_status tsr_safetensors_header(const tsr_tensor *tensors, size_t count, const tsr_meta *meta,
-    size_t metas, char **header, size_t *size) {
+tsr_status tsr_safetensors_header(
+    const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas, char **header, size_t *size) {
     char *text = NULL;
     size_t length = 0, at = 0;
     *header = NULL;
     for (size_t i = 0; i < count; i++)
         if (!consistent(&tensors[i]))
             return tsr_fail(TSR_ERR_ARGUMENT,
-                "tensor %.150s: shape, type and size do not agree, or the type cannot be written",
-                tensors[i].name);
+                "tensor %.150s: shape, type and size do not agree, or the type cannot be written", tensors[i].name);
     FILE *o = open_memstream(&text, &length);
     if (!o)
         return tsr_fail(TSR_ERR_MEMORY, "no memory for a safetensors header");
@@ -96,8 +95,7 @@ tsr_status tsr_npy_header(const tsr_tensor *t, char **header, size_t *size) {
     *header = NULL;
     if (t->dtype != TSR_F32 || !consistent(t))
         return tsr_fail(TSR_ERR_ARGUMENT, "npy: only whole float32 arrays are written");
-    size_t at =
-        (size_t)snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
+    size_t at = (size_t)snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
     for (int i = 0; i < t->ndim; i++) /* Python wants a comma after a single entry */
         at += (size_t)snprintf(dict + at, sizeof dict - at,
             i + 1 < t->ndim ? "%lld, "
@@ -166,8 +164,8 @@ static tsr_status output_close(output *f, tsr_status status) {
 
 /* Header and tensors into path, each tensor filled up with zeros to a multiple of `align`. Without
  * fill their data is there. */
-static tsr_status write_file(const char *path, const char *header, size_t size,
-    const tsr_tensor *tensors, size_t count, size_t align, tsr_fill_fn fill, void *ctx) {
+static tsr_status write_file(const char *path, const char *header, size_t size, const tsr_tensor *tensors, size_t count,
+    size_t align, tsr_fill_fn fill, void *ctx) {
     static const char zeros[TSR_GGUF_ALIGN];
     size_t most = 0;
     output f;
@@ -192,8 +190,8 @@ error:
     return output_close(&f, status);
 }
 
-tsr_status tsr_safetensors_fill(const char *path, const tsr_tensor *tensors, size_t count,
-    const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx) {
+tsr_status tsr_safetensors_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta,
+    size_t metas, tsr_fill_fn fill, void *ctx) {
     char *header;
     size_t size;
     tsr_status status = tsr_safetensors_header(tensors, count, meta, metas, &header, &size);
@@ -209,8 +207,8 @@ tsr_status tsr_safetensors_write(
     return tsr_safetensors_fill(path, tensors, count, meta, metas, NULL, NULL);
 }
 
-tsr_status tsr_gguf_fill(const char *path, const tsr_tensor *tensors, size_t count,
-    const tsr_meta *meta, size_t metas, tsr_fill_fn fill, void *ctx) {
+tsr_status tsr_gguf_fill(const char *path, const tsr_tensor *tensors, size_t count, const tsr_meta *meta, size_t metas,
+    tsr_fill_fn fill, void *ctx) {
     char *header;
     size_t size;
     tsr_status status = tsr_gguf_header(tensors, count, meta, metas, &header, &size);

@@ -28,8 +28,8 @@ tsr_status tsr_audio_open(tsr_audio *a, const char *clip, double start, AVFormat
     a->from = a->demux->streams[stream];
     a->start = clip_begin(a->demux) + start;
     if (avformat_query_codec(mux->oformat, a->from->codecpar->codec_id, FF_COMPLIANCE_NORMAL) == 0)
-        TSR_TRY(tsr_fail(TSR_ERR_ARGUMENT, "wrong container: the sound of %.200s, %s, does not go into %.200s; use mkv", clip,
-            avcodec_get_name(a->from->codecpar->codec_id), out));
+        TSR_TRY(tsr_fail(TSR_ERR_ARGUMENT, "wrong container: the sound of %.200s, %s, does not go into %.200s; use mkv",
+            clip, avcodec_get_name(a->from->codecpar->codec_id), out));
     a->to = avformat_new_stream(mux, NULL);
     a->packet = av_packet_alloc();
     if (!a->to || !a->packet || avcodec_parameters_copy(a->to->codecpar, a->from->codecpar) < 0)

@@ -12,7 +12,7 @@ typedef struct pair {
     const tsr_compare_params *params;
     tsr_reader *reader[2];
     const tsr_media_info *info[2];
-    size_t values;   /* of a frame */
+    size_t values; /* of a frame */
     bool clamp;
     float *frame[2]; /* [height][width][3] */
     float *worst;    /* |a - b| of the worst frame; NULL where no picture is wanted */
@@ -61,8 +61,9 @@ static tsr_status read_pair(pair *p, int64_t index, bool skip, bool *got) {
     if (there[0] == there[1])
         return TSR_OK;
     int shorter = there[0] ? 1 : 0;
-    return tsr_fail(TSR_ERR_ARGUMENT, "%.300s has %lld frames, %.300s has more; compare as many of both (--frames :%lld)",
-        p->info[shorter]->path, (long long)index, p->info[1 - shorter]->path, (long long)index);
+    return tsr_fail(TSR_ERR_ARGUMENT,
+        "%.300s has %lld frames, %.300s has more; compare as many of both (--frames :%lld)", p->info[shorter]->path,
+        (long long)index, p->info[1 - shorter]->path, (long long)index);
 }
 
 static void keep_worst(pair *p) {

@@ -25,7 +25,8 @@ static void measure_blocks(const float *a, const float *b, int w, int h, int blo
             double sum = 0;
             float most = 0;
             for (int y = y0; y < y1; y++)
-                for (size_t i = 3 * ((size_t)y * (size_t)w + (size_t)x0), end = i + 3 * (size_t)(x1 - x0); i < end; i++) {
+                for (size_t i = 3 * ((size_t)y * (size_t)w + (size_t)x0), end = i + 3 * (size_t)(x1 - x0); i < end;
+                     i++) {
                     float e = a[i] - b[i];
                     sum += (double)e * (double)e;
                     most = fmaxf(most, fabsf(e));

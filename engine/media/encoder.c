@@ -40,12 +40,11 @@ static tsr_status find_encoder(const tsr_writer_params *p, const AVOutputFormat 
             c = avcodec_find_encoder(webm ? AV_CODEC_ID_VP9 : AV_CODEC_ID_H264);
         if (!c)
             return tsr_fail(TSR_ERR_UNSUPPORTED,
-                "libav has no %s encoder here: %s; name another codec or another format",
-                webm ? "VP9" : "H.264", p->path);
+                "libav has no %s encoder here: %s; name another codec or another format", webm ? "VP9" : "H.264",
+                p->path);
     }
     if (avformat_query_codec(container, c->id, FF_COMPLIANCE_NORMAL) == 0)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "wrong codec: %s does not go into %s; use mkv or another codec", c->name,
+        return tsr_fail(TSR_ERR_ARGUMENT, "wrong codec: %s does not go into %s; use mkv or another codec", c->name,
             tsr_format_name(p->format));
     *out = c;
     return TSR_OK;
@@ -64,9 +63,8 @@ static tsr_status choose_pixels(const tsr_writer_params *p, const AVCodec *c, en
                 *out = want[i];
                 return TSR_OK;
             }
-    return tsr_fail(TSR_ERR_ARGUMENT,
-        "wrong codec: %s takes no %d-bit YUV%s; choose another depth or codec", c->name, p->depth,
-        full ? " 4:4:4, which an odd picture size needs" : "");
+    return tsr_fail(TSR_ERR_ARGUMENT, "wrong codec: %s takes no %d-bit YUV%s; choose another depth or codec", c->name,
+        p->depth, full ? " 4:4:4, which an odd picture size needs" : "");
 }
 
 /* With AVX-512 libx264's output hangs on what memory held before: the same frames now and then give another stream, and
@@ -91,10 +89,8 @@ static tsr_status encoder_options(int crf, const AVCodec *c, AVDictionary **opti
     avoid_chance(c, options);
     if (crf < 0)
         return TSR_OK;
-    if (!c->priv_class ||
-        !av_opt_find((void *)&c->priv_class, "crf", NULL, 0, AV_OPT_SEARCH_FAKE_OBJ))
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "wrong codec: %s has no crf; leave it out or choose another codec", c->name);
+    if (!c->priv_class || !av_opt_find((void *)&c->priv_class, "crf", NULL, 0, AV_OPT_SEARCH_FAKE_OBJ))
+        return tsr_fail(TSR_ERR_ARGUMENT, "wrong codec: %s has no crf; leave it out or choose another codec", c->name);
     av_dict_set_int(options, "crf", crf, 0);
     return TSR_OK;
 }

@@ -25,8 +25,8 @@ static char *head_of(const tsr_writer_params *p) {
     unsigned libav = avcodec_version();
     return tsr_format_text("%s%sformat %s\nsize %dx%d\nframes %lld from %lld\nrate %d/%d\ncrf %d\ncodec %s\ndepth %d\n"
                            "sound %s from %.6f\nlibav %u.%u.%u\nbegin\n",
-        magic, p->resume, tsr_format_name(p->format), p->width, p->height, (long long)p->frames, (long long)p->first, num,
-        den, p->crf, p->codec ? p->codec : "usual", p->depth, p->audio_from ? "copied" : "none", p->audio_start,
+        magic, p->resume, tsr_format_name(p->format), p->width, p->height, (long long)p->frames, (long long)p->first,
+        num, den, p->crf, p->codec ? p->codec : "usual", p->depth, p->audio_from ? "copied" : "none", p->audio_start,
         libav >> 16, libav >> 8 & 255, libav & 255);
 }
 
@@ -51,8 +51,15 @@ static tsr_status compare_heads(const tsr_journal *j, const char *theirs, const 
             return TSR_OK;
         if (m == n && memcmp(was, is, (size_t)m) == 0)
             continue;
-        return tsr_journal_misfit(j, "is of \"%.*s\", this is \"%.*s\"; give the same again,", m < 0 ? 0 : m < 120 ? m : 120, was,
-            n < 0 ? 0 : n < 120 ? n : 120, is);
+        return tsr_journal_misfit(j, "is of \"%.*s\", this is \"%.*s\"; give the same again,",
+            m < 0     ? 0
+            : m < 120 ? m
+                      : 120,
+            was,
+            n < 0     ? 0
+            : n < 120 ? n
+                      : 120,
+            is);
     }
 }
 
@@ -161,7 +168,8 @@ static bool is_file(const char *path) {
 tsr_status tsr_journal_open(tsr_journal *j, const tsr_writer_params *p) {
     *j = (tsr_journal)TSR_JOURNAL_NONE;
     if (!p->path || strcmp(p->path, "-") == 0 || !is_file(p->path))
-        return tsr_fail(TSR_ERR_ARGUMENT, "cannot be gone on with: %s is no file; leave out --resume, or write to a file",
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "cannot be gone on with: %s is no file; leave out --resume, or write to a file",
             p->path ? p->path : "the output");
     if (p->frames < 1)
         return tsr_fail(TSR_ERR_ARGUMENT, "no frame count: %s; who wants to go on must know the end", p->path);

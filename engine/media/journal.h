@@ -16,14 +16,14 @@
 #include "core/core.h"
 
 typedef struct tsr_journal {
-    int fd;      /* -1: none is kept, or not yet */
-    char *path;  /* NULL: none is kept */
-    char *parts; /* beside it: a video's frames and parts */
-    char *head;  /* all before the first record */
+    int fd;           /* -1: none is kept, or not yet */
+    char *path;       /* NULL: none is kept */
+    char *parts;      /* beside it: a video's frames and parts */
+    char *head;       /* all before the first record */
     bool left, whole; /* one was there already; and said so */
     int64_t frames, coded, bytes;
 } tsr_journal;
-#define TSR_JOURNAL_NONE                                                                           \
+#define TSR_JOURNAL_NONE                                                                                               \
     { .fd = -1 }
 
 /* Reads the journal that may have been left for this output; TSR_ERR_FORMAT where it is another's. */

@@ -34,8 +34,7 @@ static tsr_tensor tensor_of(const tsr_latent_writer_params *p, const char *name,
         .dtype = TSR_F32,
         .ndim = npy ? 4 : 5,
         .dim = {1, p->channels, p->extent.frames, p->extent.height, p->extent.width},
-        .count = (size_t)p->channels * (size_t)p->extent.frames * (size_t)p->extent.height *
-                 (size_t)p->extent.width};
+        .count = (size_t)p->channels * (size_t)p->extent.frames * (size_t)p->extent.height * (size_t)p->extent.width};
     if (npy)
         memmove(t.dim, t.dim + 1, 4 * sizeof *t.dim);
     t.bytes = t.count * sizeof(float);
@@ -44,9 +43,11 @@ static tsr_tensor tensor_of(const tsr_latent_writer_params *p, const char *name,
 
 /* What readers need: the scale, and the true size where the latents stand for more. */
 static size_t fill_meta(const tsr_latent_writer_params *p, tsr_meta meta[4], char text[4][32]) {
-    static const char *const key[4] = {"tessera.scale", "tessera.crop_width", "tessera.crop_height", "tessera.crop_frames"};
-    bool cropped = p->width && (p->width != 8 * (int64_t)p->extent.width || p->height != 8 * (int64_t)p->extent.height ||
-                                   p->frames != 4 * (int64_t)p->extent.frames - 3);
+    static const char *const key[4] = {
+        "tessera.scale", "tessera.crop_width", "tessera.crop_height", "tessera.crop_frames"};
+    bool cropped =
+        p->width && (p->width != 8 * (int64_t)p->extent.width || p->height != 8 * (int64_t)p->extent.height ||
+                        p->frames != 4 * (int64_t)p->extent.frames - 3);
     snprintf(text[0], 32, "%.15g", p->scale);
     snprintf(text[1], 32, "%d", p->width);
     snprintf(text[2], 32, "%d", p->height);
@@ -76,16 +77,15 @@ static tsr_status make_header(tsr_latent_writer *w, bool npy, char **header, siz
 static tsr_status check_params(const tsr_latent_writer_params *p, bool npy) {
     size_t bytes;
     if (!npy && !has_suffix(p->path, ".latent") && !has_suffix(p->path, ".safetensors"))
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "unknown suffix: %s; latents go to .latent, .safetensors or .npy", p->path);
+        return tsr_fail(TSR_ERR_ARGUMENT, "unknown suffix: %s; latents go to .latent, .safetensors or .npy", p->path);
     if (npy && p->stats)
         return tsr_fail(TSR_ERR_ARGUMENT, "no place for statistics: %s holds one array; use .safetensors", p->path);
     if (p->channels < 1 || p->extent.frames < 1 || p->extent.height < 1 || p->extent.width < 1 || !(p->scale > 0) ||
-        !tsr_mul((size_t)p->channels, (size_t)p->extent.frames, &bytes) || !tsr_mul(bytes, (size_t)p->extent.height, &bytes) ||
-        !tsr_mul(bytes, (size_t)p->extent.width, &bytes) || !tsr_mul(bytes, 3 * sizeof(float), &bytes) ||
-        bytes > INT64_MAX / 2)
-        return tsr_fail(TSR_ERR_ARGUMENT, "impossible latent: %d channels of %dx%dx%d times %g", p->channels, p->extent.width,
-            p->extent.height, p->extent.frames, p->scale);
+        !tsr_mul((size_t)p->channels, (size_t)p->extent.frames, &bytes) ||
+        !tsr_mul(bytes, (size_t)p->extent.height, &bytes) || !tsr_mul(bytes, (size_t)p->extent.width, &bytes) ||
+        !tsr_mul(bytes, 3 * sizeof(float), &bytes) || bytes > INT64_MAX / 2)
+        return tsr_fail(TSR_ERR_ARGUMENT, "impossible latent: %d channels of %dx%dx%d times %g", p->channels,
+            p->extent.width, p->extent.height, p->extent.frames, p->scale);
     return TSR_OK;
 }
 
@@ -116,8 +116,9 @@ tsr_status tsr_latent_writer_open(tsr_latent_writer **out, const tsr_latent_writ
         TSR_TRY(tsr_fail(TSR_ERR_ARGUMENT, "cannot go back and forth in a pipe: %s; use a file", params->path));
     TSR_TRY(tsr_out_write_at(&w->out, 0, header, size));
     if (npy && params->width && (params->width % 8 || params->height % 8 || params->frames % 4 != 1))
-        tsr_log(TSR_LOG_WARN, "%s: npy has no place for the true size of %dx%d, %lld frames; use .latent or .safetensors",
-            params->path, params->width, params->height, (long long)params->frames);
+        tsr_log(TSR_LOG_WARN,
+            "%s: npy has no place for the true size of %dx%d, %lld frames; use .latent or .safetensors", params->path,
+            params->width, params->height, (long long)params->frames);
     *out = w;
 error:
     free(header);

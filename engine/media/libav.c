@@ -15,9 +15,7 @@ static _Thread_local bool complained;
 
 static bool of_demuxer(void *context) {
     const AVClass *c = context ? *(const AVClass *const *)context : NULL;
-    AVClassCategory category = !c               ? AV_CLASS_CATEGORY_NA
-                               : c->get_category ? c->get_category(context)
-                                                 : c->category;
+    AVClassCategory category = !c ? AV_CLASS_CATEGORY_NA : c->get_category ? c->get_category(context) : c->category;
     return category == AV_CLASS_CATEGORY_DEMUXER;
 }
 
@@ -51,8 +49,8 @@ bool tsr_libav_demuxer_complained(void) {
 tsr_status tsr_libav_fail(tsr_status status, const char *what, const char *path, int error) {
     char text[AV_ERROR_MAX_STRING_SIZE];
     av_strerror(error, text, sizeof text);
-    return tsr_fail(error == AVERROR(ENOMEM) ? TSR_ERR_MEMORY : status, "%s: %s: %s%s%s", what, path,
-        text, *said ? "; " : "", said);
+    return tsr_fail(error == AVERROR(ENOMEM) ? TSR_ERR_MEMORY : status, "%s: %s: %s%s%s", what, path, text,
+        *said ? "; " : "", said);
 }
 
 /* Formats that read other files, or turn text into pictures. */

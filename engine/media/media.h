@@ -18,7 +18,7 @@ typedef struct tsr_out {
     char *part; /* NULL: written in place */
     bool keep;  /* what is not committed stays, for a later render to go on with */
 } tsr_out;
-#define TSR_OUT_NONE                                                                               \
+#define TSR_OUT_NONE                                                                                                   \
     { .fd = -1 }
 
 /* Whether path could be written, without touching it: TSR_OK, or why not. */
@@ -46,7 +46,7 @@ typedef struct tsr_writer_ops {
     tsr_status (*frame)(tsr_writer *w, const tsr_frame *frame);
     tsr_status (*finish)(tsr_writer *w); /* before the commit of w->out; NULL: nothing to do */
     void (*close)(tsr_writer *w);        /* frees w->state; NULL: nothing to do */
-    bool appends; /* a frame in w->out needs no later one: it can be gone on with behind any */
+    bool appends;                        /* a frame in w->out needs no later one: it can be gone on with behind any */
 } tsr_writer_ops;
 
 struct tsr_writer {
@@ -57,12 +57,12 @@ struct tsr_writer {
     int64_t written;
     bool failed, finished;
     tsr_journal journal; /* where params.resume asks for one; open() begins at w->written == journal.frames */
-    tsr_out out; /* the one file; not used by numbered pictures and null */
-    void *state; /* of the format */
+    tsr_out out;         /* the one file; not used by numbered pictures and null */
+    void *state;         /* of the format */
 };
 
-extern const tsr_writer_ops tsr_png_ops, tsr_video_ops, tsr_y4m_ops, tsr_raw_ops, tsr_npy_ops,
-    tsr_safetensors_ops, tsr_null_ops;
+extern const tsr_writer_ops tsr_png_ops, tsr_video_ops, tsr_y4m_ops, tsr_raw_ops, tsr_npy_ops, tsr_safetensors_ops,
+    tsr_null_ops;
 
 /* Opens w->out as a killed writer left it: it begins with `head` and has `bytes` that count. */
 tsr_status tsr_writer_go_on(tsr_writer *w, const void *head, size_t head_bytes, int64_t bytes);

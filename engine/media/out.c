@@ -18,8 +18,7 @@ static char *folder_of(const char *path) { /* malloc'd */
 }
 
 tsr_status tsr_out_fail(const tsr_out *o) {
-    return tsr_fail(
-        TSR_ERR_IO, "cannot write: %s: %s", o->part ? o->part : o->path, strerror(errno));
+    return tsr_fail(TSR_ERR_IO, "cannot write: %s: %s", o->part ? o->part : o->path, strerror(errno));
 }
 
 static tsr_status check_folder(const char *path) {
@@ -33,8 +32,7 @@ static tsr_status check_folder(const char *path) {
     else if (stat(folder, &st) == 0 && !S_ISDIR(st.st_mode))
         status = tsr_fail(TSR_ERR_IO, "not a folder: %s; choose another output", folder);
     else if (access(folder, W_OK | X_OK) != 0)
-        status =
-            tsr_fail(TSR_ERR_IO, "cannot write into the folder: %s: %s", folder, strerror(errno));
+        status = tsr_fail(TSR_ERR_IO, "cannot write into the folder: %s: %s", folder, strerror(errno));
     free(folder);
     return status;
 }
@@ -56,8 +54,7 @@ static tsr_status check(const char *path, bool overwrite, bool *in_place) {
         if (*in_place)
             return TSR_OK;
         if (!overwrite)
-            return tsr_fail(
-                TSR_ERR_IO, "output exists: %s; overwrite it with -y or choose another name", path);
+            return tsr_fail(TSR_ERR_IO, "output exists: %s; overwrite it with -y or choose another name", path);
     } else if (errno != ENOENT && errno != ENOTDIR) {
         return tsr_fail(TSR_ERR_IO, "cannot write: %s: %s", path, strerror(errno));
     }
@@ -83,16 +80,14 @@ static tsr_status open_in_place(tsr_out *o, const char *path) {
     if (o->fd < 0)
         return tsr_out_fail(o);
     if (isatty(o->fd))
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "output is a terminal: %s; pipe it into a program or a file", o->path);
+        return tsr_fail(TSR_ERR_ARGUMENT, "output is a terminal: %s; pipe it into a program or a file", o->path);
     return TSR_OK;
 }
 
 /* flags: O_CREAT, or 0 for one that was left; then o->fd stays -1 where there is none. */
 static tsr_status open_part(tsr_out *o, const char *path, int flags) {
     struct stat st;
-    o->path = realpath(
-        path, NULL); /* a link keeps pointing where it does; the file behind it is replaced */
+    o->path = realpath(path, NULL); /* a link keeps pointing where it does; the file behind it is replaced */
     if (!o->path)
         o->path = strdup(path);
     o->part = o->path ? tsr_format_text("%s.part", o->path) : NULL;
@@ -140,8 +135,8 @@ error:
 }
 
 static tsr_status not_as_left(const tsr_out *o) {
-    return tsr_fail(TSR_ERR_FORMAT, "cannot go on: %s is not what its journal, %s.resume, says; remove both to start anew",
-        o->part, o->path);
+    return tsr_fail(TSR_ERR_FORMAT,
+        "cannot go on: %s is not what its journal, %s.resume, says; remove both to start anew", o->part, o->path);
 }
 
 tsr_status tsr_out_go_on(tsr_out *o, const void *head, size_t head_bytes, int64_t bytes) {
@@ -202,8 +197,7 @@ tsr_status tsr_out_commit(tsr_out *o) {
     if (close(fd) != 0) /* some file systems find the disk full only here */
         status = tsr_out_fail(o);
     else if (o->part && rename(o->part, o->path) != 0)
-        status =
-            tsr_fail(TSR_ERR_IO, "cannot rename: %s to %s: %s", o->part, o->path, strerror(errno));
+        status = tsr_fail(TSR_ERR_IO, "cannot rename: %s to %s: %s", o->part, o->path, strerror(errno));
     if (status != TSR_OK && o->part && !o->keep)
         unlink(o->part);
     tsr_out_abort(o);

@@ -27,7 +27,8 @@ static uint32_t sum_of_head(const struct head *h) {
 }
 
 static tsr_status damaged(const tsr_parts *p) {
-    return tsr_fail(TSR_ERR_FORMAT, "cannot go on: %s is damaged; remove it and its neighbour .resume to start anew", p->file.path);
+    return tsr_fail(
+        TSR_ERR_FORMAT, "cannot go on: %s is damaged; remove it and its neighbour .resume to start anew", p->file.path);
 }
 
 static bool get(const tsr_parts *p, int64_t at, void *data, size_t n) {
@@ -114,11 +115,13 @@ static tsr_status check_codec(tsr_parts *p, int64_t bytes, const AVCodecContext 
     tsr_status status = tsr_parts_get_packet(p, &at, a, &got);
     if (status != TSR_OK || !got)
         return status == TSR_OK ? damaged(p) : status;
-    same = a->size == codec->extradata_size && (a->size == 0 || memcmp(a->data, codec->extradata, (size_t)a->size) == 0);
+    same =
+        a->size == codec->extradata_size && (a->size == 0 || memcmp(a->data, codec->extradata, (size_t)a->size) == 0);
     p->begin = at;
     if (!same)
-        return tsr_fail(TSR_ERR_FORMAT, "cannot go on: %s was coded by another %s; remove it and its neighbour .resume to start anew",
-            p->file.path, codec->codec->name);
+        return tsr_fail(TSR_ERR_FORMAT,
+            "cannot go on: %s was coded by another %s; remove it and its neighbour .resume to start anew", p->file.path,
+            codec->codec->name);
     return ftruncate(p->file.fd, p->at) == 0 ? TSR_OK : tsr_out_fail(&p->file);
 }
 

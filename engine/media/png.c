@@ -11,8 +11,8 @@
 enum { LEVEL = 5, BUFFER = 1 << 16 };
 
 static tsr_status bad_pattern(const char *path) {
-    return tsr_fail(TSR_ERR_ARGUMENT,
-        "bad number pattern: %s; one %%05d in the file name, %%%% for a percent sign", path);
+    return tsr_fail(
+        TSR_ERR_ARGUMENT, "bad number pattern: %s; one %%05d in the file name, %%%% for a percent sign", path);
 }
 
 /* The length of a "%d", "%5d", "%05d" at s, and its width; 0 where it is none. */
@@ -94,9 +94,8 @@ static void encode(png_structp png, png_infop info, const tsr_frame *f) {
     if (setjmp(png_jmpbuf(png)) != 0)
         return;
     bool deep = f->pixels == TSR_PIXELS_RGB16;
-    png_set_IHDR(png, info, (png_uint_32)f->width, (png_uint_32)f->height, deep ? 16 : 8,
-        PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-        PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)f->width, (png_uint_32)f->height, deep ? 16 : 8, PNG_COLOR_TYPE_RGB,
+        PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_sRGB_gAMA_and_cHRM(png, info, PNG_sRGB_INTENT_PERCEPTUAL);
     png_set_compression_level(png, LEVEL);
     png_set_compression_buffer_size(png, BUFFER);
@@ -149,13 +148,13 @@ static tsr_status png_open(tsr_writer *w) {
     if (!numbered) {
         if (p->frames > 1)
             return tsr_fail(TSR_ERR_ARGUMENT,
-                "one picture for %lld frames: %s; put %%05d into the name or choose one frame",
-                (long long)p->frames, p->path);
+                "one picture for %lld frames: %s; put %%05d into the name or choose one frame", (long long)p->frames,
+                p->path);
         w->params.frames = 1;
-        tsr_journal_close(&w->journal); /* one picture is there or it is not */
+        tsr_journal_close(&w->journal);            /* one picture is there or it is not */
         char *name = tsr_pattern_name(p->path, 0); /* "%%" */
-        status = name ? tsr_out_open(&w->out, name, p->overwrite)
-                      : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", p->path);
+        status =
+            name ? tsr_out_open(&w->out, name, p->overwrite) : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", p->path);
         free(name);
         return status;
     }

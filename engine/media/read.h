@@ -19,7 +19,7 @@ struct tsr_reader {
     tsr_media_info info;
     char *path;
     char notes[256];
-    int64_t at; /* frames read */
+    int64_t at;                            /* frames read */
     double first, last, shortest, longest; /* times of the first and last of them and between two, seconds; videos */
     void *state;
 };
@@ -29,8 +29,7 @@ extern const tsr_reader_ops tsr_read_png, tsr_read_sequence, tsr_read_libav, tsr
 /* Adds to the notes, after a semicolon. */
 void tsr_reader_note(tsr_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A damaged file: "PATH: reason". */
-tsr_status tsr_reader_bad(const tsr_reader *r, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+tsr_status tsr_reader_bad(const tsr_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Fails where the container says that the file should be longer. */
 tsr_status tsr_reader_check_whole(const tsr_reader *r);

@@ -29,7 +29,8 @@ static tsr_status open_decoder(tsr_reader *r, struct clip *c) {
     const AVCodec *codec = NULL;
     c->stream = av_find_best_stream(c->demux, AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
     if (c->stream == AVERROR_DECODER_NOT_FOUND)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "%.300s: libav has no decoder here for its video; convert it first", r->path);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "%.300s: libav has no decoder here for its video; convert it first", r->path);
     if (c->stream < 0)
         return tsr_reader_bad(r, "holds no picture or video");
     const AVStream *s = c->demux->streams[c->stream];

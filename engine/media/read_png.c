@@ -18,8 +18,7 @@ struct picture {
 
 static void on_error(png_structp png, png_const_charp message) {
     tsr_reader *r = png_get_error_ptr(png);
-    ((struct picture *)r->state)->status =
-        tsr_reader_bad(r, "damaged or cut short: libpng: %s", message);
+    ((struct picture *)r->state)->status = tsr_reader_bad(r, "damaged or cut short: libpng: %s", message);
     png_longjmp(png, 1);
 }
 
@@ -81,8 +80,8 @@ static tsr_status alloc_rows(const tsr_reader *r, struct picture *p) {
         p->row = malloc(h * sizeof *p->row);
     }
     if (!p->pixels || !p->row)
-        return tsr_fail(TSR_ERR_MEMORY, "%.300s: no memory for a picture of %dx%d", r->path, r->info.width,
-            r->info.height);
+        return tsr_fail(
+            TSR_ERR_MEMORY, "%.300s: no memory for a picture of %dx%d", r->path, r->info.width, r->info.height);
     for (size_t y = 0; y < h; y++)
         p->row[y] = p->pixels + y * row;
     return TSR_OK;
@@ -103,8 +102,7 @@ static tsr_status png_frame(tsr_reader *r, float *rgb, bool *got) {
     for (size_t i = 0; rgb && i < n; i++) {
         uint16_t wide;
         memcpy(&wide, p->pixels + (r->info.depth == 16 ? 2 * i : 0), 2);
-        rgb[i] = r->info.depth == 16 ? (float)wide * (2 / 65535.0f) - 1
-                                     : (float)p->pixels[i] * (2 / 255.0f) - 1;
+        rgb[i] = r->info.depth == 16 ? (float)wide * (2 / 65535.0f) - 1 : (float)p->pixels[i] * (2 / 255.0f) - 1;
     }
     *got = true;
     return TSR_OK;

@@ -35,7 +35,8 @@ static tsr_status find_numbers(const tsr_reader *r, int64_t *first, int64_t *las
     const char *pattern = slash ? slash + 1 : r->path;
     char *folder = slash == r->path ? strdup("/") : slash ? strndup(r->path, (size_t)(slash - r->path)) : strdup(".");
     DIR *d = folder ? opendir(folder) : NULL;
-    tsr_status status = d ? TSR_OK : tsr_fail(TSR_ERR_IO, "%.300s: cannot open its folder: %s", r->path, strerror(errno));
+    tsr_status status =
+        d ? TSR_OK : tsr_fail(TSR_ERR_IO, "%.300s: cannot open its folder: %s", r->path, strerror(errno));
     *first = *last = -1;
     for (struct dirent *e; d && (e = readdir(d));) {
         int64_t n = number_of(pattern, e->d_name);
@@ -45,7 +46,8 @@ static tsr_status find_numbers(const tsr_reader *r, int64_t *first, int64_t *las
         *last = n > *last ? n : *last;
     }
     if (status == TSR_OK && *first < 0)
-        status = tsr_fail(TSR_ERR_IO, "%.300s: no picture of that name; number them from 0 or any other number", r->path);
+        status =
+            tsr_fail(TSR_ERR_IO, "%.300s: no picture of that name; number them from 0 or any other number", r->path);
     if (d)
         closedir(d);
     free(folder);
@@ -117,5 +119,4 @@ static void sequence_close(tsr_reader *r) {
     free(r->state);
 }
 
-const tsr_reader_ops tsr_read_sequence = {
-    .open = sequence_open, .frame = sequence_frame, .close = sequence_close};
+const tsr_reader_ops tsr_read_sequence = {.open = sequence_open, .frame = sequence_frame, .close = sequence_close};

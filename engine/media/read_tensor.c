@@ -49,8 +49,8 @@ static tsr_status find_video(tsr_reader *r, struct tensor *t, int64_t size[3]) {
         return tsr_reader_bad(r, "holds %s %s; a video is float32 [3, frames, height, width]", tsr_dtype_name(x->dtype),
             tsr_shape_text(shape, x->dim, x->ndim));
     }
-    return tsr_reader_bad(r, "holds no video: none of its %zu tensors is [3, frames, height, width]",
-        tsr_tensor_file_count(t->file));
+    return tsr_reader_bad(
+        r, "holds no video: none of its %zu tensors is [3, frames, height, width]", tsr_tensor_file_count(t->file));
 }
 
 static tsr_status tensor_open(tsr_reader *r) {
@@ -80,7 +80,8 @@ static tsr_status check_values(const tsr_reader *r, const float *v, size_t n) {
         if (!isfinite(v[i]))
             return tsr_reader_bad(r, "frame %lld holds a value that is not finite", (long long)r->at);
         if (fabsf(v[i]) > FAR_OUT)
-            return tsr_reader_bad(r, "frame %lld holds a value of %g; frames lie in -1..1", (long long)r->at, (double)v[i]);
+            return tsr_reader_bad(
+                r, "frame %lld holds a value of %g; frames lie in -1..1", (long long)r->at, (double)v[i]);
     }
     return TSR_OK;
 }

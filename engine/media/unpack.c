@@ -55,8 +55,7 @@ static bool is_full_range(const tsr_unpack *u, const AVFrame *f) {
     case AV_PIX_FMT_YUVJ411P:
         return true;
     default: /* untagged: RGB and gray are full, YUV is limited */
-        return f->color_range == AVCOL_RANGE_JPEG ||
-               (f->color_range != AVCOL_RANGE_MPEG && (u->rgb || u->gray));
+        return f->color_range == AVCOL_RANGE_JPEG || (f->color_range != AVCOL_RANGE_MPEG && (u->rgb || u->gray));
     }
 }
 
@@ -66,9 +65,9 @@ static void set_siting(tsr_unpack *u, const AVFrame *f) {
     float middle_y = ((float)(1 << u->format->log2_chroma_h) - 1) / 2;
     enum AVChromaLocation at = f->chroma_location;
     u->left = at == AVCHROMA_LOC_CENTER || at == AVCHROMA_LOC_TOP || at == AVCHROMA_LOC_BOTTOM ? middle_x : 0;
-    u->top = at == AVCHROMA_LOC_TOPLEFT || at == AVCHROMA_LOC_TOP          ? 0
+    u->top = at == AVCHROMA_LOC_TOPLEFT || at == AVCHROMA_LOC_TOP         ? 0
              : at == AVCHROMA_LOC_BOTTOMLEFT || at == AVCHROMA_LOC_BOTTOM ? 2 * middle_y
-                                                                            : middle_y;
+                                                                          : middle_y;
 }
 
 tsr_status tsr_unpack_init(tsr_unpack *u, const AVFrame *f) {

@@ -22,7 +22,7 @@ struct video {
     tsr_audio audio;
     int64_t muxed; /* packets */
     tsr_parts parts;
-    int64_t coded_bytes; /* of the parts that are coded */
+    int64_t coded_bytes;  /* of the parts that are coded */
     tsr_status io_status; /* of the first write that failed; its message is kept in io_message, for
                              libav hides it */
     char io_message[512];
@@ -69,17 +69,14 @@ static tsr_status open_bytes(tsr_writer *w) {
         return status;
     uint8_t *buffer = av_malloc(IO_BUFFER);
     bool file = w->out.part != NULL;
-    v->io = buffer
-                ? avio_alloc_context(buffer, IO_BUFFER, 1, w, NULL, on_write, file ? on_seek : NULL)
-                : NULL;
+    v->io = buffer ? avio_alloc_context(buffer, IO_BUFFER, 1, w, NULL, on_write, file ? on_seek : NULL) : NULL;
     if (!v->io) {
         av_free(buffer);
         return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", w->params.path);
     }
     v->io->seekable = file ? AVIO_SEEKABLE_NORMAL : 0;
     v->mux->pb = v->io;
-    v->mux->flags |=
-        AVFMT_FLAG_CUSTOM_IO | AVFMT_FLAG_BITEXACT; /* the same frames make the same file */
+    v->mux->flags |= AVFMT_FLAG_CUSTOM_IO | AVFMT_FLAG_BITEXACT; /* the same frames make the same file */
     /* mp4 reads the file back to move its index to the front. */
     v->mux->url = av_strdup(file ? w->out.part : "pipe:");
     return v->mux->url ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", w->params.path);
@@ -97,18 +94,16 @@ static tsr_status add_stream(tsr_writer *w) {
     v->stream->avg_frame_rate = v->stream->r_frame_rate = av->framerate;
     v->stream->sample_aspect_ratio = av->sample_aspect_ratio;
     if (w->params.format == TSR_FORMAT_MP4 && av->codec_id == AV_CODEC_ID_HEVC)
-        v->stream->codecpar->codec_tag =
-            MKTAG('h', 'v', 'c', '1'); /* the only HEVC tag Apple's players take */
+        v->stream->codecpar->codec_tag = MKTAG('h', 'v', 'c', '1'); /* the only HEVC tag Apple's players take */
     return TSR_OK;
 }
 
 static tsr_status write_header(tsr_writer *w) {
     struct video *v = w->state;
     AVDictionary *options = NULL;
-    if (w->params.format ==
-        TSR_FORMAT_MP4) /* index in front, for the web; in fragments where it cannot go back */
-        av_dict_set(&options, "movflags",
-            w->out.part ? "+faststart" : "+frag_keyframe+delay_moov+default_base_moof", 0);
+    if (w->params.format == TSR_FORMAT_MP4) /* index in front, for the web; in fragments where it cannot go back */
+        av_dict_set(
+            &options, "movflags", w->out.part ? "+faststart" : "+frag_keyframe+delay_moov+default_base_moof", 0);
     tsr_libav_forget();
     int error = avformat_write_header(v->mux, &options);
     av_dict_free(&options);
@@ -221,8 +216,7 @@ static tsr_status video_open(tsr_writer *w) {
     v->encoder.user = w;
     tsr_libav_listen();
     if (avformat_alloc_output_context2(&v->mux, NULL, name, NULL) < 0)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "libav has no %s here: %s; choose another format",
-            name, w->params.path);
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "libav has no %s here: %s; choose another format", name, w->params.path);
     tsr_status status;
     TSR_TRY(tsr_encoder_open(&v->encoder, &w->params, v->mux->oformat));
     TSR_TRY(add_stream(w));

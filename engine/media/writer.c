@@ -68,18 +68,17 @@ static tsr_status find_format(const char *path, tsr_format *format) {
             *format = (tsr_format)f;
             return TSR_OK;
         }
-    return tsr_fail(TSR_ERR_ARGUMENT,
-        "unknown suffix: %s; use .png .mp4 .mkv .webm .y4m .npy .safetensors or name a format",
-        path);
+    return tsr_fail(
+        TSR_ERR_ARGUMENT, "unknown suffix: %s; use .png .mp4 .mkv .webm .y4m .npy .safetensors or name a format", path);
 }
 
 static tsr_status check_params(const tsr_writer_params *p) {
     if (p->width < 1 || p->height < 1 || p->width > MAX_SIDE || p->height > MAX_SIDE)
-        return tsr_fail(TSR_ERR_ARGUMENT, "impossible picture size: %dx%d; sides of 1 to %d",
-            p->width, p->height, MAX_SIDE);
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "impossible picture size: %dx%d; sides of 1 to %d", p->width, p->height, MAX_SIDE);
     if (p->frames < 0 || p->first < 0 || p->frames > INT32_MAX || p->first > INT32_MAX)
-        return tsr_fail(TSR_ERR_ARGUMENT, "impossible frames: %lld from %lld", (long long)p->frames,
-            (long long)p->first);
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "impossible frames: %lld from %lld", (long long)p->frames, (long long)p->first);
     if (!(p->fps >= 0.01 && p->fps <= 1000))
         return tsr_fail(TSR_ERR_ARGUMENT, "impossible frame rate: %g; use 0.01 to 1000", p->fps);
     if (p->crf < -1 || p->crf > 63)
@@ -144,17 +143,16 @@ tsr_status tsr_writer_open(tsr_writer **out, const tsr_writer_params *params) {
     w->params.audio_from = params->audio_from ? strdup(params->audio_from) : NULL;
     w->params.resume = params->resume ? strdup(params->resume) : NULL;
     w->journal = (tsr_journal)TSR_JOURNAL_NONE;
-    if ((params->resume && !w->params.resume) || (params->path && !w->params.path) || (params->codec && !w->params.codec) ||
-        (params->audio_from && !w->params.audio_from)) {
+    if ((params->resume && !w->params.resume) || (params->path && !w->params.path) ||
+        (params->codec && !w->params.codec) || (params->audio_from && !w->params.audio_from)) {
         status = tsr_fail(TSR_ERR_MEMORY, "out of memory: writer");
         goto error;
     }
     if (params->format == TSR_FORMAT_AUTO)
         TSR_TRY(find_format(params->path, &w->params.format));
-    if ((unsigned)w->params.format >= FORMATS ||
-        (!params->path && w->params.format != TSR_FORMAT_NULL)) {
-        status = tsr_fail(TSR_ERR_ARGUMENT, "no output: the %s format wants a file name",
-            tsr_format_name(w->params.format));
+    if ((unsigned)w->params.format >= FORMATS || (!params->path && w->params.format != TSR_FORMAT_NULL)) {
+        status =
+            tsr_fail(TSR_ERR_ARGUMENT, "no output: the %s format wants a file name", tsr_format_name(w->params.format));
         goto error;
     }
     TSR_TRY(check_params(&w->params));
@@ -204,17 +202,15 @@ tsr_pixels tsr_writer_pixels(const tsr_writer *w) {
 
 tsr_status tsr_writer_frame(tsr_writer *w, const tsr_frame *f) {
     if (w->failed || w->finished)
-        return tsr_fail(TSR_ERR_ARGUMENT, "no more frames: the writer has %s",
-            w->failed ? "failed before" : "finished");
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "no more frames: the writer has %s", w->failed ? "failed before" : "finished");
     if (f->width != w->params.width || f->height != w->params.height || f->pixels != w->pixels ||
         f->bytes != w->frame_bytes)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "wrong frame: %dx%d, %zu bytes; the writer was opened for %dx%d, %zu bytes", f->width,
-            f->height, f->bytes, w->params.width, w->params.height, w->frame_bytes);
-    if (f->index != w->params.first + w->written ||
-        (w->params.frames && w->written == w->params.frames))
-        return tsr_fail(TSR_ERR_ARGUMENT, "wrong frame: number %lld where %lld was due",
-            (long long)f->index, (long long)(w->params.first + w->written));
+        return tsr_fail(TSR_ERR_ARGUMENT, "wrong frame: %dx%d, %zu bytes; the writer was opened for %dx%d, %zu bytes",
+            f->width, f->height, f->bytes, w->params.width, w->params.height, w->frame_bytes);
+    if (f->index != w->params.first + w->written || (w->params.frames && w->written == w->params.frames))
+        return tsr_fail(TSR_ERR_ARGUMENT, "wrong frame: number %lld where %lld was due", (long long)f->index,
+            (long long)(w->params.first + w->written));
     tsr_status status;
     w->failed = true; /* until all of it succeeded */
     TSR_TRY(w->ops->frame(w, f));
@@ -230,12 +226,12 @@ error:
 
 tsr_status tsr_writer_finish(tsr_writer *w) {
     if (w->failed || w->finished)
-        return tsr_fail(TSR_ERR_ARGUMENT, "nothing to finish: the writer has %s",
-            w->failed ? "failed before" : "finished");
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "nothing to finish: the writer has %s", w->failed ? "failed before" : "finished");
     w->failed = true; /* until all of it succeeded */
     if (w->params.frames && w->written != w->params.frames)
-        return tsr_fail(TSR_ERR_IO, "incomplete: %lld of %lld frames written",
-            (long long)w->written, (long long)w->params.frames);
+        return tsr_fail(
+            TSR_ERR_IO, "incomplete: %lld of %lld frames written", (long long)w->written, (long long)w->params.frames);
     if (w->written == 0)
         return tsr_fail(TSR_ERR_IO, "incomplete: no frame written");
     tsr_status status;

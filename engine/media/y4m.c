@@ -36,9 +36,8 @@ static tsr_status y4m_open(tsr_writer *w) {
     int num, den;
     tsr_fps_fraction(p->fps, &num, &den);
     char header[160];
-    int n = snprintf(header, sizeof header,
-        "YUV4MPEG2 W%d H%d F%d:%d Ip A1:1 %s XCOLORRANGE=LIMITED\n", p->width, p->height, num, den,
-        deep ? "C420p10 XYSCSS=420P10" : "C420mpeg2 XYSCSS=420MPEG2");
+    int n = snprintf(header, sizeof header, "YUV4MPEG2 W%d H%d F%d:%d Ip A1:1 %s XCOLORRANGE=LIMITED\n", p->width,
+        p->height, num, den, deep ? "C420p10 XYSCSS=420P10" : "C420mpeg2 XYSCSS=420MPEG2");
     if (w->written)
         return tsr_writer_go_on(w, header, (size_t)n, n + w->written * (int64_t)y->bytes);
     TSR_TRY(tsr_out_open(&w->out, p->path, p->overwrite));
@@ -53,8 +52,8 @@ static tsr_status y4m_frame(tsr_writer *w, const tsr_frame *f) {
     if (status != TSR_OK)
         return status;
     const AVFrame *a = y->yuv.frame;
-    av_image_copy_to_buffer((uint8_t *)y->buffer + MARK, (int)(y->bytes - MARK),
-        (const uint8_t *const *)a->data, a->linesize, a->format, a->width, a->height, 1);
+    av_image_copy_to_buffer((uint8_t *)y->buffer + MARK, (int)(y->bytes - MARK), (const uint8_t *const *)a->data,
+        a->linesize, a->format, a->width, a->height, 1);
     return tsr_out_write(&w->out, y->buffer, y->bytes);
 }
 

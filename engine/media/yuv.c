@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const enum AVPixelFormat tsr_yuv_formats_8[3] = {
-    AV_PIX_FMT_YUV420P, AV_PIX_FMT_YUV422P, AV_PIX_FMT_YUV444P};
+const enum AVPixelFormat tsr_yuv_formats_8[3] = {AV_PIX_FMT_YUV420P, AV_PIX_FMT_YUV422P, AV_PIX_FMT_YUV444P};
 const enum AVPixelFormat tsr_yuv_formats_10[3] = {
     AV_PIX_FMT_YUV420P10LE, AV_PIX_FMT_YUV422P10LE, AV_PIX_FMT_YUV444P10LE};
 
@@ -61,8 +60,8 @@ static void load_row(const tsr_frame *f, int row, float *restrict rgb) {
 }
 
 /* v, as code = offset + span * v in units of 8 bits, into a row of a plane. */
-static void store_row(const tsr_yuv *y, int plane, int row, const float *restrict v, size_t n,
-    float offset, float span) {
+static void store_row(
+    const tsr_yuv *y, int plane, int row, const float *restrict v, size_t n, float offset, float span) {
     uint8_t *out = y->frame->data[plane] + (ptrdiff_t)row * y->frame->linesize[plane];
     float one = (float)(1 << (y->depth - 8));
     offset = offset * one + 0.5f;
@@ -95,13 +94,11 @@ static void luma_row(tsr_yuv *y, int row, float weight) {
 
 /* Sited left: an even column keeps its place and takes a quarter of each neighbour. */
 static void chroma_row(const tsr_yuv *y, int plane, int row, float *restrict c) {
-    size_t n = (size_t)y->frame->width, step = (size_t)1 << y->log2_w,
-           count = (n + step - 1) / step;
+    size_t n = (size_t)y->frame->width, step = (size_t)1 << y->log2_w, count = (n + step - 1) / step;
     if (step == 2) {
         c[0] = c[1];
         c[n + 1] = c[n];
-        for (size_t x = 0; x < count;
-             x++) /* in place: what is still to be read lies at 2x + 2 and behind */
+        for (size_t x = 0; x < count; x++) /* in place: what is still to be read lies at 2x + 2 and behind */
             c[x] = 0.25f * c[2 * x] + 0.5f * c[2 * x + 1] + 0.25f * c[2 * x + 2];
         store_row(y, plane, row, c, count, 128, 224);
     } else {
@@ -111,8 +108,7 @@ static void chroma_row(const tsr_yuv *y, int plane, int row, float *restrict c) 
 
 tsr_status tsr_yuv_convert(tsr_yuv *y, const tsr_frame *rgb) {
     if (av_frame_make_writable(y->frame) < 0) /* an encoder may still hold the last one */
-        return tsr_fail(
-            TSR_ERR_MEMORY, "out of memory: video frame of %dx%d", rgb->width, rgb->height);
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory: video frame of %dx%d", rgb->width, rgb->height);
     int rows = 1 << y->log2_h;
     for (int top = 0; top < rgb->height; top += rows) {
         int end = top + rows < rgb->height ? top + rows : rgb->height;

@@ -8,11 +8,11 @@
 #include <libavutil/frame.h>
 
 typedef struct tsr_yuv {
-    AVFrame *frame; /* planes of the format asked for, tagged BT.709 limited, chroma sited left */
+    AVFrame *frame;            /* planes of the format asked for, tagged BT.709 limited, chroma sited left */
     int depth, log2_w, log2_h; /* bits; chroma subsampling */
     float *rgb;                /* [3][width], one row, 0..1 */
-    float *cb, *cr; /* [width + 2], one chroma row before it is thinned out, with a copy of its ends
-                       around it; -0.5..0.5 */
+    float *cb, *cr;            /* [width + 2], one chroma row before it is thinned out, with a copy of its ends
+                                  around it; -0.5..0.5 */
 } tsr_yuv;
 
 /* 4:2:0 at [0], 4:2:2 at [1], 4:4:4 at [2]; of 8 or 10 bits. */

@@ -1,5 +1,5 @@
-/* Turns a program of whole frames into one whose widest levels run in bands: groups its ops into sections, and gives each
- * section bands of the buffers that it touches. */
+/* Turns a program of whole frames into one whose widest levels run in bands: groups its ops into sections, and gives
+ * each section bands of the buffers that it touches. */
 #include "model/bands.h"
 
 #include <stdlib.h>
@@ -8,11 +8,11 @@
 typedef struct cutter {
     const tsr_program *from; /* of whole frames */
     tsr_program *to;         /* with ops, buffers and sections of its own */
-    int *group;    /* [ops of from]: what runs together, in order */
-    bool *banded;  /* [groups], at most as many as ops: runs in bands */
-    int *whole_of; /* [buffers of from]: its place in `to`, -1: none yet */
+    int *group;              /* [ops of from]: what runs together, in order */
+    bool *banded;            /* [groups], at most as many as ops: runs in bands */
+    int *whole_of;           /* [buffers of from]: its place in `to`, -1: none yet */
     /* of the section in hand, [buffers of from] */
-    int *band_of;  /* its band in `to`, -1: none */
+    int *band_of;              /* its band in `to`, -1: none */
     bool *halo, *there, *made; /* read by a conv that reaches across rows; its rows are in the band; written here */
 } cutter;
 
@@ -156,7 +156,14 @@ static tsr_op *add_op(cutter *c, tsr_op op) {
 }
 
 static tsr_op page_op(tsr_op_kind kind, tsr_view in, tsr_view out, int section) {
-    return (tsr_op){.kind = kind, .layer = -1, .kernel = -1, .cache = -1, .in = in, .out = out, .stats = -1, .out_dt = 1,
+    return (tsr_op){.kind = kind,
+        .layer = -1,
+        .kernel = -1,
+        .cache = -1,
+        .in = in,
+        .out = out,
+        .stats = -1,
+        .out_dt = 1,
         .section = section};
 }
 

@@ -23,8 +23,8 @@ typedef struct conversion {
     bool as_stored;
     tsr_dtype type; /* wanted */
     size_t count, room;
-    entry *entry; /* [count], sorted by name */
-    tsr_tensor *to; /* [count] */
+    entry *entry;         /* [count], sorted by name */
+    tsr_tensor *to;       /* [count] */
     float *value, *again; /* of the largest tensor: its values, and what the file holds of them */
     size_t elements[TSR_DTYPE_COUNT], bytes[TSR_DTYPE_COUNT];
     int tensors[TSR_DTYPE_COUNT];
@@ -33,8 +33,7 @@ typedef struct conversion {
 
 /* ---------------------------------------------------------------- which tensors */
 
-static tsr_status add(conversion *c, const char *layer, const char *part, const char *suffix,
-    const tsr_tensor *t) {
+static tsr_status add(conversion *c, const char *layer, const char *part, const char *suffix, const tsr_tensor *t) {
     if (c->count == c->room) {
         c->room = c->room ? 2 * c->room : 64;
         entry *grown = realloc(c->entry, c->room * sizeof *grown);
@@ -98,8 +97,8 @@ static bool fits(const conversion *c, const tsr_tensor *t, tsr_dtype type) {
            (c->gguf || tsr_dtype_size(type));
 }
 
-static tsr_status choose_type(const conversion *c, const entry *e, const tsr_tensor *shape, float most,
-    tsr_dtype *out) {
+static tsr_status choose_type(
+    const conversion *c, const entry *e, const tsr_tensor *shape, float most, tsr_dtype *out) {
     bool small = shape->ndim == 1; /* norms and biases: readers of GGUF expect them in f32 */
     tsr_dtype type = c->as_stored ? e->from->dtype : c->type;
     if (small && c->gguf && !c->as_stored)
@@ -107,8 +106,7 @@ static tsr_status choose_type(const conversion *c, const entry *e, const tsr_ten
     if (!fits(c, shape, type))
         type = small && c->gguf ? TSR_F32 : TSR_F16;
     if (!isfinite(most))
-        return tsr_fail(TSR_ERR_FORMAT, "%s: holds a value that is not finite; the model is damaged",
-            e->name);
+        return tsr_fail(TSR_ERR_FORMAT, "%s: holds a value that is not finite; the model is damaged", e->name);
     if (type != e->from->dtype && type != TSR_F32 && type != TSR_BF16 && most > HALF_MOST) {
         tsr_log(TSR_LOG_WARN, "%s: values of %g are beyond fp16; kept in f32", e->name, (double)most);
         type = TSR_F32;
@@ -147,8 +145,8 @@ static tsr_status plan_tensors(conversion *c) {
     size_t most = 1, bytes;
     for (size_t i = 0; i < c->count; i++)
         most = c->entry[i].from->count > most ? c->entry[i].from->count : most;
-    if (!tsr_mul(most, sizeof(float), &bytes) || !(c->value = malloc(bytes)) ||
-        !(c->again = malloc(bytes)) || !(c->to = calloc(c->count, sizeof *c->to)))
+    if (!tsr_mul(most, sizeof(float), &bytes) || !(c->value = malloc(bytes)) || !(c->again = malloc(bytes)) ||
+        !(c->to = calloc(c->count, sizeof *c->to)))
         return tsr_fail(TSR_ERR_MEMORY, "out of memory: a tensor of %zu values", most);
     for (size_t i = 0; i < c->count; i++) {
         tsr_status status = plan_tensor(c, i);
@@ -219,12 +217,11 @@ static tsr_status read_params(conversion *c, const char *path, const tsr_convert
     c->gguf = has_suffix(path, ".gguf");
     c->as_stored = !p->type;
     if (!c->gguf && !has_suffix(path, ".safetensors"))
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "%.300s: neither .gguf nor .safetensors; name one of these", path);
+        return tsr_fail(TSR_ERR_ARGUMENT, "%.300s: neither .gguf nor .safetensors; name one of these", path);
     if (p->type) {
         int t = 0;
-        while (t < TSR_DTYPE_COUNT && !(tsr_dtype_writable((tsr_dtype)t) &&
-                                          strcasecmp(tsr_dtype_name((tsr_dtype)t), p->type) == 0))
+        while (t < TSR_DTYPE_COUNT &&
+               !(tsr_dtype_writable((tsr_dtype)t) && strcasecmp(tsr_dtype_name((tsr_dtype)t), p->type) == 0))
             t++;
         if (t == TSR_DTYPE_COUNT)
             return tsr_fail(TSR_ERR_ARGUMENT,
@@ -236,13 +233,12 @@ static tsr_status read_params(conversion *c, const char *path, const tsr_convert
                 tsr_dtype_name(c->type));
     }
     if (!p->overwrite && access(path, F_OK) == 0)
-        return tsr_fail(
-            TSR_ERR_IO, "output exists: %s; overwrite it with -y or choose another name", path);
+        return tsr_fail(TSR_ERR_IO, "output exists: %s; overwrite it with -y or choose another name", path);
     return TSR_OK;
 }
 
-tsr_status tsr_convert(const tsr_model *m, const char *path, const tsr_convert_params *params,
-    tsr_convert_report *report) {
+tsr_status tsr_convert(
+    const tsr_model *m, const char *path, const tsr_convert_params *params, tsr_convert_report *report) {
     static const tsr_meta architecture = {"general.architecture", "seedvr2_vae"};
     static const tsr_meta torch = {"format", "pt"}; /* readers of the Hugging Face family ask for it */
     conversion *c = calloc(1, sizeof *c);

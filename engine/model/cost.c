@@ -17,8 +17,7 @@ const char *tsr_op_kind_name(tsr_op_kind k) {
 
 double tsr_op_flops(const tsr_program *p, const tsr_op *op) {
     if (op->kind == TSR_OP_CONV) {
-        const tsr_kernel *k =
-            &p->kernel[op->kernel]; /* of four phases each makes a quarter of the pixels */
+        const tsr_kernel *k = &p->kernel[op->kernel]; /* of four phases each makes a quarter of the pixels */
         double outputs = (double)op->out.nt * op->out.ny * p->buffer[op->out.buf].w;
         return 2.0 * k->cin * k->cout * k->kt * k->kh * k->kw * outputs;
     }
@@ -49,8 +48,7 @@ double tsr_op_bytes(const tsr_program *p, const tsr_op *op) {
     switch (op->kind) {
     case TSR_OP_CONV: {
         const tsr_kernel *k = &p->kernel[op->kernel];
-        double weights =
-            (double)tsr_kernel_weights(k) * (double)tsr_dtype_size(p->buffer[op->in.buf].dtype);
+        double weights = (double)tsr_kernel_weights(k) * (double)tsr_dtype_size(p->buffer[op->in.buf].dtype);
         double in = view_bytes(p, op->in, (op->in.nt - 1) * k->st + k->kt);
         return in + weights + out * (op->accumulate ? 2 : 1);
     }
@@ -58,14 +56,14 @@ double tsr_op_bytes(const tsr_program *p, const tsr_op *op) {
         return out * (1 + 4.0 / (double)tsr_dtype_size(p->buffer[op->out.buf].dtype));
     case TSR_OP_STORE: {
         const tsr_buffer *b = &p->buffer[op->in.buf];
-        double slot =
-            (double)tsr_dtype_size(p->params.numerics.slot) / (double)tsr_dtype_size(b->dtype);
+        double slot = (double)tsr_dtype_size(p->params.numerics.slot) / (double)tsr_dtype_size(b->dtype);
         return view_bytes(p, op->in, op->in.nt) * (1 + slot);
     }
     case TSR_OP_CACHE_LOAD:
         return 2 * out;
     case TSR_OP_CACHE_SAVE:
-        return (op->section < 0 ? (double)p->cache[op->cache].bytes : view_bytes(p, op->in, p->cache[op->cache].frames)) +
+        return (op->section < 0 ? (double)p->cache[op->cache].bytes
+                                : view_bytes(p, op->in, p->cache[op->cache].frames)) +
                view_bytes(p, op->in, op->in.nt);
     default:
         return view_bytes(p, op->in, op->in.nt) + out;
@@ -82,12 +80,12 @@ const char *tsr_op_text(char buf[160], const tsr_program *p, const tsr_op *op) {
     if (op->kind == TSR_OP_CONV) {
         const tsr_kernel *k = &p->kernel[op->kernel];
         const char *fold = tsr_fold_name(k->fold);
-        snprintf(what, sizeof what, "%s%s %dx%dx%d %d->%d", *fold ? " " : "", fold, k->kt, k->kh,
-            k->kw, k->cin, k->cout);
+        snprintf(
+            what, sizeof what, "%s%s %dx%dx%d %d->%d", *fold ? " " : "", fold, k->kt, k->kh, k->kw, k->cin, k->cout);
     } else {
         snprintf(what, sizeof what, " %d", b->c);
     }
-    snprintf(buf, 160, "%s%s%s%s @ %dx%dx%d", dot ? dot + 1 : name, *name ? " " : "",
-        tsr_op_kind_name(op->kind), what, v->nt, b->h, b->w);
+    snprintf(buf, 160, "%s%s%s%s @ %dx%dx%d", dot ? dot + 1 : name, *name ? " " : "", tsr_op_kind_name(op->kind), what,
+        v->nt, b->h, b->w);
     return buf;
 }

@@ -55,19 +55,18 @@ static tsr_status wrong_shape(builder *b, const tsr_tensor *t, const int64_t *di
             "%s: tensor '%s' is a 4-D kernel %s, expected %s: this is the VAE of an image model; a "
             "video VAE is needed",
             b->names->path, t->name, found, wanted);
-    return tsr_fail(TSR_ERR_FORMAT, "%s: tensor '%s' has shape %s, expected %s", b->names->path,
-        t->name, found, wanted);
+    return tsr_fail(
+        TSR_ERR_FORMAT, "%s: tensor '%s' has shape %s, expected %s", b->names->path, t->name, found, wanted);
 }
 
 static bool holds_weights(tsr_dtype t) {
-    return !(t == TSR_U8 || t == TSR_I8 || t == TSR_I16 || t == TSR_I32 || t == TSR_I64 ||
-             t == TSR_BOOL);
+    return !(t == TSR_U8 || t == TSR_I8 || t == TSR_I16 || t == TSR_I32 || t == TSR_I64 || t == TSR_BOOL);
 }
 
 /* The tensor called layer + suffix, with these dimensions, of which ANY ones are what they are but
  * sensible. */
-static tsr_status take(builder *b, const tsr_tensor **out, const char *layer, const char *suffix,
-    int ndim, const int64_t *dim) {
+static tsr_status take(
+    builder *b, const tsr_tensor **out, const char *layer, const char *suffix, int ndim, const int64_t *dim) {
     char name[128];
     snprintf(name, sizeof name, "%s%s", layer, suffix);
     tsr_status status = tsr_names_get(b->names, name, out);
@@ -79,21 +78,19 @@ static tsr_status take(builder *b, const tsr_tensor **out, const char *layer, co
     if (t->ndim != ndim)
         return wrong_shape(b, t, dim, ndim);
     for (int i = 0; i < ndim; i++) {
-        bool right =
-            dim[i] == ANY ? t->dim[i] >= 1 && t->dim[i] <= MOST_CHANNELS : t->dim[i] == dim[i];
+        bool right = dim[i] == ANY ? t->dim[i] >= 1 && t->dim[i] <= MOST_CHANNELS : t->dim[i] == dim[i];
         if (!right)
             return wrong_shape(b, t, dim, ndim);
     }
     if (!holds_weights(t->dtype))
-        return tsr_fail(TSR_ERR_FORMAT, "%s: tensor '%s' holds %s, expected floating-point weights",
-            b->names->path, t->name, tsr_dtype_name(t->dtype));
+        return tsr_fail(TSR_ERR_FORMAT, "%s: tensor '%s' holds %s, expected floating-point weights", b->names->path,
+            t->name, tsr_dtype_name(t->dtype));
     return TSR_OK;
 }
 
 /* ---------------------------------------------------------------- layers */
 
-static tsr_status add_layer(
-    builder *b, tsr_layer_kind kind, const char *name, tsr_layer **out, int *index) {
+static tsr_status add_layer(builder *b, tsr_layer_kind kind, const char *name, tsr_layer **out, int *index) {
     tsr_half *h = b->half;
     if ((h->layers & (h->layers - 1)) == 0) {
         size_t room = h->layers ? 2 * (size_t)h->layers : 1;
@@ -104,15 +101,7 @@ static tsr_status add_layer(
     }
     *index = h->layers;
     *out = &h->layer[h->layers++];
-    **out = (tsr_layer){.kind = kind,
-        .kt = 1,
-        .kh = 1,
-        .kw = 1,
-        .st = 1,
-        .sy = 1,
-        .sx = 1,
-        .zt = 1,
-        .level = b->level};
+    **out = (tsr_layer){.kind = kind, .kt = 1, .kh = 1, .kw = 1, .st = 1, .sy = 1, .sx = 1, .zt = 1, .level = b->level};
     snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     return TSR_OK;
 }
@@ -123,9 +112,8 @@ static tsr_status add_norm(builder *b, const char *name, int c, int *index) {
     if (status != TSR_OK)
         return status;
     if (c % TSR_GROUPS)
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%s: '%s' would normalise %d channels, which %d groups do not divide", b->names->path,
-            name, c, TSR_GROUPS);
+        return tsr_fail(TSR_ERR_FORMAT, "%s: '%s' would normalise %d channels, which %d groups do not divide",
+            b->names->path, name, c, TSR_GROUPS);
     l->cin = l->cout = c;
     TSR_TRY(take(b, &l->weight[0], name, ".weight", 1, (int64_t[]){c}));
     TSR_TRY(take(b, &l->bias[0], name, ".bias", 1, (int64_t[]){c}));
@@ -177,8 +165,7 @@ error:
 static tsr_status add_block(builder *b, tsr_block_kind kind, const int layer[5]) {
     tsr_half *h = b->half;
     if ((h->blocks & (h->blocks - 1)) == 0) {
-        tsr_block *grown =
-            realloc(h->block, (h->blocks ? 2 * (size_t)h->blocks : 1) * sizeof *grown);
+        tsr_block *grown = realloc(h->block, (h->blocks ? 2 * (size_t)h->blocks : 1) * sizeof *grown);
         if (!grown)
             return tsr_fail(TSR_ERR_MEMORY, "%s: out of memory for blocks", b->names->path);
         h->block = grown;
@@ -258,12 +245,10 @@ static tsr_status add_upsampler(builder *b, const char *prefix) {
     l->kt = l->kh = l->kw = 3;
     TSR_TRY(take(b, &l->weight[0], NAMED(".conv"), ".weight", 5, (int64_t[]){c, c, 3, 3, 3}));
     TSR_TRY(take(b, &l->bias[0], name, ".bias", 1, (int64_t[]){c}));
-    TSR_TRY(
-        take(b, &l->weight[1], NAMED(".upscale_conv"), ".weight", 5, (int64_t[]){ANY, c, 1, 1, 1}));
+    TSR_TRY(take(b, &l->weight[1], NAMED(".upscale_conv"), ".weight", 5, (int64_t[]){ANY, c, 1, 1, 1}));
     int64_t rows = l->weight[1]->dim[0];
     if (rows != 4 * (int64_t)c && rows != 8 * (int64_t)c)
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%s: tensor '%s' has %lld rows, expected %d (space) or %d (space and time)",
+        return tsr_fail(TSR_ERR_FORMAT, "%s: tensor '%s' has %lld rows, expected %d (space) or %d (space and time)",
             b->names->path, l->weight[1]->name, (long long)rows, 4 * c, 8 * c);
     l->zt = rows == 8 * (int64_t)c ? 2 : 1;
     TSR_TRY(take(b, &l->bias[1], name, ".bias", 1, (int64_t[]){rows}));
@@ -293,8 +278,7 @@ error:
 #undef NAMED
 
 /* All up_blocks or down_blocks. */
-static tsr_status add_levels(
-    builder *b, bool encoder, int levels, int resnets, int widths[TSR_MAX_LEVELS]) {
+static tsr_status add_levels(builder *b, bool encoder, int levels, int resnets, int widths[TSR_MAX_LEVELS]) {
     const char *kind = encoder ? "down" : "up";
     char name[96];
     tsr_status status = TSR_OK;
@@ -339,8 +323,8 @@ static tsr_status count_levels(builder *b, bool encoder, int *levels, int *resne
     *resnets = 0;
     b->level = 0;
     if (*levels > TSR_MAX_LEVELS)
-        return tsr_fail(TSR_ERR_FORMAT, "%s: %d %s_blocks, expected at most %d", b->names->path,
-            *levels, kind, TSR_MAX_LEVELS);
+        return tsr_fail(
+            TSR_ERR_FORMAT, "%s: %d %s_blocks, expected at most %d", b->names->path, *levels, kind, TSR_MAX_LEVELS);
     for (int i = 0; i < *levels; i++) {
         snprintf(prefix, sizeof prefix, "%s.%s_blocks.%d.resnets.", b->side, kind, i);
         int n = tsr_names_numbered(b->names, prefix);
@@ -350,15 +334,14 @@ static tsr_status count_levels(builder *b, bool encoder, int *levels, int *resne
             b->level++; /* the pictures' level; each downsampler takes one away */
     }
     if (*resnets > MOST_RESNETS)
-        return tsr_fail(TSR_ERR_FORMAT, "%s: %d resnets a block, expected at most %d",
-            b->names->path, *resnets, MOST_RESNETS);
+        return tsr_fail(
+            TSR_ERR_FORMAT, "%s: %d resnets a block, expected at most %d", b->names->path, *resnets, MOST_RESNETS);
     *levels = *levels ? *levels : 1; /* so that the first tensor missing is named */
     *resnets = *resnets ? *resnets : 1;
     return TSR_OK;
 }
 
-tsr_status tsr_half_infer(
-    tsr_half *half, tsr_names *names, bool encoder, int widths[TSR_MAX_LEVELS], int *resnets) {
+tsr_status tsr_half_infer(tsr_half *half, tsr_names *names, bool encoder, int widths[TSR_MAX_LEVELS], int *resnets) {
     builder b = {.names = names, .half = half, .side = encoder ? "encoder" : "decoder"};
     int levels;
     half->space_factor = half->time_factor = 1;
@@ -372,8 +355,8 @@ tsr_status tsr_half_infer(
     snprintf(name, sizeof name, "%s.conv_in.weight", b.side);
     TSR_TRY(tsr_names_get(names, name, &first));
     if (!first)
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%s: not a VAE of the SeedVR2 family: tensor '%s' is missing", names->path, name);
+        return tsr_fail(
+            TSR_ERR_FORMAT, "%s: not a VAE of the SeedVR2 family: tensor '%s' is missing", names->path, name);
     half->in_channels = 3;
     if (!encoder) {
         if (first->ndim != 5 || first->dim[1] < 1 || first->dim[1] > MOST_CHANNELS)
@@ -390,8 +373,7 @@ tsr_status tsr_half_infer(
     half->out_channels = b.c;
     if (encoder && b.c % 2)
         return tsr_fail(TSR_ERR_FORMAT,
-            "%s: encoder.conv_out has %d channels, expected an even number (mean and log variance)",
-            names->path, b.c);
+            "%s: encoder.conv_out has %d channels, expected an even number (mean and log variance)", names->path, b.c);
     for (half->levels = 1; 1 << (half->levels - 1) < half->space_factor; half->levels++)
         ;
 error:

@@ -62,8 +62,7 @@ void tsr_kernel_describe(tsr_kernel *out, const tsr_half *half, int layer, tsr_f
         k->kh = k->kw = 2;
         k->phases = k->classes = 4;
     }
-    bool wide =
-        l->kh == 3; /* else 1x1 without padding; downsamplers pad below and at the right only */
+    bool wide = l->kh == 3; /* else 1x1 without padding; downsamplers pad below and at the right only */
     k->pad_bottom = k->pad_right = wide;
     k->pad_top = k->pad_left = wide && l->sy == 1;
 }
@@ -90,8 +89,7 @@ enum {
 
 static void read_range(void *ctx, size_t begin, size_t end) {
     const read_job *job = ctx;
-    size_t at = begin * CHUNK,
-           to = end * CHUNK < job->tensor->count ? end * CHUNK : job->tensor->count;
+    size_t at = begin * CHUNK, to = end * CHUNK < job->tensor->count ? end * CHUNK : job->tensor->count;
     tsr_tensor_read(job->tensor, at, to - at, job->out + at);
 }
 
@@ -138,8 +136,7 @@ static void transpose(const conv_job *j, const float *raw, float *out) {
 static void conv_range(void *ctx, size_t begin, size_t end) {
     conv_job *j = ctx;
     const tsr_layer *l = j->layer;
-    size_t area = (size_t)(l->kh * l->kw), row = (size_t)(l->cin * l->kt) * area,
-           cout = (size_t)l->cout;
+    size_t area = (size_t)(l->kh * l->kw), row = (size_t)(l->cin * l->kt) * area, cout = (size_t)l->cout;
     size_t kept = (size_t)l->cin * area * (j->sum_time ? 1 : (size_t)l->kt);
     float *raw = malloc(j->rows * row * sizeof *raw);
     if (!raw) {
@@ -155,8 +152,7 @@ static void conv_range(void *ctx, size_t begin, size_t end) {
     free(raw);
 }
 
-static tsr_status fold_conv(
-    const tsr_layer *l, const tsr_kernel *k, float *weights, float *biases) {
+static tsr_status fold_conv(const tsr_layer *l, const tsr_kernel *k, float *weights, float *biases) {
     read_all(l->bias[0], biases);
     if (l->kt * l->kh * l->kw == 1) { /* [co][ci] already */
         read_all(l->weight[0], weights);
@@ -234,8 +230,7 @@ static void bias_range(void *ctx, size_t begin, size_t end) {
         for (int phase = 0; phase < 4; phase++) {
             for (int at = 0; at < 9; at++) {
                 place y = place_of(phase >> 1, at / 3), x = place_of(phase & 1, at % 3);
-                const float *ub = up_phase(j, j->up_bias, c_n, y.xi, x.xi),
-                            *k = j->sum + ((size_t)at * c_n + o) * c_n;
+                const float *ub = up_phase(j, j->up_bias, c_n, y.xi, x.xi), *k = j->sum + ((size_t)at * c_n + o) * c_n;
                 double v = 0;
                 for (size_t c = 0; c < c_n; c++)
                     v += (double)k[c] * (double)ub[c];
@@ -248,8 +243,8 @@ static void bias_range(void *ctx, size_t begin, size_t end) {
 }
 
 /* weights[phase][o][tau][a][b][ci] += sum over the taps that read (a, b) of K[o][c] U[c][ci]. */
-static void add_products(const up_job *j, const tsr_kernel *k, tsr_sgemm_fn gemm,
-    bool written[4][3][4], float *weights) {
+static void add_products(
+    const up_job *j, const tsr_kernel *k, tsr_sgemm_fn gemm, bool written[4][3][4], float *weights) {
     size_t c = (size_t)j->c, row = (size_t)(k->kt * 4) * c;
     for (int phase = 0; phase < 4; phase++) {
         for (int at = 0; at < 9; at++) {
@@ -257,8 +252,8 @@ static void add_products(const up_job *j, const tsr_kernel *k, tsr_sgemm_fn gemm
             int tap = y.a * 2 + x.a;
             bool *seen = &written[phase][j->term.tau][tap];
             float *out = weights + (size_t)phase * c * row + (size_t)(j->term.tau * 4 + tap) * c;
-            gemm(j->c, j->c, j->c, j->sum + (size_t)at * c * c, j->c,
-                up_phase(j, j->up, c * c, y.xi, x.xi), j->c, *seen ? 1 : 0, out, (int)row);
+            gemm(j->c, j->c, j->c, j->sum + (size_t)at * c * c, j->c, up_phase(j, j->up, c * c, y.xi, x.xi), j->c,
+                *seen ? 1 : 0, out, (int)row);
             *seen = true;
         }
     }
@@ -277,8 +272,7 @@ static tsr_status fold_upsample(
     float *memory = malloc(upsample_temporaries(l) * sizeof *memory);
     if (!memory)
         return tsr_fail(TSR_ERR_MEMORY, "%s: out of memory for folding", l->name);
-    float *raw = memory, *up = raw + 27 * c * c, *sum = up + phases * c * c,
-          *up_bias = sum + 9 * c * c;
+    float *raw = memory, *up = raw + 27 * c * c, *sum = up + phases * c * c, *up_bias = sum + 9 * c * c;
     up_job job = {raw, up, up_bias, sum, biases, l->cin, l->zt, {0}};
     read_all(l->weight[0], raw);
     read_all(l->weight[1], up);
@@ -316,8 +310,7 @@ static void shift(float *x, size_t n, int by) {
         tsr_parallel_for(n, CHUNK, shift_range, &job);
 }
 
-static tsr_status fold(
-    const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases) {
+static tsr_status fold(const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases) {
     const tsr_layer *l = &half->layer[k->layer];
     switch (l->kind) {
     case TSR_LAYER_UPSAMPLE:
@@ -359,8 +352,8 @@ typedef struct gemm_job {
 } gemm_job;
 
 /* c[rows][cols] (+)= a[rows][depth] panel[depth][COLS] */
-static void gemm_tile(const float *a, int lda, const float (*panel)[COLS], int depth, float beta,
-    float *c, int ldc, int rows, int cols) {
+static void gemm_tile(
+    const float *a, int lda, const float (*panel)[COLS], int depth, float beta, float *c, int ldc, int rows, int cols) {
     float sum[ROWS][COLS] = {0};
     if (rows == ROWS) {
         for (int k = 0; k < depth; k++)
@@ -390,19 +383,18 @@ static void gemm_rows(void *ctx, size_t begin, size_t end) {
             int cols = g->n - j0 < COLS ? g->n - j0 : COLS;
             for (int k = 0; k < depth; k++)
                 for (int j = 0; j < COLS; j++)
-                    panel[k][j] =
-                        j < cols ? g->b[(size_t)(k0 + k) * (size_t)g->ldb + (size_t)(j0 + j)] : 0;
+                    panel[k][j] = j < cols ? g->b[(size_t)(k0 + k) * (size_t)g->ldb + (size_t)(j0 + j)] : 0;
             for (size_t i = begin; i < end; i += ROWS) {
                 int rows = end - i < ROWS ? (int)(end - i) : ROWS;
-                gemm_tile(g->a + i * (size_t)g->lda + k0, g->lda, (const float(*)[COLS])panel,
-                    depth, beta, g->c + i * (size_t)g->ldc + j0, g->ldc, rows, cols);
+                gemm_tile(g->a + i * (size_t)g->lda + k0, g->lda, (const float(*)[COLS])panel, depth, beta,
+                    g->c + i * (size_t)g->ldc + j0, g->ldc, rows, cols);
             }
         }
     }
 }
 
-void tsr_sgemm_plain(int m, int n, int k, const float *a, int lda, const float *b, int ldb,
-    float beta, float *c, int ldc) {
+void tsr_sgemm_plain(
+    int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc) {
     gemm_job g = {n, k, lda, ldb, ldc, a, b, beta, c};
     tsr_parallel_for((size_t)m, 16, gemm_rows, &g);
 }

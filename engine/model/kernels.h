@@ -28,14 +28,14 @@ typedef struct tsr_kernel {
     int layer; /* of the half */
     tsr_fold fold;
     int cin, cout;
-    int kt, kh, kw;         /* taps after folding */
-    int st, sy, sx;         /* strides */
-    int pad_top, pad_left;  /* zero rows and columns; 1 with four phases, of which (p, r) pads 1-p above and */
+    int kt, kh, kw;            /* taps after folding */
+    int st, sy, sx;            /* strides */
+    int pad_top, pad_left;     /* zero rows and columns; 1 with four phases, of which (p, r) pads 1-p above and */
     int pad_bottom, pad_right; /* 1-r at the left, p below and r at the right */
-    int phases;             /* 1, or 4: outputs land at (2h+p, 2w+r) */
-    int classes;            /* bias vectors a phase: 1, or 4 at the picture's edge (spec 9.5): index ey*2 + ex */
-    int weight_shift;       /* weights and biases are folded times 2^-shift: the buffers that a conv reads and writes */
-    int bias_shift;         /* may hold numbers times a power of two */
+    int phases;                /* 1, or 4: outputs land at (2h+p, 2w+r) */
+    int classes;               /* bias vectors a phase: 1, or 4 at the picture's edge (spec 9.5): index ey*2 + ex */
+    int weight_shift; /* weights and biases are folded times 2^-shift: the buffers that a conv reads and writes */
+    int bias_shift;   /* may hold numbers times a power of two */
 } tsr_kernel;
 
 /* The kernel of a conv layer under a fold that fits it. */
@@ -47,8 +47,10 @@ size_t tsr_kernel_weights(const tsr_kernel *k);
 size_t tsr_kernel_biases(const tsr_kernel *k);
 
 /* c[m][n] (+)= a[m][k] * b[k][n], row-major, leading dimensions lda, ldb, ldc; beta is 0 or 1. */
-typedef void (*tsr_sgemm_fn)(int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
-void tsr_sgemm_plain(int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
+typedef void (*tsr_sgemm_fn)(
+    int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
+void tsr_sgemm_plain(
+    int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
 
 /* Folds in f32, from the stored tensors. Temporary memory comes from malloc: at most tsr_kernel_fold_bytes(). */
 tsr_status tsr_kernel_fold(const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases);

@@ -5,8 +5,7 @@
 #include <string.h>
 
 /* Seen through in any combination: all-in-one checkpoints and converters put them in front. */
-static const char *const prefixes[] = {
-    "vae.", "first_stage_model.", "model.diffusion_model.", "model."};
+static const char *const prefixes[] = {"vae.", "first_stage_model.", "model.diffusion_model.", "model."};
 
 static const char *without_prefix(const char *name) {
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes;) {
@@ -62,8 +61,7 @@ tsr_status tsr_names_get(tsr_names *n, const char *name, const tsr_tensor **out)
     if (i == n->count || strcmp(n->entry[i].name, name) != 0)
         return TSR_OK;
     if (i + 1 < n->count && strcmp(n->entry[i + 1].name, name) == 0)
-        return tsr_fail(TSR_ERR_FORMAT,
-            "%s: tensors '%s' and '%s' both stand for %s; keep one of them", n->path,
+        return tsr_fail(TSR_ERR_FORMAT, "%s: tensors '%s' and '%s' both stand for %s; keep one of them", n->path,
             n->entry[i].tensor->name, n->entry[i + 1].tensor->name, name);
     n->entry[i].used = true;
     *out = n->entry[i].tensor;
@@ -78,8 +76,7 @@ bool tsr_names_under(const tsr_names *n, const char *prefix) {
 int tsr_names_numbered(const tsr_names *n, const char *prefix) {
     size_t length = strlen(prefix);
     int most = 0;
-    for (size_t i = lower_bound(n, prefix);
-         i < n->count && strncmp(n->entry[i].name, prefix, length) == 0; i++) {
+    for (size_t i = lower_bound(n, prefix); i < n->count && strncmp(n->entry[i].name, prefix, length) == 0; i++) {
         char *end;
         const char *digits = n->entry[i].name + length;
         if (*digits < '0' || *digits > '9')

@@ -6,8 +6,7 @@
 
 enum {
     LEVELS = TSR_MAX_LEVELS + 1,
-    MOST_SIDE =
-        1 << 19, /* pixels; with channels and frames as bounded, sizes in bytes stay below 2^63 */
+    MOST_SIDE = 1 << 19, /* pixels; with channels and frames as bounded, sizes in bytes stay below 2^63 */
 };
 
 /* Frames of the residual stream (or of another picture-shaped buffer) at one level. */
@@ -55,21 +54,18 @@ static int width_at(const maker *m, int level) {
     return m->params.encode ? m->params.w >> (m->half->levels - 1 - level) : m->params.w << level;
 }
 
-static int new_buffer(
-    maker *m, const char *name, tsr_dtype dtype, int head, int frames, int h, int w, int c) {
+static int new_buffer(maker *m, const char *name, tsr_dtype dtype, int head, int frames, int h, int w, int c) {
     tsr_program *p = m->p;
     if (!grow(m, (void **)&p->buffer, p->buffers, sizeof *p->buffer))
         return 0;
-    size_t bytes =
-        (size_t)(head + frames) * (size_t)h * (size_t)w * (size_t)c * tsr_dtype_size(dtype);
+    size_t bytes = (size_t)(head + frames) * (size_t)h * (size_t)w * (size_t)c * tsr_dtype_size(dtype);
     p->buffer[p->buffers] = (tsr_buffer){
         name, dtype, head, frames, h, w, c, .quant = -1, .rounded = TSR_F32, .first_op = -1, .bytes = bytes};
     return p->buffers++;
 }
 
 static tsr_view view_of(const maker *m, int buf, int t0, int nt) {
-    return (tsr_view){
-        .buf = buf, .t0 = t0, .nt = nt, .ny = m->failed || buf < 0 ? 0 : m->p->buffer[buf].h};
+    return (tsr_view){.buf = buf, .t0 = t0, .nt = nt, .ny = m->failed || buf < 0 ? 0 : m->p->buffer[buf].h};
 }
 
 static tsr_op *new_op(maker *m, tsr_op_kind kind, int layer, tsr_view in, tsr_view out) {
@@ -119,8 +115,7 @@ static int new_quant(maker *m) {
     tsr_program *p = m->p;
     if (!grow(m, (void **)&p->quant, p->quants, sizeof *p->quant))
         return -1;
-    p->quant[p->quants] =
-        (tsr_quant){.scale = m->params.numerics.eight_type == TSR_E4M3 ? 1 / 8.0f : 0};
+    p->quant[p->quants] = (tsr_quant){.scale = m->params.numerics.eight_type == TSR_E4M3 ? 1 / 8.0f : 0};
     return p->quants++;
 }
 
@@ -135,8 +130,8 @@ static int head_of(const maker *m, int layer) {
 static void load(maker *m, int layer, int buf) {
     int head = head_of(m, layer);
     if (head)
-        new_op(m, TSR_OP_CACHE_LOAD, layer, view_of(m, -1, 0, 0), view_of(m, buf, -head, head))
-            ->cache = m->cache_of[layer];
+        new_op(m, TSR_OP_CACHE_LOAD, layer, view_of(m, -1, 0, 0), view_of(m, buf, -head, head))->cache =
+            m->cache_of[layer];
 }
 
 /* in: all frames of this call. */
@@ -145,8 +140,7 @@ static void save(maker *m, int layer, stream in) {
     if (!keeps || (in.last && !m->params.keep))
         return;
     bool replicate = m->params.step == TSR_STEP_FIRST;
-    tsr_view kept =
-        replicate ? view_of(m, in.buf, in.t0, 1) : view_of(m, in.buf, in.t0 + in.nt - keeps, keeps);
+    tsr_view kept = replicate ? view_of(m, in.buf, in.t0, 1) : view_of(m, in.buf, in.t0 + in.nt - keeps, keeps);
     tsr_op *op = new_op(m, TSR_OP_CACHE_SAVE, layer, kept, view_of(m, -1, 0, 0));
     op->cache = m->cache_of[layer];
     op->replicate = replicate;
@@ -154,10 +148,8 @@ static void save(maker *m, int layer, stream in) {
 
 /* The causal conv of `layer` over frames first .. first + n of `in`, to frames out.t0, out.t0 +
  * out_dt, ... */
-static tsr_op *conv_op(
-    maker *m, int layer, tsr_fold fold, stream in, int last_tap, int n, tsr_view out) {
-    bool remembers =
-        tsr_layer_remembers(&m->half->layer[layer]) && m->params.step != TSR_STEP_FIRST;
+static tsr_op *conv_op(maker *m, int layer, tsr_fold fold, stream in, int last_tap, int n, tsr_view out) {
+    bool remembers = tsr_layer_remembers(&m->half->layer[layer]) && m->params.step != TSR_STEP_FIRST;
     tsr_op *op = new_op(m, TSR_OP_CONV, layer, view_of(m, in.buf, last_tap, n), out);
     op->kernel = kernel_of(m, layer, fold, in.buf, out.buf);
     op->cache = remembers && !m->params.join_heads ? m->cache_of[layer] : -1;
@@ -171,8 +163,8 @@ static void conv(maker *m, int layer, stream in, stream out, bool accumulate) {
     int st = flat ? 1 : l->st;
     load(m, layer, in.buf);
     tsr_view to = view_of(m, out.buf, out.t0, out.nt);
-    conv_op(m, layer, flat ? TSR_FOLD_TIME : TSR_FOLD_NONE, in, in.t0 + st - 1, in.nt / st, to)
-        ->accumulate = accumulate;
+    conv_op(m, layer, flat ? TSR_FOLD_TIME : TSR_FOLD_NONE, in, in.t0 + st - 1, in.nt / st, to)->accumulate =
+        accumulate;
     save(m, layer, in);
 }
 
@@ -225,8 +217,7 @@ static stream new_stream(maker *m, int block, stream s, int c) {
     bool read_raw = reader >= 0 && input_type(m, reader) == m->params.numerics.stream;
     int head = read_raw ? head_of(m, reader) : 0;
     if (m->params.encode) {
-        bool pairs =
-            reader >= 0 && m->half->layer[reader].st == 2 && m->params.step != TSR_STEP_FIRST;
+        bool pairs = reader >= 0 && m->half->layer[reader].st == 2 && m->params.step != TSR_STEP_FIRST;
         want = !sliced(m, s.level) ? m->frames[s.level] : pairs ? 2 : 1;
     }
     int nt = s.nt, had = m->filled[block];
@@ -266,8 +257,7 @@ static stream normed(maker *m, int norm, int reader, stream s, bool silu) {
         if (eight)
             m->p->buffer[n.buf].rounded = codes ? TSR_F32 : TSR_E4M3;
     }
-    tsr_op *op =
-        new_op(m, TSR_OP_NORM, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, n.buf, 0, n.nt));
+    tsr_op *op = new_op(m, TSR_OP_NORM, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, n.buf, 0, n.nt));
     op->stats = stats;
     op->silu = silu;
     op->cache = extremes && m->params.step != TSR_STEP_FIRST ? m->cache_of[reader] : -1;
@@ -331,14 +321,11 @@ static tsr_fold up_fold(const maker *m, int layer, int at, int second) {
 /* All output frames at once: one conv for every kernel. */
 static void up_whole(maker *m, int layer, stream in, stream out, int zt) {
     for (int f = 0, end; f < in.nt; f = end) {
-        for (end = f + 1;
-             end < in.nt && up_fold(m, layer, in.at + end, 0) == up_fold(m, layer, in.at + f, 0);
-             end++)
+        for (end = f + 1; end < in.nt && up_fold(m, layer, in.at + end, 0) == up_fold(m, layer, in.at + f, 0); end++)
             ;
         for (int second = 0; second < zt; second++) {
             tsr_view to = view_of(m, out.buf, out.t0 + zt * f + second, end - f);
-            conv_op(m, layer, up_fold(m, layer, in.at + f, second), in, in.t0 + f, end - f, to)
-                ->out_dt = zt;
+            conv_op(m, layer, up_fold(m, layer, in.at + f, second), in, in.t0 + f, end - f, to)->out_dt = zt;
         }
     }
 }
@@ -366,8 +353,8 @@ static bool upsample(maker *m, int block, stream *s) {
         one.at = out.at + j;
         one.last = s->last && j + 1 == frames;
         one = new_stream(m, block, one, s->c);
-        conv_op(m, layer, up_fold(m, layer, in.at + j / zt, j % zt), in, in.t0 + j / zt, 1,
-            view_of(m, one.buf, one.t0, 1));
+        conv_op(
+            m, layer, up_fold(m, layer, in.at + j / zt, j % zt), in, in.t0 + j / zt, 1, view_of(m, one.buf, one.t0, 1));
         if (j + 1 == frames)
             save(m, layer, in);
         walk(m, block + 1, one);
@@ -468,13 +455,11 @@ static void lay_out(maker *m) {
         const tsr_layer *l = &half->layer[i];
         int keeps = tsr_layer_remembers(l);
         m->cache_of[i] = -1;
-        if (keeps && (!first || m->params.keep) &&
-            grow(m, (void **)&p->cache, p->caches, sizeof *p->cache)) {
+        if (keeps && (!first || m->params.keep) && grow(m, (void **)&p->cache, p->caches, sizeof *p->cache)) {
             tsr_dtype type = input_type(m, i);
             int h = height_at(m, l->level), w = width_at(m, l->level);
-            size_t bytes =
-                (size_t)keeps * (size_t)h * (size_t)w * (size_t)l->cin * tsr_dtype_size(type) +
-                (type == TSR_U8 ? TSR_CACHE_RANGE : 0);
+            size_t bytes = (size_t)keeps * (size_t)h * (size_t)w * (size_t)l->cin * tsr_dtype_size(type) +
+                           (type == TSR_U8 ? TSR_CACHE_RANGE : 0);
             p->cache[p->caches] = (tsr_cache){i, type, keeps, h, w, l->cin, bytes};
             m->cache_of[i] = p->caches++;
         }
@@ -506,8 +491,7 @@ static void join_statistics(tsr_program *p) {
     for (int i = 0; i < p->ops; i++) {
         const tsr_op *stats = &p->op[i];
         int missing = stats->section < 0 ? stats->in.nt : 0; /* those of bands are added up */
-        for (int j = i - 1;
-             stats->kind == TSR_OP_STATS && stats->in.t0 == 0 && missing > 0 && j >= 0; j--) {
+        for (int j = i - 1; stats->kind == TSR_OP_STATS && stats->in.t0 == 0 && missing > 0 && j >= 0; j--) {
             tsr_op *op = &p->op[j];
             if (op->kind != TSR_OP_CONV || op->out.buf != stats->in.buf)
                 continue;
@@ -528,13 +512,10 @@ static void settle(tsr_program *p) {
 
 static tsr_status check(const tsr_half *half, const tsr_program_params *params) {
     const tsr_numerics *n = &params->numerics;
-    int up = params->encode ? 1 : half->space_factor,
-        down = params->encode ? half->space_factor : 1;
+    int up = params->encode ? 1 : half->space_factor, down = params->encode ? half->space_factor : 1;
     if (!half->present)
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "the model has no %s", params->encode ? "encoder" : "decoder");
-    if (params->h < down || params->w < down || params->h > MOST_SIDE / up ||
-        params->w > MOST_SIDE / up)
+        return tsr_fail(TSR_ERR_ARGUMENT, "the model has no %s", params->encode ? "encoder" : "decoder");
+    if (params->h < down || params->w < down || params->h > MOST_SIDE / up || params->w > MOST_SIDE / up)
         return tsr_fail(TSR_ERR_ARGUMENT, "%s of %d x %d: sides must be %d to %d",
             params->encode ? "pictures" : "latents", params->w, params->h, down, MOST_SIDE / up);
     if (params->encode && params->step == TSR_STEP_SECOND)
@@ -544,19 +525,16 @@ static tsr_status check(const tsr_half *half, const tsr_program_params *params) 
         return tsr_fail(TSR_ERR_UNSUPPORTED, "bands are for decoders, from level 1 up, without slices");
     for (int i = 0; n->eight && i < half->layers; i++) {
         const tsr_layer *l = &half->layer[i];
-        bool normed = (l->kind == TSR_LAYER_CONV && l->sy == 1 && l->kh == 3 &&
-                          i != half->block[0].layer[0]) ||
+        bool normed = (l->kind == TSR_LAYER_CONV && l->sy == 1 && l->kh == 3 && i != half->block[0].layer[0]) ||
                       l->kind == TSR_LAYER_QKV;
         if (n->eight[i] && !normed)
             return tsr_fail(TSR_ERR_UNSUPPORTED,
-                "%s cannot read 8 bits: only the inputs that a norm bounds have known ranges",
-                l->name);
+                "%s cannot read 8 bits: only the inputs that a norm bounds have known ranges", l->name);
     }
     return TSR_OK;
 }
 
-tsr_status tsr_program_create(
-    tsr_program **out, const tsr_half *half, const tsr_program_params *params) {
+tsr_status tsr_program_create(tsr_program **out, const tsr_half *half, const tsr_program_params *params) {
     *out = NULL;
     tsr_status status = check(half, params);
     if (status != TSR_OK)

@@ -32,7 +32,8 @@ typedef enum tsr_op_kind {
     TSR_OP_QUANTISE,   /* out = quantise(in): a raw stream that a conv reads in fewer bits */
     TSR_OP_CACHE_LOAD, /* head of out = cache */
     TSR_OP_CACHE_SAVE, /* cache = frames in.t0 .. in.t0 + in.nt of in (as many as the cache has; negative ones lie in
-                          its head, or, where heads are not joined, are the cache's own last), or frame in.t0 repeated */
+                          its head, or, where heads are not joined, are the cache's own last), or frame in.t0 repeated
+                        */
     TSR_OP_STORE,      /* the slot's frames out.t0.. = in, planar [frame][channel][row][column], in the slot's dtype */
     TSR_OP_PAGE_IN,    /* out, a band = its rows of in, whole frames; rows outside of the picture are zero */
     TSR_OP_PAGE_OUT,   /* out, whole frames: its rows = in, a band without its halo */
@@ -65,12 +66,12 @@ enum { TSR_CACHE_RANGE = 64 }; /* bytes at the end of a cache of u8 codes that h
 
 typedef struct tsr_op {
     tsr_op_kind kind;
-    int layer;       /* for names, norm weights; -1 */
-    int kernel;      /* CONV: index into kernels; else -1 */
-    int cache;       /* CACHE_*: index into caches. CONV: whose frames precede `in` where heads are not joined. NORM to
-                        u8: whose range must not shrink. Else -1 */
+    int layer;  /* for names, norm weights; -1 */
+    int kernel; /* CONV: index into kernels; else -1 */
+    int cache;  /* CACHE_*: index into caches. CONV: whose frames precede `in` where heads are not joined. NORM to
+                   u8: whose range must not shrink. Else -1 */
     tsr_view in, out;
-    int stats;       /* NORM: the statistics' buffer. CONV: statistics the epilogue may produce on the way, -1: none */
+    int stats; /* NORM: the statistics' buffer. CONV: statistics the epilogue may produce on the way, -1: none */
     /* CONV: output frame i reads input frames in.t0 + i*st - (kt-1) .. in.t0 + i*st (in.t0 is the last tap of the
      * first output) and lands at out.t0 + i*out_dt. in.nt is the number of outputs. Rows likewise: output rows
      * out.y0.. read rows from in.y0 + sy*y - pad_top; rows outside the buffer are zero. */
@@ -107,11 +108,11 @@ static inline int tsr_picture_begin(const tsr_buffer *b, int band) {
 }
 
 typedef struct tsr_cache {
-    int layer;      /* the conv that remembers */
+    int layer; /* the conv that remembers */
     tsr_dtype dtype;
     int frames, h, w, c;
-    size_t bytes;   /* frames * h * w * c * size, and TSR_CACHE_RANGE for u8 codes */
-    bool paged;     /* loaded and saved in bands: lies on the host */
+    size_t bytes; /* frames * h * w * c * size, and TSR_CACHE_RANGE for u8 codes */
+    bool paged;   /* loaded and saved in bands: lies on the host */
 } tsr_cache;
 
 typedef struct tsr_section {
@@ -128,33 +129,34 @@ typedef struct tsr_numerics {
     tsr_dtype act;           /* inputs of convs not in `eight` */
     tsr_dtype slot;          /* F16 or F32 */
     tsr_dtype eight_type;    /* U8 or E4M3; F32: numbers of e4m3, kept in f32 */
-    const uint8_t *eight;    /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs and plans */
-    tsr_dtype round;         /* F16, BF16: act is f32, rounded to numbers of this type; else F32 */
-    tsr_dtype round_stream;  /* the same of the stream */
-    int shift;               /* the stream holds x times 2^-shift; then convs read it as it is, not as act */
+    const uint8_t
+        *eight; /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs and plans */
+    tsr_dtype round;        /* F16, BF16: act is f32, rounded to numbers of this type; else F32 */
+    tsr_dtype round_stream; /* the same of the stream */
+    int shift;              /* the stream holds x times 2^-shift; then convs read it as it is, not as act */
 } tsr_numerics;
 
 typedef struct tsr_program_params {
     bool encode;
     tsr_step step;
-    int h, w;              /* of the input: latents (decoder) or pixels (encoder) */
+    int h, w; /* of the input: latents (decoder) or pixels (encoder) */
     tsr_numerics numerics;
-    bool keep;             /* a later step will follow: leave caches for it. A first step that keeps nothing has none */
-    bool join_heads;       /* conv inputs hold their head frames in one piece; false: read from the cache by the backend */
-    int slice_level;       /* levels >= this run one frame at a time within the step; 0..levels-1; >= levels: never */
-    int band;              /* latent rows of a band; 0: no bands. A decoder without slices, with joined heads */
-    int page_level;        /* with bands: levels >= this run in bands; 1..levels-1 */
+    bool keep;       /* a later step will follow: leave caches for it. A first step that keeps nothing has none */
+    bool join_heads; /* conv inputs hold their head frames in one piece; false: read from the cache by the backend */
+    int slice_level; /* levels >= this run one frame at a time within the step; 0..levels-1; >= levels: never */
+    int band;        /* latent rows of a band; 0: no bands. A decoder without slices, with joined heads */
+    int page_level;  /* with bands: levels >= this run in bands; 1..levels-1 */
 } tsr_program_params;
 
 typedef struct tsr_program {
     tsr_program_params params;
     const tsr_half *half;
     int ops, buffers, kernels, caches, quants, sections;
-    int bands;             /* of a picture: the last may reach beyond its end */
+    int bands; /* of a picture: the last may reach beyond its end */
     tsr_op *op;
     tsr_buffer *buffer;
     tsr_kernel *kernel;
-    tsr_cache *cache;      /* the same numbering and sizes in all steps of a (shape, numerics) that have any */
+    tsr_cache *cache; /* the same numbering and sizes in all steps of a (shape, numerics) that have any */
     tsr_quant *quant;
     tsr_section *section;
     int in_frames, in_h, in_w, in_c;     /* of the step's input */

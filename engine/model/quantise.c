@@ -37,8 +37,7 @@ static double expected(float gamma, float beta) {
     enum { POINTS = 601 };
     double sum = 0, weights = 0;
     for (int i = 0; i < POINTS; i++) {
-        double n = -6 + 12.0 * i / (POINTS - 1), p = exp(-n * n / 2),
-               y = fabs((double)gamma) * n + (double)beta;
+        double n = -6 + 12.0 * i / (POINTS - 1), p = exp(-n * n / 2), y = fabs((double)gamma) * n + (double)beta;
         sum += p * y / (1 + exp(-y));
         weights += p;
     }
@@ -52,8 +51,7 @@ static size_t filter_of(const tsr_kernel *k) {
 
 /* The gain must be one for all folds of a layer, because cached codes serve several: it is made
  * from the weights summed over time, which every fold knows. */
-static void choose_gain(
-    const tsr_kernel *k, const float *weights, const float *gamma, const float *beta, float *gain) {
+static void choose_gain(const tsr_kernel *k, const float *weights, const float *gamma, const float *beta, float *gain) {
     size_t cin = (size_t)k->cin, plane = (size_t)(k->kh * k->kw) * cin;
     double mean = 0;
     memset(gain, 0, cin * sizeof *gain);
@@ -85,8 +83,7 @@ typedef struct job {
     atomic_bool *failed;
 } job;
 
-static inline float rounded(
-    float x) { /* to the nearest even, within +-127; compilers make vectors of this */
+static inline float rounded(float x) { /* to the nearest even, within +-127; compilers make vectors of this */
     x = x < -127 ? -127 : x;
     x = x > 127 ? 127 : x;
     return x + 12582912.0f - 12582912.0f;
@@ -137,10 +134,8 @@ static void keep_sum(tsr_dtype type, const float *x, float *code, size_t taps, s
         float least = INFINITY, change = 0;
         size_t at = 0;
         for (size_t t = 0; t < taps; t++) {
-            float was = code[t * stride], now = neighbour(type, was, error < 0),
-                  real = x[t * stride];
-            float loss =
-                ((now - real) * (now - real) - (was - real) * (was - real)) / fabsf(now - was);
+            float was = code[t * stride], now = neighbour(type, was, error < 0), real = x[t * stride];
+            float loss = ((now - real) * (now - real) - (was - real) * (was - real)) / fabsf(now - was);
             if (now != was && fabsf(error + now - was) < fabsf(error) && loss < least) {
                 least = loss;
                 change = now - was;
@@ -177,8 +172,7 @@ static void round_filters(void *ctx, size_t begin, size_t end) { /* of [cout] */
         for (size_t c = 0; c < cin; c++)
             keep_sum(j->type, x + c, w + c, n / cin, cin);
         for (size_t i = 0; i < n; i++)
-            shift += (double)((w[i] - x[i]) * scale * (j->gain ? j->gain[i % cin] : 1)) *
-                     j->average[i % cin];
+            shift += (double)((w[i] - x[i]) * scale * (j->gain ? j->gain[i % cin] : 1)) * j->average[i % cin];
         j->scale[o] = scale;
         j->biases[o] -= (float)shift;
     }
@@ -186,16 +180,15 @@ static void round_filters(void *ctx, size_t begin, size_t end) { /* of [cout] */
 }
 
 /* Behind a norm: one phase, one class of biases. */
-static tsr_status quantise_normed(const tsr_half *half, const tsr_kernel *k, tsr_dtype input,
-    float *weights, float *biases, float *scale, float *gain) {
+static tsr_status quantise_normed(const tsr_half *half, const tsr_kernel *k, tsr_dtype input, float *weights,
+    float *biases, float *scale, float *gain) {
     const tsr_layer *norm = norm_before(half, k->layer);
     size_t c = (size_t)k->cin;
     double *average = malloc(c * (sizeof *average + 2 * sizeof(float)));
     if (!norm || !average) {
         free(average);
         return norm ? tsr_fail(TSR_ERR_MEMORY, "out of memory for quantising")
-                    : tsr_fail(TSR_ERR_UNSUPPORTED,
-                          "%s: no norm bounds its input: it cannot be of 8 bits",
+                    : tsr_fail(TSR_ERR_UNSUPPORTED, "%s: no norm bounds its input: it cannot be of 8 bits",
                           half->layer[k->layer].name);
     }
     float *gamma = (float *)(average + c), *beta = gamma + c;
@@ -219,8 +212,8 @@ static void round_weights(void *ctx, size_t begin, size_t end) {
                                            : tsr_bf16_to_f32(tsr_f32_to_bf16(j->weights[i]));
 }
 
-tsr_status tsr_quantise_kernel(const tsr_half *half, const tsr_kernel *k, tsr_dtype input,
-    float *weights, float *biases, float *scale, float *gain) {
+tsr_status tsr_quantise_kernel(const tsr_half *half, const tsr_kernel *k, tsr_dtype input, float *weights,
+    float *biases, float *scale, float *gain) {
     if (input == TSR_U8 || input == TSR_E4M3)
         return quantise_normed(half, k, input, weights, biases, scale, gain);
     job j = {.k = k, .type = input, .weights = weights};
@@ -231,8 +224,8 @@ tsr_status tsr_quantise_kernel(const tsr_half *half, const tsr_kernel *k, tsr_dt
 
 /* ---------------------------------------------------------------- activations */
 
-void tsr_norm_affine(const double *stats, double count, int c, const float *gamma,
-    const float *beta, double eps, float *scale, float *shift) {
+void tsr_norm_affine(const double *stats, double count, int c, const float *gamma, const float *beta, double eps,
+    float *scale, float *shift) {
     int size = c / TSR_GROUPS;
     for (int g = 0; g < TSR_GROUPS; g++) {
         double mean = stats[g * 2] / count, variance = stats[g * 2 + 1] / count - mean * mean;
@@ -248,8 +241,8 @@ void tsr_norm_affine(const double *stats, double count, int c, const float *gamm
 
 /* The largest of gain * silu(norm) in a frame: silu has its only minimum inside, so it is at an end
  * of the channel. NaN where a number is not finite. */
-static double largest(const double *stats, double count, int c, const float *gamma,
-    const float *beta, const float *gain) {
+static double largest(
+    const double *stats, double count, int c, const float *gamma, const float *beta, const float *gain) {
     double most = 0;
     for (int g = 0; g < TSR_GROUPS; g++) {
         double mean = stats[g * 2] / count, variance = stats[g * 2 + 1] / count - mean * mean;
@@ -258,8 +251,7 @@ static double largest(const double *stats, double count, int c, const float *gam
             return NAN;
         for (int i = g * (c / TSR_GROUPS); i < (g + 1) * (c / TSR_GROUPS); i++)
             for (int end = 0; end < 2; end++) {
-                double y = (stats[(TSR_GROUPS + i) * 2 + end] - mean) * factor * (double)gamma[i] +
-                           (double)beta[i];
+                double y = (stats[(TSR_GROUPS + i) * 2 + end] - mean) * factor * (double)gamma[i] + (double)beta[i];
                 double a = y / (1 + exp(-y)) * (double)gain[i];
                 if (!isfinite(a))
                     return NAN;
@@ -269,12 +261,11 @@ static double largest(const double *stats, double count, int c, const float *gam
     return most;
 }
 
-tsr_code_range tsr_range_choose(const double *stats, int frames, double count, int c,
-    const float *gamma, const float *beta, const float *gain, tsr_code_range before) {
+tsr_code_range tsr_range_choose(const double *stats, int frames, double count, int c, const float *gamma,
+    const float *beta, const float *gain, tsr_code_range before) {
     double high = 0, low = 0;
     for (int t = 0; t < frames; t++) {
-        double most =
-            largest(stats + (size_t)t * (size_t)(TSR_GROUPS + c) * 2, count, c, gamma, beta, gain);
+        double most = largest(stats + (size_t)t * (size_t)(TSR_GROUPS + c) * 2, count, c, gamma, beta, gain);
         high = most <= high ? high : most; /* NaN wins, and stays */
         if (isnan(most))
             break;
@@ -289,8 +280,7 @@ tsr_code_range tsr_range_choose(const double *stats, int frames, double count, i
     return (tsr_code_range){scale, (int32_t)lrint(low / (double)scale)};
 }
 
-void tsr_requantise(
-    const uint8_t *from, tsr_code_range old, uint8_t *to, tsr_code_range now, size_t n) {
+void tsr_requantise(const uint8_t *from, tsr_code_range old, uint8_t *to, tsr_code_range now, size_t n) {
     if (old.scale == now.scale && old.zero == now.zero) {
         if (from != to)
             memcpy(to, from, n);
@@ -299,8 +289,7 @@ void tsr_requantise(
     uint8_t table[256];
     float by = old.scale / now.scale;
     for (int q = 0; q < 256; q++)
-        table[q] =
-            (uint8_t)fminf(255, fmaxf(0, rintf((float)(q - old.zero) * by) + (float)now.zero));
+        table[q] = (uint8_t)fminf(255, fmaxf(0, rintf((float)(q - old.zero) * by) + (float)now.zero));
     for (size_t i = 0; i < n; i++)
         to[i] = table[from[i]];
 }

@@ -12,11 +12,10 @@ static void tell_of_unused(const tsr_names *names) {
         const tsr_named *e = &names->entry[i];
         if (e->used)
             continue;
-        bool quant = strncmp(e->name, "quant_conv.", 11) == 0 ||
-                     strncmp(e->name, "post_quant_conv.", 16) == 0;
+        bool quant = strncmp(e->name, "quant_conv.", 11) == 0 || strncmp(e->name, "post_quant_conv.", 16) == 0;
         if (quant)
-            tsr_log(TSR_LOG_WARN, "%s: tensor '%s' is ignored: this family disables quant_conv",
-                names->path, e->tensor->name);
+            tsr_log(TSR_LOG_WARN, "%s: tensor '%s' is ignored: this family disables quant_conv", names->path,
+                e->tensor->name);
         else
             tsr_log(TSR_LOG_DEBUG, "%s: tensor '%s' is not used", names->path, e->tensor->name);
         if (strncmp(e->name, "decoder.", 8) == 0 || strncmp(e->name, "encoder.", 8) == 0) {
@@ -25,8 +24,7 @@ static void tell_of_unused(const tsr_names *names) {
         }
     }
     if (inside)
-        tsr_log(TSR_LOG_WARN,
-            "%s: %zu tensors of the VAE are unknown and ignored, the first is '%s'", names->path,
+        tsr_log(TSR_LOG_WARN, "%s: %zu tensors of the VAE are unknown and ignored, the first is '%s'", names->path,
             inside, first);
 }
 
@@ -62,8 +60,7 @@ static tsr_status halves_agree(const tsr_vae *v, const char *path) {
     return TSR_OK;
 }
 
-static void fill_info(
-    tsr_vae *v, const tsr_names *names, const int decoder_widths[], const int encoder_widths[]) {
+static void fill_info(tsr_vae *v, const tsr_names *names, const int decoder_widths[], const int encoder_widths[]) {
     tsr_model_info *info = &v->info;
     const tsr_half *half = v->decoder.present ? &v->decoder : &v->encoder;
     info->path = tsr_tensor_file_path(v->file);
@@ -77,17 +74,14 @@ static void fill_info(
     }
     info->has_decoder = v->decoder.present;
     info->has_encoder = v->encoder.present;
-    info->latent_channels =
-        v->decoder.present ? v->decoder.in_channels : v->encoder.out_channels / 2;
+    info->latent_channels = v->decoder.present ? v->decoder.in_channels : v->encoder.out_channels / 2;
     info->space_factor = half->space_factor;
     info->time_factor = half->time_factor;
     info->latent_scale = TSR_LATENT_SCALE;
-    while (info->levels < TSR_MAX_LEVELS &&
-           (v->decoder.present ? decoder_widths : encoder_widths)[info->levels])
+    while (info->levels < TSR_MAX_LEVELS && (v->decoder.present ? decoder_widths : encoder_widths)[info->levels])
         info->levels++;
     for (int i = 0; i < info->levels; i++)
-        info->width[i] =
-            v->decoder.present ? decoder_widths[info->levels - 1 - i] : encoder_widths[i];
+        info->width[i] = v->decoder.present ? decoder_widths[info->levels - 1 - i] : encoder_widths[i];
 }
 
 tsr_status tsr_vae_create(tsr_vae **out, tsr_tensor_file *file) {
@@ -107,11 +101,9 @@ tsr_status tsr_vae_create(tsr_vae **out, tsr_tensor_file *file) {
     if (!v->decoder.present && !v->encoder.present)
         TSR_TRY(not_a_vae(&names));
     if (v->decoder.present)
-        TSR_TRY(
-            tsr_half_infer(&v->decoder, &names, false, decoder_widths, &v->info.decoder_resnets));
+        TSR_TRY(tsr_half_infer(&v->decoder, &names, false, decoder_widths, &v->info.decoder_resnets));
     if (v->encoder.present)
-        TSR_TRY(
-            tsr_half_infer(&v->encoder, &names, true, encoder_widths, &v->info.encoder_resnets));
+        TSR_TRY(tsr_half_infer(&v->encoder, &names, true, encoder_widths, &v->info.encoder_resnets));
     TSR_TRY(halves_agree(v, names.path));
     tell_of_unused(&names);
     fill_info(v, &names, decoder_widths, encoder_widths);

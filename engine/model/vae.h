@@ -4,7 +4,7 @@
 
 #include "formats/tensor_file.h"
 
-#define TSR_GROUPS 32        /* of every GroupNorm; not in the file */
+#define TSR_GROUPS 32 /* of every GroupNorm; not in the file */
 #define TSR_NORM_EPS 1e-6
 #define TSR_LATENT_SCALE 0.9152
 
@@ -19,13 +19,13 @@ typedef enum tsr_layer_kind {
 /* One node of the network that owns weights. The order of layers is the order of computation. */
 typedef struct tsr_layer {
     tsr_layer_kind kind;
-    char name[96];          /* without prefix: "decoder.up_blocks.2.resnets.0.conv1" */
-    int cin, cout;          /* NORM: both are c */
-    int kt, kh, kw;         /* as stored; 1 for NORM and linear layers */
-    int st, sy, sx;         /* strides */
-    int zt;                 /* UPSAMPLE: 2 where it doubles time, else 1 */
-    int level;              /* of the picture it reads. 0: the latent's own resolution; each upsampler adds one
-                               (decoder), or each downsampler takes one away from the highest (encoder) */
+    char name[96];  /* without prefix: "decoder.up_blocks.2.resnets.0.conv1" */
+    int cin, cout;  /* NORM: both are c */
+    int kt, kh, kw; /* as stored; 1 for NORM and linear layers */
+    int st, sy, sx; /* strides */
+    int zt;         /* UPSAMPLE: 2 where it doubles time, else 1 */
+    int level;      /* of the picture it reads. 0: the latent's own resolution; each upsampler adds one
+                       (decoder), or each downsampler takes one away from the highest (encoder) */
     const tsr_tensor *weight[3], *bias[3]; /* [0]; QKV: q, k, v; UPSAMPLE: [0] conv, [1] upscale_conv */
 } tsr_layer;
 
@@ -46,9 +46,9 @@ typedef struct tsr_block {
 
 typedef struct tsr_half { /* decoder or encoder */
     bool present;
-    bool encodes; /* the encoder */
+    bool encodes;                  /* the encoder */
     int in_channels, out_channels; /* decoder: Z, 3; encoder: 3, 2Z */
-    int layers, blocks, levels; /* levels: 1 + upsamplers or downsamplers */
+    int layers, blocks, levels;    /* levels: 1 + upsamplers or downsamplers */
     tsr_layer *layer;
     tsr_block *block;
     int space_factor, time_factor; /* 8, 4 */

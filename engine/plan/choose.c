@@ -23,7 +23,8 @@ enum {
 
 static int overlap_of(const tsr_task *t, int asked_pixels, int tile) {
     int factor = t->half->space_factor;
-    int most = asked_pixels < 0 && tile > 1 ? (tile + 2) / 4 : tile / 2, want = (asked_pixels < 0 ? OVERLAP_PIXELS : asked_pixels) / factor;
+    int most = asked_pixels < 0 && tile > 1 ? (tile + 2) / 4 : tile / 2,
+        want = (asked_pixels < 0 ? OVERLAP_PIXELS : asked_pixels) / factor;
     return want < most ? want : most;
 }
 
@@ -85,7 +86,8 @@ static int frames_of_segment(const tsr_task *t, int segment) {
     return most < t->wanted ? (int)most : t->wanted;
 }
 
-static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candidate *c, int segment, int64_t sets, int64_t parked) {
+static void set_segment(
+    const tsr_task *t, const tsr_tile_cost *cost, tsr_candidate *c, int segment, int64_t sets, int64_t parked) {
     double tiles = (double)c->rows * c->columns;
     int segments = (t->latents + segment - 1) / segment;
     c->segment = (t->latents + segments - 1) / segments; /* balanced */
@@ -103,14 +105,16 @@ static void set_segment(const tsr_task *t, const tsr_tile_cost *cost, tsr_candid
 
 /* Latents that a segment may have where caches are parked: enough to hide the parking, if the frames fit. */
 static int parked_segment(const tsr_task *t, const tsr_tile_cost *cost, const tsr_candidate *c) {
-    int64_t others = tsr_sat_add(tsr_sat_add(c->bytes.weights, c->bytes.arena), tsr_sat_add(c->bytes.slots, cost->cache));
+    int64_t others =
+        tsr_sat_add(tsr_sat_add(c->bytes.weights, c->bytes.arena), tsr_sat_add(c->bytes.slots, cost->cache));
     int64_t left = t->budget - t->slack - others, a_latent = tsr_sat_mul(t->frame_bytes, t->outputs);
     int64_t most = left > 0 ? left / a_latent : 0, fixed = tsr_task_host(t, c->tile_h, c->tile_w, 0);
     int64_t input = tsr_task_host(t, c->tile_h, c->tile_w, 1) - fixed;
     int64_t host = t->host_budget - fixed - tsr_sat_mul(cost->cache, (int64_t)c->rows * c->columns);
     if (input && t->host_budget < INT64_MAX && host / input < most)
         most = host / input;
-    double enough = ceil(t->latents * tsr_link_seconds(t->target, 2.0 * (double)cost->cache) / (PARKING_SHARE * cost->seconds));
+    double enough =
+        ceil(t->latents * tsr_link_seconds(t->target, 2.0 * (double)cost->cache) / (PARKING_SHARE * cost->seconds));
     if (enough < (double)most)
         most = (int64_t)enough;
     return most < 1 ? 1 : most < t->latents ? (int)most : t->latents;
@@ -143,7 +147,8 @@ static bool preferred(const tsr_task *t, const tsr_candidate *a, const tsr_candi
 /* The best way to run these tiles: each through the whole video, all caches on the device, or parked. */
 static tsr_status weigh(const tsr_task *t, tsr_cut y, tsr_cut x, int slice_level, tsr_candidate *out) {
     tsr_tile_cost cost;
-    tsr_status status = tsr_tile_measure(t, (tsr_shape){.h = y.length, .w = x.length, .slice_level = slice_level}, &cost);
+    tsr_status status =
+        tsr_tile_measure(t, (tsr_shape){.h = y.length, .w = x.length, .slice_level = slice_level}, &cost);
     if (status != TSR_OK)
         return status;
     int64_t tiles = (int64_t)y.count * x.count;
@@ -187,8 +192,14 @@ static tsr_status weigh_offloaded(const tsr_task *t, const tsr_candidate *reside
         c.mode = TSR_MODE_OFFLOADED;
         c.room = t->budget - t->slack - tsr_sat_add(b->weights, tsr_sat_add(b->slots, b->frames));
         c.reserve = most / RESERVES * share;
-        tsr_status status = tsr_tile_measure(t, (tsr_shape){.h = c.tile_h, .w = c.tile_w, .slice_level = c.slice_level, .stream = true, .room = c.room,
-                .reserve = c.reserve}, &cost);
+        tsr_status status = tsr_tile_measure(t,
+            (tsr_shape){.h = c.tile_h,
+                .w = c.tile_w,
+                .slice_level = c.slice_level,
+                .stream = true,
+                .room = c.room,
+                .reserve = c.reserve},
+            &cost);
         if (status != TSR_OK)
             return status;
         b->arena = cost.arena;
@@ -253,7 +264,11 @@ static tsr_status try_untiled(const tsr_task *t, tsr_cut y, tsr_cut x, tsr_choic
 }
 
 static tsr_status weigh_bands(const tsr_task *t, int band, int page_level, tsr_candidate *out) {
-    tsr_shape s = {.h = t->extent.height, .w = t->extent.width, .slice_level = t->half->levels, .band = band, .page_level = page_level};
+    tsr_shape s = {.h = t->extent.height,
+        .w = t->extent.width,
+        .slice_level = t->half->levels,
+        .band = band,
+        .page_level = page_level};
     tsr_tile_cost cost;
     tsr_status status = tsr_tile_measure(t, s, &cost);
     if (status != TSR_OK)
@@ -333,7 +348,8 @@ static bool beats(const tsr_candidate *a, const tsr_candidate *b) {
 }
 
 /* For every number of rows the fewest columns that fit: a staircase, because larger tiles need more. */
-static tsr_status try_tiles(const tsr_task *t, const tsr_cut *y, int ys, const tsr_cut *x, int xs, int slice_level, tsr_choice *choice) {
+static tsr_status try_tiles(
+    const tsr_task *t, const tsr_cut *y, int ys, const tsr_cut *x, int xs, int slice_level, tsr_choice *choice) {
     int column = xs - 1, untiled = 0;
     while (untiled < choice->candidates && choice->candidate[untiled].mode != TSR_MODE_TILED)
         untiled++;
@@ -363,9 +379,11 @@ static tsr_status try_tiles(const tsr_task *t, const tsr_cut *y, int ys, const t
 
 static tsr_status no_bands(const tsr_task *t, const tsr_candidate *c) {
     char need[32], have[32];
-    return tsr_fail(TSR_ERR_BUDGET, "plan: untiled needs %s (%lld bytes), the budget is %s, and exact tiles are not made on %s; "
-        "raise the budget, or decode without exact", tsr_bytes_text(need, c->bytes.total), (long long)c->bytes.total,
-        tsr_bytes_text(have, t->budget), t->half->encodes ? "the way to latents" : t->target->name);
+    return tsr_fail(TSR_ERR_BUDGET,
+        "plan: untiled needs %s (%lld bytes), the budget is %s, and exact tiles are not made on %s; "
+        "raise the budget, or decode without exact",
+        tsr_bytes_text(need, c->bytes.total), (long long)c->bytes.total, tsr_bytes_text(have, t->budget),
+        t->half->encodes ? "the way to latents" : t->target->name);
 }
 
 tsr_status tsr_choose_refuse(const tsr_task *t, const tsr_candidate *c) {
@@ -379,17 +397,22 @@ tsr_status tsr_choose_refuse(const tsr_task *t, const tsr_candidate *c) {
     if (c->mode == TSR_MODE_EXACT)
         snprintf(what, sizeof what, "decoding in bands of %d rows", c->band * t->half->space_factor);
     if (total == INT64_MAX)
-        return tsr_fail(TSR_ERR_BUDGET, "plan: %s: a latent of %dx%d takes more memory than can be counted; decode a smaller one",
-            what, t->extent.width, t->extent.height);
+        return tsr_fail(TSR_ERR_BUDGET,
+            "plan: %s: a latent of %dx%d takes more memory than can be counted; decode a smaller one", what,
+            t->extent.width, t->extent.height);
     if (total <= t->budget)
-        return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes) of host memory, %s are free; "
-            "%s", what, tsr_bytes_text(need, c->bytes.host),
-            (long long)c->bytes.host, tsr_bytes_text(have, t->host_budget),
-            c->mode == TSR_MODE_EXACT ? "allow tiles that are not exact" : "decode fewer frames, or keep caches on the device");
+        return tsr_fail(TSR_ERR_BUDGET,
+            "plan: %s needs %s (%lld bytes) of host memory, %s are free; "
+            "%s",
+            what, tsr_bytes_text(need, c->bytes.host), (long long)c->bytes.host, tsr_bytes_text(have, t->host_budget),
+            c->mode == TSR_MODE_EXACT ? "allow tiles that are not exact"
+                                      : "decode fewer frames, or keep caches on the device");
     const tsr_plan_params *p = &t->params;
     return tsr_fail(TSR_ERR_BUDGET, "plan: %s needs %s (%lld bytes), the budget is %s; raise it%s", what,
         tsr_bytes_text(need, total), (long long)total, tsr_bytes_text(have, t->budget),
-        p->untiled ? ", or allow tiles" : p->tile_width || p->tile_height ? ", or ask for smaller tiles" : "");
+        p->untiled                        ? ", or allow tiles"
+        : p->tile_width || p->tile_height ? ", or ask for smaller tiles"
+                                          : "");
 }
 
 static tsr_cut find_cut(const tsr_cut *cut, int n, int count) {
@@ -414,12 +437,12 @@ static bool is_sane(const tsr_task *t, const tsr_recipe *r) {
     int h = t->extent.height, levels = t->half->levels;
     bool bands = r->mode == TSR_MODE_EXACT;
     bool able = (!bands || t->target->bands) && (r->mode != TSR_MODE_OFFLOADED || t->target->streams);
-    return able && within(r->mode, TSR_MODE_UNTILED, TSR_MODE_EXACT) &&
-           within(r->tile_h, 1, INT32_MAX) && within(r->overlap_h, 0, r->tile_h / 2) &&
-           within(r->tile_w, 1, INT32_MAX) && within(r->overlap_w, 0, r->tile_w / 2) &&
-           within(r->band, bands, bands ? h : 0) && within(r->page_level, bands, bands ? levels - 1 : 0) &&
-           within(r->slice_level, 0, levels) && r->room >= 0 && r->reserve >= 0 && within(r->segment, 1, t->latents) &&
-           within(r->cache_sets, 0, INT32_MAX) && within(r->parked_sets, 0, INT32_MAX);
+    return able && within(r->mode, TSR_MODE_UNTILED, TSR_MODE_EXACT) && within(r->tile_h, 1, INT32_MAX) &&
+           within(r->overlap_h, 0, r->tile_h / 2) && within(r->tile_w, 1, INT32_MAX) &&
+           within(r->overlap_w, 0, r->tile_w / 2) && within(r->band, bands, bands ? h : 0) &&
+           within(r->page_level, bands, bands ? levels - 1 : 0) && within(r->slice_level, 0, levels) && r->room >= 0 &&
+           r->reserve >= 0 && within(r->segment, 1, t->latents) && within(r->cache_sets, 0, INT32_MAX) &&
+           within(r->parked_sets, 0, INT32_MAX);
 }
 
 static tsr_status choose_again(const tsr_task *t, tsr_choice *out) {
@@ -435,9 +458,16 @@ static tsr_status choose_again(const tsr_task *t, tsr_choice *out) {
     bool tiled = r->mode == TSR_MODE_TILED;
     if ((tiles > 1) != tiled || r->cache_sets > tiles || (r->parked_sets && r->parked_sets != tiles))
         return tsr_fail(TSR_ERR_FORMAT, "plan: a recipe that contradicts itself");
-    *c = (tsr_candidate){.mode = r->mode, .tile_h = out->y.length, .tile_w = out->x.length, .rows = out->y.count,
-        .columns = out->x.count, .slice_level = r->slice_level, .band = r->band, .page_level = r->page_level,
-        .room = r->room, .reserve = r->reserve};
+    *c = (tsr_candidate){.mode = r->mode,
+        .tile_h = out->y.length,
+        .tile_w = out->x.length,
+        .rows = out->y.count,
+        .columns = out->x.count,
+        .slice_level = r->slice_level,
+        .band = r->band,
+        .page_level = r->page_level,
+        .room = r->room,
+        .reserve = r->reserve};
     tsr_status status = tsr_tile_measure(t, tsr_candidate_shape(c), &cost);
     if (status != TSR_OK)
         return status;

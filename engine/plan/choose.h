@@ -11,7 +11,7 @@ typedef struct tsr_cut {
 } tsr_cut;
 
 typedef struct tsr_choice {
-    tsr_cut y, x;            /* of the chosen candidate, the first */
+    tsr_cut y, x; /* of the chosen candidate, the first */
     int candidates;
     tsr_candidate candidate[TSR_MOST_CANDIDATES];
 } tsr_choice;

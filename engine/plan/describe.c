@@ -14,13 +14,18 @@ static int pixels(const tsr_plan *p, int latents) {
 const char *tsr_candidate_text(char buf[128], const tsr_plan *p, const tsr_candidate *c) {
     char slices[48] = "", tiles[64] = "untiled";
     if (c->slice_level < p->half->levels)
-        snprintf(slices, sizeof slices, c->slice_level ? ", level %d up frame by frame" : ", frame by frame", c->slice_level);
+        snprintf(slices, sizeof slices, c->slice_level ? ", level %d up frame by frame" : ", frame by frame",
+            c->slice_level);
     if (c->mode == TSR_MODE_TILED)
-        snprintf(tiles, sizeof tiles, "%dx%d tiles of %dx%d", c->columns, c->rows, pixels(p, c->tile_w), pixels(p, c->tile_h));
+        snprintf(tiles, sizeof tiles, "%dx%d tiles of %dx%d", c->columns, c->rows, pixels(p, c->tile_w),
+            pixels(p, c->tile_h));
     if (c->mode == TSR_MODE_EXACT)
         snprintf(tiles, sizeof tiles, "%d bands of %dx%d, exact, from level %d", (c->tile_h + c->band - 1) / c->band,
             pixels(p, c->tile_w), pixels(p, c->band), c->page_level);
-    snprintf(buf, 128, "%s%s%s", tiles, slices, c->parked_sets ? ", caches parked" : c->mode == TSR_MODE_OFFLOADED ? ", caches streamed" : "");
+    snprintf(buf, 128, "%s%s%s", tiles, slices,
+        c->parked_sets                  ? ", caches parked"
+        : c->mode == TSR_MODE_OFFLOADED ? ", caches streamed"
+                                        : "");
     return buf;
 }
 
@@ -28,7 +33,8 @@ const char *tsr_candidate_text(char buf[128], const tsr_plan *p, const tsr_candi
 static const tsr_candidate *least_untiled(const tsr_plan *p) {
     const tsr_candidate *least = NULL;
     for (int i = 0; i < p->candidates; i++)
-        if (p->candidate[i].mode != TSR_MODE_TILED && p->candidate[i].mode != TSR_MODE_EXACT && (!least || p->candidate[i].bytes.total < least->bytes.total))
+        if (p->candidate[i].mode != TSR_MODE_TILED && p->candidate[i].mode != TSR_MODE_EXACT &&
+            (!least || p->candidate[i].bytes.total < least->bytes.total))
             least = &p->candidate[i];
     return least;
 }
@@ -54,10 +60,12 @@ void tsr_plan_explain(tsr_plan *p) {
     else if (c->mode == TSR_MODE_EXACT && p->params.tile_height)
         snprintf(p->why, sizeof p->why, "exact tiles of the height asked for: no seams");
     else if (c->mode == TSR_MODE_EXACT && untiled)
-        snprintf(p->why, sizeof p->why, "untiled needs %s, the budget is %s; frames in host memory, band by band: no seams",
+        snprintf(p->why, sizeof p->why,
+            "untiled needs %s, the budget is %s; frames in host memory, band by band: no seams",
             tsr_bytes_text(need, untiled->bytes.total), have);
     else if (c->mode == TSR_MODE_UNTILED)
-        snprintf(p->why, sizeof p->why, p->info.budget == INT64_MAX ? "untiled, no budget to keep" : "untiled fits into %s: no seams", have);
+        snprintf(p->why, sizeof p->why,
+            p->info.budget == INT64_MAX ? "untiled, no budget to keep" : "untiled fits into %s: no seams", have);
     else if (p->params.tile_width || p->params.tile_height)
         snprintf(p->why, sizeof p->why, "the tile size asked for");
     else if (untiled && untiled->bytes.total <= p->info.budget)
@@ -68,8 +76,8 @@ void tsr_plan_explain(tsr_plan *p) {
             tsr_bytes_text(need, untiled->bytes.total), have);
     if (next) {
         tsr_candidate_text(text, p, next);
-        snprintf(p->runner_up, sizeof p->runner_up, "%s: %s, %+.1f%% time", text, tsr_bytes_text(need, next->bytes.total),
-            100 * (next->seconds / c->seconds - 1));
+        snprintf(p->runner_up, sizeof p->runner_up, "%s: %s, %+.1f%% time", text,
+            tsr_bytes_text(need, next->bytes.total), 100 * (next->seconds / c->seconds - 1));
     } else {
         snprintf(p->runner_up, sizeof p->runner_up, "none that fits");
     }
@@ -127,10 +135,12 @@ static void heading(FILE *f, const tsr_plan *p) {
     bool encode = p->half->encodes;
     fprintf(f, "%dx%d, %d frames, %s %d latents of %dx%d; %s on %s\n", i->width, i->height,
         encode ? tsr_frames_of_latents(p->half->time_factor, i->frames) : i->frames, encode ? "to" : "from",
-        p->end_latent - p->first_latent, i->extent.width, i->extent.height, tsr_precision_name(i->precision), i->device);
+        p->end_latent - p->first_latent, i->extent.width, i->extent.height, tsr_precision_name(i->precision),
+        i->device);
     fprintf(f, "\nchosen      %s\n", tsr_candidate_text(text, p, &p->candidate[0]));
     if (i->mode == TSR_MODE_TILED)
-        fprintf(f, "            overlapping by at least %dx%d pixels, in segments of %d latents\n", i->overlap_width, i->overlap_height, i->segment);
+        fprintf(f, "            overlapping by at least %dx%d pixels, in segments of %d latents\n", i->overlap_width,
+            i->overlap_height, i->segment);
     fprintf(f, "because     %s\nrunner-up   %s\nnumbers     %s\n", i->why, i->runner_up, i->numbers);
 }
 
@@ -151,9 +161,11 @@ static void memory(FILE *f, const tsr_plan *p) {
     line(f, "arena", b->arena, b->total, note);
     snprintf(note, sizeof note, "%d x %s", p->cache_sets, tsr_bytes_text(text, (int64_t)p->cache_bytes));
     line(f, "caches", b->caches, b->total, p->cache_sets ? note : "none: a single latent");
-    snprintf(note, sizeof note, "%d x %s, %s", p->slots, tsr_bytes_text(text, (int64_t)p->slot_bytes), tsr_dtype_name(p->slot_dtype));
+    snprintf(note, sizeof note, "%d x %s, %s", p->slots, tsr_bytes_text(text, (int64_t)p->slot_bytes),
+        tsr_dtype_name(p->slot_dtype));
     line(f, "slots", b->slots, b->total, note);
-    snprintf(note, sizeof note, "%d x %s, %s", p->frames_in_flight, tsr_bytes_text(text, (int64_t)p->frame_bytes), tsr_dtype_name(p->frame_dtype));
+    snprintf(note, sizeof note, "%d x %s, %s", p->frames_in_flight, tsr_bytes_text(text, (int64_t)p->frame_bytes),
+        tsr_dtype_name(p->frame_dtype));
     line(f, "frames", b->frames, b->total, note);
     if (p->info.budget == INT64_MAX)
         snprintf(note, sizeof note, "no budget");
@@ -164,9 +176,11 @@ static void memory(FILE *f, const tsr_plan *p) {
     if (p->parked_sets)
         snprintf(note, sizeof note, "parked caches of %d tiles, %s", p->parked_sets, input);
     else if (p->band)
-        snprintf(note, sizeof note, "frames and caches of levels %d to %d, %s", p->page_level, p->half->levels - 1, input);
+        snprintf(
+            note, sizeof note, "frames and caches of levels %d to %d, %s", p->page_level, p->half->levels - 1, input);
     else if (p->host_bytes)
-        snprintf(note, sizeof note, "%d of %d caches, %s", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches, input);
+        snprintf(
+            note, sizeof note, "%d of %d caches, %s", streamed_caches(p), p->program[TSR_STEP_FIRST]->caches, input);
     else
         snprintf(note, sizeof note, "%s", input);
     fprintf(f, "  %-10s %10s          %s", "host", tsr_bytes_text(text, b->host), note);
@@ -189,7 +203,11 @@ static void weighed(FILE *f, const tsr_plan *p) {
     fprintf(f, "\nweighed     %-64s %10s %9s\n", "", "memory", "time");
     for (int i = 0; i < p->candidates; i++) {
         const tsr_candidate *c = &p->candidate[i];
-        fprintf(f, "  %-8s  %-64s %10s", i == 0 ? "chosen" : c->fits ? "fits" : "too big", tsr_candidate_text(text, p, c),
+        fprintf(f, "  %-8s  %-64s %10s",
+            i == 0    ? "chosen"
+            : c->fits ? "fits"
+                      : "too big",
+            tsr_candidate_text(text, p, c),
             c->bytes.total == INT64_MAX ? "no end" : tsr_bytes_text(bytes, c->bytes.total));
         if (c->bytes.total < INT64_MAX && isfinite(c->seconds)) /* where nothing fits, nothing is timed */
             fprintf(f, " %8.1f%%", 100 * c->seconds / p->candidate[0].seconds);

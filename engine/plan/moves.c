@@ -44,7 +44,8 @@ tsr_move_span tsr_move_span_of(const tsr_plan *p, tsr_step step, int op) {
     int frames = load ? v->nt : o->replicate ? 1 : c->frames;
     return (tsr_move_span){
         .arena = p->buffer_at[step][v->buf] + (size_t)(b->head + v->t0) * frame,
-        .host = p->host_at[o->cache] + (load ? (size_t)(c->frames - frames) * frame : 0), /* the newest are the head's */
+        .host =
+            p->host_at[o->cache] + (load ? (size_t)(c->frames - frames) * frame : 0), /* the newest are the head's */
         .bytes = (size_t)frames * frame,
         .times = !load && o->replicate ? c->frames : 1,
     };

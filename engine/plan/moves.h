@@ -1,9 +1,9 @@
 /*
  * How a plan whose caches live on the host is run, the same on every backend: the transfers of a step, in order.
  *
- * A backend walks through the list beside its ops. Transfers run beside the ops, in the order in which they begin (those
- * of one direction at least); what the list calls done has to be waited for. A step that ends before its end leaves its
- * transfers to the next one, which waits for them all.
+ * A backend walks through the list beside its ops. Transfers run beside the ops, in the order in which they begin
+ * (those of one direction at least); what the list calls done has to be waited for. A step that ends before its end
+ * leaves its transfers to the next one, which waits for them all.
  *
  * What a cache's u8 codes stand for is not moved: the backend keeps the tsr_code_range of every cache from the op that
  * saves it. When the codes of a CACHE_LOAD are there, they become codes of the range that the norm before has chosen.
@@ -40,7 +40,7 @@ void tsr_moves_destroy(tsr_moves *m);
 typedef struct tsr_move_span {
     size_t arena, host; /* offsets in the arena and in the host block */
     size_t bytes;
-    int times;          /* saved so often, one behind the other on the host: a frame that fills the whole cache */
+    int times; /* saved so often, one behind the other on the host: a frame that fills the whole cache */
 } tsr_move_span;
 tsr_move_span tsr_move_span_of(const tsr_plan *p, tsr_step step, int op);
 

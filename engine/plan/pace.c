@@ -8,9 +8,7 @@
 
 static double flops_rate(const tsr_target *t, tsr_dtype in) {
     size_t size = tsr_dtype_size(in);
-    double rate = size == 1 && t->flops_8 > 0    ? t->flops_8
-                  : size <= 2 && t->flops_16 > 0 ? t->flops_16
-                                                 : t->flops_f32;
+    double rate = size == 1 && t->flops_8 > 0 ? t->flops_8 : size <= 2 && t->flops_16 > 0 ? t->flops_16 : t->flops_f32;
     return rate > 0 ? rate : NOMINAL_FLOPS;
 }
 
@@ -37,7 +35,7 @@ double tsr_program_seconds(const tsr_target *t, const tsr_program *p) {
 }
 
 double tsr_link_seconds(const tsr_target *t, double bytes) {
-    double rate = t->link_bandwidth > 0 ? t->link_bandwidth
+    double rate = t->link_bandwidth > 0                   ? t->link_bandwidth
                   : t->host_is_device && t->bandwidth > 0 ? t->bandwidth / 2 /* read and write */
                                                           : NOMINAL_LINK;
     return bytes / rate;

@@ -41,7 +41,7 @@ typedef struct range { /* places (low, high) that a buffer cannot take */
 typedef struct packer {
     const tsr_life *life;
     size_t align;
-    int *order;   /* [n] in which buffers are placed; those without bytes are not */
+    int *order; /* [n] in which buffers are placed; those without bytes are not */
     int n;
     size_t *at;   /* [n] */
     range *taken; /* [4 n] scratch */

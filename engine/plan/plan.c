@@ -76,7 +76,8 @@ static tsr_status set_frames(tsr_task *t) {
     int factor = t->half->time_factor, frames = tsr_frames_of_latents(factor, t->extent.frames);
     tsr_plan_params *p = &t->params;
     t->outputs = factor;
-    if (t->half->encodes) { /* all of it: what a latent is made of, its first frame included, is never known to be unused */
+    if (t->half->encodes) { /* all of it: what a latent is made of, its first frame included, is never known to be
+                               unused */
         t->end_latent = t->latents = t->wanted = t->extent.frames;
         t->outputs = 1;
         return TSR_OK;
@@ -99,11 +100,12 @@ static tsr_status set_frames(tsr_task *t) {
 static void set_budget(tsr_task *t) {
     const tsr_target *target = t->target;
     const tsr_plan_params *p = &t->params;
-    t->budget = p->budget > 0                                          ? p->budget
-                : p->budget_share > 0 && target->memory_total > 0      ? (int64_t)(p->budget_share * (double)target->memory_total)
-                : t->recipe                                            ? t->recipe->budget
-                : target->memory_free > 0                              ? target->memory_free - target->memory_free / 10
-                                                                       : INT64_MAX;
+    t->budget = p->budget > 0 ? p->budget
+                : p->budget_share > 0 && target->memory_total > 0
+                    ? (int64_t)(p->budget_share * (double)target->memory_total)
+                : t->recipe               ? t->recipe->budget
+                : target->memory_free > 0 ? target->memory_free - target->memory_free / 10
+                                          : INT64_MAX;
     t->host_budget = target->host_free > 0 ? target->host_free : INT64_MAX;
 }
 
@@ -183,7 +185,8 @@ static void settle(const tsr_task *t, tsr_plan *p, tsr_candidate *c) {
     b->weights = (int64_t)p->weight_bytes;
     b->arena = (int64_t)p->arena_bytes;
     b->caches = (int64_t)p->cache_bytes * c->cache_sets;
-    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes + tsr_task_host(t, c->tile_h, c->tile_w, c->segment);
+    b->host = (int64_t)p->cache_bytes * c->parked_sets + (int64_t)p->host_bytes +
+              tsr_task_host(t, c->tile_h, c->tile_w, c->segment);
     b->total = b->weights + b->arena + b->caches + b->slots + b->frames;
 }
 
@@ -268,8 +271,8 @@ static void fill_info(const tsr_task *t, tsr_plan *p) {
     const tsr_candidate *c = &p->candidate[0];
     int factor = t->half->space_factor;
     double tiles = (double)c->rows * c->columns;
-    bool rates = t->target->bandwidth > 0 &&
-                 (t->target->flops_f32 > 0 || t->target->flops_16 > 0 || t->target->flops_8 > 0);
+    bool rates =
+        t->target->bandwidth > 0 && (t->target->flops_f32 > 0 || t->target->flops_16 > 0 || t->target->flops_8 > 0);
     p->info = (tsr_plan_info){
         .mode = c->mode,
         .precision = t->numerics.precision,
@@ -338,8 +341,8 @@ static tsr_status refuse(const tsr_task *task, tsr_candidate least) {
 }
 
 /* Where a plan is to be made again: what it was made for. */
-static tsr_status follow_recipe(const char *text, const tsr_extent *extent, tsr_recipe *r, tsr_target *target,
-    tsr_plan_params *p) {
+static tsr_status follow_recipe(
+    const char *text, const tsr_extent *extent, tsr_recipe *r, tsr_target *target, tsr_plan_params *p) {
     const tsr_extent *e = &r->extent;
     tsr_status status = tsr_recipe_parse(text, r);
     if (status != TSR_OK)
@@ -357,7 +360,8 @@ static tsr_status follow_recipe(const char *text, const tsr_extent *extent, tsr_
     return TSR_OK;
 }
 
-tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params) {
+tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent,
+    const tsr_plan_params *params) {
     tsr_task task = {0};
     tsr_recipe recipe;
     tsr_candidate least;

@@ -13,8 +13,9 @@
  *             park its caches
  *         the segment's frames are whole
  *
- * Untiled is one tile and segments of one latent; exact tiles are bands of rows within each step of it (program.h). Plans of an encoder are the same the other way round: a step takes
- * the pixels of one latent, and what is in flight are latents, blended in latents on the host, in f32.
+ * Untiled is one tile and segments of one latent; exact tiles are bands of rows within each step of it (program.h).
+ * Plans of an encoder are the same the other way round: a step takes the pixels of one latent, and what is in flight
+ * are latents, blended in latents on the host, in f32.
  */
 #ifndef TSR_PLAN_H
 #define TSR_PLAN_H
@@ -24,25 +25,25 @@
 
 /* Which blocks of a half keep their inputs wide in a mode of 8 bits; the session's, chosen by what was measured. */
 typedef struct tsr_mix {
-    uint64_t wide;    /* bit i: block i. Blocks from MOST_BLOCKS on are all alike: 8 bits */
-    double quality;   /* PSNR that was to be held, dB; 0: none was */
-    double expected;  /* by what was measured; INFINITY where nothing is rounded; 0: not measured */
-    char why[128];    /* this precision, where nobody named one; "" else */
+    uint64_t wide;   /* bit i: block i. Blocks from MOST_BLOCKS on are all alike: 8 bits */
+    double quality;  /* PSNR that was to be held, dB; 0: none was */
+    double expected; /* by what was measured; INFINITY where nothing is rounded; 0: not measured */
+    char why[128];   /* this precision, where nobody named one; "" else */
 } tsr_mix;
 enum { TSR_MIX_BLOCKS = 64 };
 
 /* What the planner must know of a backend; filled by the backend, which must outlive the plans made from it.
  * The planner never names one. */
 typedef struct tsr_target {
-    const char *name;      /* "cpu (oneDNN)", for the report */
+    const char *name; /* "cpu (oneDNN)", for the report */
     bool join_heads;
-    size_t align;          /* of every buffer in the arena */
-    int64_t memory_free, memory_total; /* bytes; 0: unknown */
-    bool host_is_device;   /* a CPU: what lies on the host is taken from the same memory */
-    bool norm_in_place;    /* NORM may write where it reads, where types agree and the input ends there */
-    bool bands;            /* runs programs in bands: TSR_MODE_EXACT */
-    bool streams;          /* runs plans whose caches live on the host (host_at, move_at below) */
-    int64_t host_free;     /* 0: unknown */
+    size_t align;                        /* of every buffer in the arena */
+    int64_t memory_free, memory_total;   /* bytes; 0: unknown */
+    bool host_is_device;                 /* a CPU: what lies on the host is taken from the same memory */
+    bool norm_in_place;                  /* NORM may write where it reads, where types agree and the input ends there */
+    bool bands;                          /* runs programs in bands: TSR_MODE_EXACT */
+    bool streams;                        /* runs plans whose caches live on the host (host_at, move_at below) */
+    int64_t host_free;                   /* 0: unknown */
     double flops_f32, flops_16, flops_8; /* sustained rates, FLOP/s; 0: unknown */
     double bandwidth, link_bandwidth;    /* bytes/s: device memory; host link */
     /* Bytes of a kernel as the backend keeps it (packed weights and biases), for inputs of this type. */
@@ -65,7 +66,7 @@ typedef struct tsr_axis { /* one axis of the tiling */
 typedef struct tsr_plan_weight {
     const tsr_kernel *kernel; /* of one of the programs */
     tsr_dtype input;
-    size_t at, bytes;         /* bytes: as kernel_bytes() says */
+    size_t at, bytes; /* bytes: as kernel_bytes() says */
 } tsr_plan_weight;
 
 /* One way to decode that was weighed. */
@@ -76,8 +77,8 @@ typedef struct tsr_candidate {
     int64_t room, reserve;             /* offloaded: for arena and resident caches together; what of it is kept for
                                           transfers in flight */
     int segment, cache_sets, parked_sets, frames; /* as in tsr_plan */
-    tsr_plan_bytes bytes;              /* the arena's are the lower bound; all exact for the chosen */
-    double seconds, transfer;          /* by the roofline, and what of it moves caches: for comparing */
+    tsr_plan_bytes bytes;                         /* the arena's are the lower bound; all exact for the chosen */
+    double seconds, transfer;                     /* by the roofline, and what of it moves caches: for comparing */
     bool fits;
 } tsr_candidate;
 enum { TSR_RECIPE_TEXT = 640 }; /* plan/recipe.h */
@@ -108,28 +109,28 @@ struct tsr_plan {
     size_t *scratch_at[TSR_STEP_COUNT]; /* [ops], offset in the arena of op_scratch() bytes; SIZE_MAX where none */
 
     /* Caches. A video of one latent has none: cache_at is NULL, and CACHE_SAVE is not to be run. */
-    size_t *cache_at;     /* [caches], offset in the cache block of one tile; SIZE_MAX: lives on the host */
-    size_t cache_bytes;   /* of one tile */
-    int cache_sets;       /* tiles whose caches exist on the device at once: 0, 1 or all. Tile i uses set
-                             i % cache_sets */
-    int parked_sets;      /* 0, or all tiles: blocks of cache_bytes on the host, between a tile's segments */
+    size_t *cache_at;   /* [caches], offset in the cache block of one tile; SIZE_MAX: lives on the host */
+    size_t cache_bytes; /* of one tile */
+    int cache_sets;     /* tiles whose caches exist on the device at once: 0, 1 or all. Tile i uses set
+                           i % cache_sets */
+    int parked_sets;    /* 0, or all tiles: blocks of cache_bytes on the host, between a tile's segments */
 
     /* Offloaded plans (one tile, programs with joined heads): caches that live on the host, in a block that the
      * backend allocates. CACHE_LOAD is a transfer straight into the head, which may begin before op move_at[] (at most
      * the load itself) and is waited for at the load; CACHE_SAVE is a transfer out that begins there and must be done
      * before op move_at[] (more than the save; at most the number of ops: then, before the next step's op 0). A
      * transfer in also waits for the one that last saved the same cache. */
-    size_t *host_at;      /* [caches], offset in the host block; SIZE_MAX: lives on the device. NULL: none does not */
-    size_t host_bytes;    /* of the host block. In bands: what levels in bands remember, which ops load and save there
-                             row by row, then the paged frames of a step */
+    size_t *host_at;   /* [caches], offset in the host block; SIZE_MAX: lives on the device. NULL: none does not */
+    size_t host_bytes; /* of the host block. In bands: what levels in bands remember, which ops load and save there
+                          row by row, then the paged frames of a step */
     int *move_at[TSR_STEP_COUNT]; /* [ops]; -1 where nothing moves. NULL in other plans */
 
-    int slots;              /* in the ring */
-    size_t slot_bytes;      /* [out_frames][3][tile rows][tile columns] of slot_dtype, rounded up to whole pages; of an
-                               encoder [2Z][tile rows][tile columns] */
+    int slots;         /* in the ring */
+    size_t slot_bytes; /* [out_frames][3][tile rows][tile columns] of slot_dtype, rounded up to whole pages; of an
+                          encoder [2Z][tile rows][tile columns] */
     tsr_dtype slot_dtype;
-    int frames_in_flight;   /* frame accumulators, [3][height][width] of frame_dtype each: the most wanted output
-                               frames that a segment has; of an encoder latents, [2Z][rows][columns] */
+    int frames_in_flight; /* frame accumulators, [3][height][width] of frame_dtype each: the most wanted output
+                             frames that a segment has; of an encoder latents, [2Z][rows][columns] */
     size_t frame_bytes;
     tsr_dtype frame_dtype;
 
@@ -147,7 +148,8 @@ struct tsr_plan {
 
 /* The budget is params.budget, or its share of all device memory, or the free memory less 10%; without any of these
  * there is none. TSR_ERR_BUDGET names the bytes that would be needed. */
-tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent, const tsr_plan_params *params);
+tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target *target, const tsr_extent *extent,
+    const tsr_plan_params *params);
 /* Frees what tsr_plan_make made. (tsr_plan_create and tsr_plan_destroy of the public header are the session's, which
  * adds the engine; tsr_plan_get_info and tsr_plan_text live here.) */
 void tsr_plan_free(tsr_plan **p);

@@ -15,9 +15,9 @@ static uint64_t sum_of(const char *text) {
 }
 
 /* Both ways in one place. Reals go by their bits: no locale has another way to write these. */
-#define LINE(INT, HEX, LONG) \
+#define LINE(INT, HEX, LONG)                                                                                           \
     "precision " INT " wide " HEX " holds " HEX " expects " HEX " latents " INT "x" INT "x" INT " frames " INT "-" INT \
-    " caches " INT " mode " INT " rows " INT "/" INT " columns " INT "/" INT " slices " INT " bands " INT "/" INT \
+    " caches " INT " mode " INT " rows " INT "/" INT " columns " INT "/" INT " slices " INT " bands " INT "/" INT      \
     " room " LONG "/" LONG " segment " INT " sets " INT "/" INT " budget " LONG " arena " LONG
 
 static uint64_t bits_of(double real) {

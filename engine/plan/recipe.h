@@ -7,7 +7,7 @@
 
 typedef struct tsr_recipe {
     tsr_precision precision;
-    uint64_t wide;           /* the mix's */
+    uint64_t wide; /* the mix's */
     double quality, expected;
     tsr_extent extent;
     int first_frame, end_frame;
@@ -17,7 +17,7 @@ typedef struct tsr_recipe {
     int slice_level, band, page_level;
     int64_t room, reserve;
     int segment, cache_sets, parked_sets;
-    int64_t budget, arena;   /* bytes; the arena's show whether it is the same plan indeed */
+    int64_t budget, arena; /* bytes; the arena's show whether it is the same plan indeed */
 } tsr_recipe;
 
 void tsr_recipe_print(char text[TSR_RECIPE_TEXT], const tsr_recipe *r);

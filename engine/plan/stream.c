@@ -34,7 +34,8 @@ static int times_loaded(const tsr_program *p, int cache) {
 }
 
 /* Of the caches on this side, the one that is loaded least (or most); the largest of those. */
-static int next_cache(const tsr_program *p, const bool *on_host, bool side, const int *times, bool most, int64_t at_most) {
+static int next_cache(
+    const tsr_program *p, const bool *on_host, bool side, const int *times, bool most, int64_t at_most) {
     int best = -1;
     for (int i = 0; i < p->caches; i++) {
         if (on_host[i] != side || (int64_t)p->cache[i].bytes > at_most)
@@ -46,7 +47,8 @@ static int next_cache(const tsr_program *p, const bool *on_host, bool side, cons
     return best;
 }
 
-int64_t tsr_stream_pick(const tsr_program *p, size_t align, const int64_t *profile, int64_t room, bool all, bool *on_host) {
+int64_t tsr_stream_pick(
+    const tsr_program *p, size_t align, const int64_t *profile, int64_t room, bool all, bool *on_host) {
     int64_t peak = 0, resident = 0;
     for (int i = 0; i < p->ops; i++)
         peak = profile[i] > peak ? profile[i] : peak;
@@ -65,7 +67,7 @@ int64_t tsr_stream_pick(const tsr_program *p, size_t align, const int64_t *profi
         on_host[i] = true;
         resident -= (int64_t)tsr_align(p->cache[i].bytes, align);
     }
-    for (int i; !all; ) { /* the last one out may have been large: bring back what fits */
+    for (int i; !all;) { /* the last one out may have been large: bring back what fits */
         int64_t spare = room - peak - resident - (int64_t)align;
         if (spare <= 0 || (i = next_cache(p, on_host, true, times, true, spare)) < 0)
             break;
@@ -94,7 +96,8 @@ static int end_late(int64_t *profile, int64_t bytes, int64_t limit, int last, in
     return at;
 }
 
-void tsr_stream_schedule(const tsr_program *p, size_t align, const bool *on_host, int64_t limit, int64_t *profile, tsr_life *life, int *move_at) {
+void tsr_stream_schedule(const tsr_program *p, size_t align, const bool *on_host, int64_t limit, int64_t *profile,
+    tsr_life *life, int *move_at) {
     int before = 0; /* the load before: one transfer is in flight while another is used */
     for (int i = 0; i < p->ops; i++) {
         const tsr_op *op = &p->op[i];
@@ -142,7 +145,8 @@ double tsr_stream_seconds(const tsr_target *t, const tsr_program *p, const bool 
         if (loads(op, on_host)) {
             now = done[i] > now ? done[i] : now;
         } else if (saves(op, on_host)) {
-            out_free = done[i] = (out_free > now ? out_free : now) + tsr_link_seconds(t, (double)p->cache[op->cache].bytes);
+            out_free = done[i] =
+                (out_free > now ? out_free : now) + tsr_link_seconds(t, (double)p->cache[op->cache].bytes);
             saved[op->cache] = done[i];
         } else {
             now += tsr_op_seconds(t, p, op);

@@ -13,10 +13,12 @@ void tsr_stream_profile(const tsr_life *life, int n, int ops, size_t align, int6
 /* Chooses as few transfers as make arena and resident caches fit into `room` (all: every cache): on_host[caches].
  * Returns the bytes of the caches that stay, or -1 where even the arena alone does not fit. `profile` is of the
  * program without prefetching. */
-int64_t tsr_stream_pick(const tsr_program *p, size_t align, const int64_t *profile, int64_t room, bool all, bool *on_host);
+int64_t tsr_stream_pick(
+    const tsr_program *p, size_t align, const int64_t *profile, int64_t room, bool all, bool *on_host);
 /* Starts transfers in as early and ends transfers out as late as `limit` bytes of arena allow: move_at[ops] as in
  * tsr_plan, and the lives that follow. */
-void tsr_stream_schedule(const tsr_program *p, size_t align, const bool *on_host, int64_t limit, int64_t *profile, tsr_life *life, int *move_at);
+void tsr_stream_schedule(const tsr_program *p, size_t align, const bool *on_host, int64_t limit, int64_t *profile,
+    tsr_life *life, int *move_at);
 /* Seconds of a step: compute and one transfer each way at a time, waiting for each other where they must. */
 double tsr_stream_seconds(const tsr_target *t, const tsr_program *p, const bool *on_host, const int *move_at);
 

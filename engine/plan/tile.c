@@ -36,13 +36,18 @@ int tsr_task_steps(const tsr_task *t, tsr_step step) {
 
 int64_t tsr_task_host(const tsr_task *t, int h, int w, int segment) {
     const tsr_half *half = t->half;
-    int64_t whole = tsr_sat_mul(t->extent.height, t->extent.width), tile = (int64_t)h * w, latent = half->in_channels * (int64_t)sizeof(float);
+    int64_t whole = tsr_sat_mul(t->extent.height, t->extent.width), tile = (int64_t)h * w,
+            latent = half->in_channels * (int64_t)sizeof(float);
     if (!half->encodes)
         return tsr_sat_mul(tsr_sat_add(whole, tile), latent);
     int64_t pixel = latent * half->space_factor * half->space_factor; /* a latent's of a frame */
-    int frames = segment == t->latents ? tsr_frames_of_latents(half->time_factor, segment) : segment * half->time_factor;
+    int frames =
+        segment == t->latents ? tsr_frames_of_latents(half->time_factor, segment) : segment * half->time_factor;
     int64_t input = tsr_sat_mul(tile, pixel * (t->latents > 1 ? half->time_factor : 1));
-    int64_t slot = t->target->host_is_device ? 0 : (int64_t)tsr_align((size_t)tsr_sat_mul(tile, half->out_channels * (int64_t)sizeof(float)), SLOT_PAGE);
+    int64_t slot =
+        t->target->host_is_device
+            ? 0
+            : (int64_t)tsr_align((size_t)tsr_sat_mul(tile, half->out_channels * (int64_t)sizeof(float)), SLOT_PAGE);
     return tsr_sat_add(tsr_sat_mul(tsr_sat_mul(whole, pixel), frames + 1), tsr_sat_add(input, slot));
 }
 
@@ -90,7 +95,8 @@ static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
     if (!life)
         return NULL;
     for (int i = 0; i < p->buffers; i++)
-        life[i] = (tsr_life){p->buffer[i].paged ? 0 : p->buffer[i].bytes, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
+        life[i] =
+            (tsr_life){p->buffer[i].paged ? 0 : p->buffer[i].bytes, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
     for (int i = 0; i < p->ops; i++) {
         const tsr_op *op = &p->op[i];
         size_t bytes = target->op_scratch ? target->op_scratch(target->ctx, p, op) : 0;
@@ -112,7 +118,8 @@ static tsr_life *lives_of(const tsr_target *target, const tsr_program *p) {
 static tsr_life *pages_of(const tsr_program *p) {
     tsr_life *life = malloc((size_t)p->buffers * sizeof *life);
     for (int i = 0; life && i < p->buffers; i++)
-        life[i] = (tsr_life){p->buffer[i].paged ? p->buffer[i].bytes : 0, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
+        life[i] =
+            (tsr_life){p->buffer[i].paged ? p->buffer[i].bytes : 0, p->buffer[i].first_op, p->buffer[i].last_op, 0, 0};
     return life;
 }
 
@@ -145,7 +152,8 @@ static tsr_status add_weights(weight_set *set, const tsr_target *target, const t
     for (int k = 0; k < p->kernels; k++) {
         const tsr_kernel *kernel = &p->kernel[k];
         int i = 0;
-        while (i < set->n && (set->weight[i].kernel->layer != kernel->layer || set->weight[i].kernel->fold != kernel->fold))
+        while (i < set->n &&
+               (set->weight[i].kernel->layer != kernel->layer || set->weight[i].kernel->fold != kernel->fold))
             i++;
         if (of)
             of[k] = i;
@@ -225,11 +233,13 @@ static tsr_status begin_streaming(const tsr_task *t, const tsr_program *p, const
 }
 
 /* With caches on the host; where not even that fits the room, *out says what the arena alone needs. */
-static tsr_status measure_streamed(const tsr_task *t, tsr_shape s, const tsr_program *p, tsr_life *life, tsr_tile_cost *out) {
+static tsr_status measure_streamed(
+    const tsr_task *t, tsr_shape s, const tsr_program *p, tsr_life *life, tsr_tile_cost *out) {
     streaming move = {0};
     tsr_status status = TSR_OK;
     TSR_TRY(begin_streaming(t, p, life, &move));
-    int64_t resident = tsr_stream_pick(p, t->target->align, move.profile, s.room - s.reserve, t->params.caches == TSR_CACHES_HOST, move.on_host);
+    int64_t resident = tsr_stream_pick(
+        p, t->target->align, move.profile, s.room - s.reserve, t->params.caches == TSR_CACHES_HOST, move.on_host);
     out->host = resident < 0 ? out->cache : out->cache - resident;
     out->cache = resident < 0 ? 0 : resident;
     out->seconds = INFINITY;
@@ -252,7 +262,8 @@ static tsr_status measure_bands(const tsr_task *t, const tsr_program *p, const t
     size_t *at = malloc((size_t)n * sizeof *at), bytes;
     if (!pages || !at)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "plan: out of memory"));
-    out->host = tsr_sat_add(cache_bytes(t->target, p, true), clamp_size(tsr_pack_bound(pages, p->buffers, t->target->align)));
+    out->host =
+        tsr_sat_add(cache_bytes(t->target, p, true), clamp_size(tsr_pack_bound(pages, p->buffers, t->target->align)));
     if (tsr_pack_bound(life, n, t->target->align) < SIZE_MAX) {
         TSR_TRY(tsr_pack(life, n, t->target->align, PACK_EFFORT, 0, at, &bytes));
         out->arena = clamp_size(bytes);
@@ -293,7 +304,8 @@ error:
 /* ---------------------------------------------------------------- laying out */
 
 /* Schedules transfers within `limit` bytes of live memory and packs what follows. */
-static tsr_status try_limit(const tsr_task *t, const tsr_program *program, const tsr_life *plain, int64_t limit, int64_t enough, streaming *move, tsr_life *life, size_t *at, size_t *bytes) {
+static tsr_status try_limit(const tsr_task *t, const tsr_program *program, const tsr_life *plain, int64_t limit,
+    int64_t enough, streaming *move, tsr_life *life, size_t *at, size_t *bytes) {
     int n = program->buffers + program->ops;
     size_t align = t->target->align;
     memcpy(life, plain, (size_t)n * sizeof *life);
@@ -304,7 +316,8 @@ static tsr_status try_limit(const tsr_task *t, const tsr_program *program, const
 
 /* Packs with transfers in flight. Their heads lie in front of frames that are not there yet, which tears holes: the
  * largest limit is searched for whose packing is small enough. Without any in flight, the lower bound is met. */
-static tsr_status pack_streamed(const tsr_task *t, tsr_shape s, tsr_step step, tsr_plan *p, tsr_life *life, size_t *at, size_t *bytes) {
+static tsr_status pack_streamed(
+    const tsr_task *t, tsr_shape s, tsr_step step, tsr_plan *p, tsr_life *life, size_t *at, size_t *bytes) {
     const tsr_program *program = p->program[step];
     int64_t allowed = s.room - (int64_t)p->cache_bytes, low = 0, high = allowed, limit = allowed;
     size_t n = (size_t)program->buffers + (size_t)program->ops;
@@ -376,8 +389,10 @@ static tsr_status lay_out_arena(const tsr_task *t, tsr_shape s, tsr_step step, t
     memcpy(p->buffer_at[step], at, (size_t)buffers * sizeof *at);
     for (int i = 0; i < program->ops; i++)
         if (in_place(t->target, program, i)) {
-            const tsr_buffer *in = &program->buffer[program->op[i].in.buf], *out = &program->buffer[program->op[i].out.buf];
-            p->buffer_at[step][in - program->buffer] = p->buffer_at[step][out - program->buffer] + out->bytes - in->bytes;
+            const tsr_buffer *in = &program->buffer[program->op[i].in.buf],
+                             *out = &program->buffer[program->op[i].out.buf];
+            p->buffer_at[step][in - program->buffer] =
+                p->buffer_at[step][out - program->buffer] + out->bytes - in->bytes;
         }
     for (int i = 0; i < program->ops; i++)
         p->scratch_at[step][i] = life[buffers + i].bytes ? at[buffers + i] : SIZE_MAX;

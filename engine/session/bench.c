@@ -11,8 +11,7 @@
 
 static tsr_status check_params(const tsr_bench_params *p) {
     if (p->repetitions < 1)
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "bench: %d repetitions; ask for at least 1", p->repetitions);
+        return tsr_fail(TSR_ERR_ARGUMENT, "bench: %d repetitions; ask for at least 1", p->repetitions);
     return TSR_OK;
 }
 
@@ -27,8 +26,7 @@ typedef struct timing {              /* seconds of every op of every step, in ev
 static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
     timing *t = user;
     if (t->repetition >= 0)
-        t->seconds[p->params.step][op * t->repetitions + t->repetition] +=
-            end - begin; /* ops may run in pieces */
+        t->seconds[p->params.step][op * t->repetitions + t->repetition] += end - begin; /* ops may run in pieces */
 }
 
 static tsr_status run_steps(tsr_engine *e, const tsr_plan *p, timing *t) {
@@ -59,8 +57,7 @@ typedef struct group { /* ops of one shape */
     const tsr_op *product; /* one of them that has a matrix product; NULL: none has */
 } group;
 
-static void add_op(
-    group *groups, int *count, const tsr_program *p, const tsr_op *op, double seconds) {
+static void add_op(group *groups, int *count, const tsr_program *p, const tsr_op *op, double seconds) {
     char text[160];
     const char *shape = shape_of(tsr_op_text(text, p, op), op);
     int i = 0;
@@ -83,7 +80,8 @@ static int slowest_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-tsr_status tsr_bench_report_step(const tsr_program *p, double (*seconds)(void *ctx, const tsr_program *p, const tsr_op *op),
+tsr_status tsr_bench_report_step(const tsr_program *p,
+    double (*seconds)(void *ctx, const tsr_program *p, const tsr_op *op),
     double (*ceiling)(void *ctx, const tsr_program *p, const tsr_op *op), void *ctx,
     void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
     group *groups = calloc((size_t)p->ops, sizeof *groups);

@@ -6,9 +6,10 @@
 
 #include <tessera/bench.h>
 
-/* Reports each shape of the program once, the slowest first: seconds() of every op, and for products ceiling() in FLOP/s
- * (NULL: unknown). */
-tsr_status tsr_bench_report_step(const tsr_program *p, double (*seconds)(void *ctx, const tsr_program *p, const tsr_op *op),
+/* Reports each shape of the program once, the slowest first: seconds() of every op, and for products ceiling() in
+ * FLOP/s (NULL: unknown). */
+tsr_status tsr_bench_report_step(const tsr_program *p,
+    double (*seconds)(void *ctx, const tsr_program *p, const tsr_op *op),
     double (*ceiling)(void *ctx, const tsr_program *p, const tsr_op *op), void *ctx,
     void (*on_op)(void *user, const tsr_bench_op *op), void *user);
 

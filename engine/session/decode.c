@@ -19,15 +19,13 @@ static tsr_status check_arguments(
     if (p->half != &m->vae->decoder)
         return tsr_fail(TSR_ERR_ARGUMENT, "decode: the plan was made for another model");
     if (li->frames != x->frames || li->height != x->height || li->width != x->width)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "decode: the plan is for %dx%dx%d latents, the file has %dx%dx%d; plan anew", x->frames,
-            x->height, x->width, li->frames, li->height, li->width);
+        return tsr_fail(TSR_ERR_ARGUMENT, "decode: the plan is for %dx%dx%d latents, the file has %dx%dx%d; plan anew",
+            x->frames, x->height, x->width, li->frames, li->height, li->width);
     if (tsr_latent_channels(z) != p->half->in_channels)
         return tsr_fail(TSR_ERR_ARGUMENT, "decode: the latent has %d channels, the model wants %d",
             tsr_latent_channels(z), p->half->in_channels);
     if (params->video < 0 || params->video >= li->videos)
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "decode: video %d of %d; count from 0", params->video, li->videos);
+        return tsr_fail(TSR_ERR_ARGUMENT, "decode: video %d of %d; count from 0", params->video, li->videos);
     if ((unsigned)params->pixels > TSR_PIXELS_RGB_F32)
         return tsr_fail(TSR_ERR_ARGUMENT, "decode: no such pixel format");
     if (params->first_frame < 0 || params->first_frame >= end_of(p))
@@ -39,12 +37,10 @@ static tsr_status check_arguments(
 /* What the run holds beside the backend's own: slab, parked caches, latents. */
 static tsr_status allocate(tsr_run *r) {
     const tsr_plan *p = r->plan;
-    static const size_t sample[] = {
-        [TSR_PIXELS_RGB8] = 1, [TSR_PIXELS_RGB16] = 2, [TSR_PIXELS_RGB_F32] = 4};
+    static const size_t sample[] = {[TSR_PIXELS_RGB8] = 1, [TSR_PIXELS_RGB16] = 2, [TSR_PIXELS_RGB_F32] = 4};
     r->picture_bytes = (size_t)r->width * (size_t)r->height * 3 * sample[r->params->pixels];
     size_t c = (size_t)p->half->in_channels * sizeof(float);
-    tsr_status status =
-        tsr_engine_slab_alloc(r->e, (size_t)p->slots * p->slot_bytes, &r->slab);
+    tsr_status status = tsr_engine_slab_alloc(r->e, (size_t)p->slots * p->slot_bytes, &r->slab);
     if (status != TSR_OK)
         return status;
     r->slot = calloc((size_t)p->slots, sizeof *r->slot);
@@ -54,8 +50,7 @@ static tsr_status allocate(tsr_run *r) {
     if (p->parked_sets > 0 && p->cache_bytes > 0)
         all &= (r->parked = tsr_mem_alloc_host((size_t)p->parked_sets * p->cache_bytes)) != NULL;
     return all ? TSR_OK
-               : tsr_fail(TSR_ERR_MEMORY,
-                     "decode: no memory for frames and caches of this size; use smaller tiles");
+               : tsr_fail(TSR_ERR_MEMORY, "decode: no memory for frames and caches of this size; use smaller tiles");
 }
 
 static void release(tsr_run *r) {
@@ -74,16 +69,14 @@ static void log_plan(const tsr_plan *p) {
         *s = (char)toupper((unsigned char)*s);
     tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] %s %s Path Activated.", p->info.device, precision);
     tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] Memory Format: NDHWC (channels last)");
-    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] Optimized Tile Size: %dx%d based on %s %s.",
-        p->info.tile_width, p->info.tile_height, tsr_bytes_text(budget, p->info.budget),
-        p->target.host_is_device ? "RAM" : "VRAM");
+    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] Optimized Tile Size: %dx%d based on %s %s.", p->info.tile_width,
+        p->info.tile_height, tsr_bytes_text(budget, p->info.budget), p->target.host_is_device ? "RAM" : "VRAM");
 }
 
 /* FLOPs a machine does in the time of a byte to memory, where the backend does not know. */
 static const double USUAL_BALANCE = 20;
 
-static tsr_run run_for(
-    tsr_engine *e, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
+static tsr_run run_for(tsr_engine *e, tsr_latent *z, const tsr_plan *p, const tsr_decode_params *params) {
     bool later = params->first_frame > p->params.first_frame;
     tsr_run r = {
         .e = e,
@@ -215,8 +208,8 @@ static tsr_status shrink(place *d) {
     return TSR_OK;
 }
 
-tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan *plan,
-    const tsr_decode_params *params, tsr_result *result) {
+tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan *plan, const tsr_decode_params *params,
+    tsr_result *result) {
     tsr_status status = check_arguments(m, z, plan, params);
     if (status != TSR_OK)
         return status;
@@ -231,8 +224,7 @@ tsr_status tsr_decode(tsr_engine *e, tsr_model *m, tsr_latent *z, const tsr_plan
 
     char message[1024];
     snprintf(message, sizeof message, "%s", tsr_last_error());
-    tsr_status traced =
-        tsr_trace_finish(d.trace); /* of a failed run too: it shows how far it came */
+    tsr_status traced = tsr_trace_finish(d.trace); /* of a failed run too: it shows how far it came */
     if (status != TSR_OK)
         tsr_fail(status, "%s", message);
     else

@@ -26,14 +26,14 @@ typedef struct encode_run {
     const tsr_encode_params *params;
     tsr_exec *exec;
     tsr_slab slab;
-    char *parked;     /* [parked_sets][cache_bytes] */
-    float *source;    /* [height][width][3]: a frame as it comes */
-    float *frames;    /* [frames of a segment][rows * 8][columns * 8][3] */
-    float *input;     /* [frames of a step][tile rows * 8][tile columns * 8][3] */
-    float *slot;      /* [2C][tile rows][tile columns]: one that is no host memory, copied; else NULL */
-    float *latents;   /* [segment][2C][rows][columns] */
-    int64_t seen;     /* frames of the clip read */
-    bool asked;       /* for one: from there on nothing is allocated, and no other plan can begin */
+    char *parked;   /* [parked_sets][cache_bytes] */
+    float *source;  /* [height][width][3]: a frame as it comes */
+    float *frames;  /* [frames of a segment][rows * 8][columns * 8][3] */
+    float *input;   /* [frames of a step][tile rows * 8][tile columns * 8][3] */
+    float *slot;    /* [2C][tile rows][tile columns]: one that is no host memory, copied; else NULL */
+    float *latents; /* [segment][2C][rows][columns] */
+    int64_t seen;   /* frames of the clip read */
+    bool asked;     /* for one: from there on nothing is allocated, and no other plan can begin */
     double begin, told, steps_begin, load, prepare, encode, blend, write;
     double step_work[TSR_STEP_COUNT], work, work_before, work_all; /* FLOPs: of a step, done, all */
 } encode_run;
@@ -45,7 +45,8 @@ static void tell(encode_run *r) {
     if (!r->params->on_progress)
         return;
     double share = r->work_all > 0 ? r->work / r->work_all : 0, steps = r->told - r->steps_begin;
-    tsr_progress p = {.frames = r->seen, .of = r->params->frames, .seconds = r->told - r->begin, .share = share, .eta = -1};
+    tsr_progress p = {
+        .frames = r->seen, .of = r->params->frames, .seconds = r->told - r->begin, .share = share, .eta = -1};
     if (share > 0.005)
         p.eta = steps * (1 - share) / share;
     r->params->on_progress(r->params->user, &p);
@@ -144,7 +145,8 @@ static void blend(const encode_run *r, int tile, const float *slot, float *laten
     const float *wy = p->y.weight + (size_t)row * (size_t)h, *wx = p->x.weight + (size_t)column * (size_t)w;
     for (int c = 0; c < p->half->out_channels; c++)
         for (int i = 0; i < h; i++, slot += w) {
-            size_t at = ((size_t)c * (size_t)p->info.extent.height + (size_t)(y->begin + i)) * (size_t)p->info.extent.width;
+            size_t at =
+                ((size_t)c * (size_t)p->info.extent.height + (size_t)(y->begin + i)) * (size_t)p->info.extent.width;
             float *out = latent + at + (size_t)x->begin;
             for (int j = 0; j < w; j++)
                 out[j] += slot[j] * wy[i] * wx[j];
@@ -243,7 +245,8 @@ static tsr_status allocate(encode_run *r) {
     bool all = r->source && r->frames && r->input && r->latents && (r->slot || r->slab.host);
     if (p->parked_sets > 0 && p->cache_bytes > 0)
         all &= (r->parked = tsr_mem_alloc_host((size_t)p->parked_sets * p->cache_bytes)) != NULL;
-    return all ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "encode: no memory for frames and caches of this size; use smaller tiles");
+    return all ? TSR_OK
+               : tsr_fail(TSR_ERR_MEMORY, "encode: no memory for frames and caches of this size; use smaller tiles");
 }
 
 static void release(encode_run *r) {
@@ -302,8 +305,9 @@ static tsr_status check_arguments(const tsr_model *m, const tsr_plan *plan, cons
         return status;
     const tsr_extent *y = &plan->info.extent;
     if (x.frames != y->frames || x.height != y->height || x.width != y->width)
-        return tsr_fail(TSR_ERR_ARGUMENT, "encode: the plan is for %dx%dx%d latents, the clip needs %dx%dx%d; plan anew",
-            y->width, y->height, y->frames, x.width, x.height, x.frames);
+        return tsr_fail(TSR_ERR_ARGUMENT,
+            "encode: the plan is for %dx%dx%d latents, the clip needs %dx%dx%d; plan anew", y->width, y->height,
+            y->frames, x.width, x.height, x.frames);
     return TSR_OK;
 }
 
@@ -349,7 +353,8 @@ static tsr_status shrink(const encode_run *r, tsr_plan **own) {
     return TSR_OK;
 }
 
-tsr_status tsr_encode(tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result) {
+tsr_status tsr_encode(
+    tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result) {
     tsr_plan *own = NULL;
     double begin = tsr_now();
     tsr_status status = check_arguments(m, plan, params);
@@ -368,10 +373,13 @@ tsr_status tsr_encode_extent(const tsr_model *m, int width, int height, int64_t 
     const tsr_half *half = &m->vae->encoder;
     int s = half->space_factor, t = half->time_factor;
     if (!half->present)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
     if (width < 1 || height < 1 || frames < 1 || width > (1 << 20) || height > (1 << 20) || frames > INT32_MAX / 2)
-        return tsr_fail(TSR_ERR_ARGUMENT, "encode: a clip of %dx%d, %lld frames makes no sense", width, height, (long long)frames);
-    *out = (tsr_extent){.frames = (int)((frames - 1 + t - 1) / t) + 1, .height = (height + s - 1) / s, .width = (width + s - 1) / s};
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "encode: a clip of %dx%d, %lld frames makes no sense", width, height, (long long)frames);
+    *out = (tsr_extent){
+        .frames = (int)((frames - 1 + t - 1) / t) + 1, .height = (height + s - 1) / s, .width = (width + s - 1) / s};
     return TSR_OK;
 }
 

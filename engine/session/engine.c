@@ -7,8 +7,7 @@
 #include <string.h>
 
 /* CUDA where it is asked for; for auto, where it is to be had, and else why not. */
-static tsr_status backend_create(
-    tsr_backend **out, const tsr_engine_params *params, char no_cuda[256]) {
+static tsr_status backend_create(tsr_backend **out, const tsr_engine_params *params, char no_cuda[256]) {
     if (params->device != TSR_DEVICE_CPU) {
         tsr_status status = tsr_cuda_create(out, params->device_index);
         if (status == TSR_OK || params->device == TSR_DEVICE_CUDA)
@@ -16,8 +15,7 @@ static tsr_status backend_create(
         tsr_log(TSR_LOG_DEBUG, "no CUDA device: %s", tsr_last_error());
         snprintf(no_cuda, 256, "%s", tsr_last_error());
     }
-    return tsr_cpu_create(
-        out, &(tsr_cpu_params){.threads = params->threads, .reference = params->reference});
+    return tsr_cpu_create(out, &(tsr_cpu_params){.threads = params->threads, .reference = params->reference});
 }
 
 static void log_line(void *user, const char *key, const char *value) {
@@ -25,8 +23,7 @@ static void log_line(void *user, const char *key, const char *value) {
     tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] %s: %s", key, value);
 }
 
-tsr_status tsr_engine_wrap(
-    tsr_engine **out, tsr_backend *backend, const tsr_engine_params *params) {
+tsr_status tsr_engine_wrap(tsr_engine **out, tsr_backend *backend, const tsr_engine_params *params) {
     tsr_engine *e = calloc(1, sizeof *e);
     *out = e;
     if (!e) {
@@ -48,8 +45,8 @@ tsr_status tsr_engine_wrap(
 tsr_status tsr_engine_create(tsr_engine **out, const tsr_engine_params *params) {
     *out = NULL;
     if ((unsigned)params->device > TSR_DEVICE_CUDA || params->threads < 0)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "engine: no such device or number of threads; start from TSR_ENGINE_PARAMS_DEFAULT");
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "engine: no such device or number of threads; start from TSR_ENGINE_PARAMS_DEFAULT");
     tsr_backend *backend = NULL;
     char no_cuda[256] = "";
     tsr_status status = backend_create(&backend, params, no_cuda);
@@ -99,8 +96,7 @@ tsr_status tsr_engine_report(tsr_engine *e, tsr_line_fn line, void *user) {
         tsr_vk_report(e->vk, line, user);
         tsr_engine_report_slots(e, line, user);
     } else {
-        line(user, "Vulkan device",
-            tsr_last_error()); /* what is missing is what the report is for */
+        line(user, "Vulkan device", tsr_last_error()); /* what is missing is what the report is for */
     }
     return TSR_OK;
 }
@@ -159,7 +155,8 @@ tsr_status tsr_engine_prepare(tsr_engine *e, const tsr_plan *plan, tsr_exec **ou
     tsr_memory ready;
     *out = take_ready(e, plan, &ready);
     tsr_memory before = less(used(), ready);
-    tsr_status status = *out ? e->backend->v->turn(e->backend, plan, out) : e->backend->v->prepare(e->backend, plan, out);
+    tsr_status status =
+        *out ? e->backend->v->turn(e->backend, plan, out) : e->backend->v->prepare(e->backend, plan, out);
     if (status != TSR_OK)
         return status;
     pthread_mutex_lock(&e->lock);

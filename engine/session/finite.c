@@ -6,8 +6,8 @@
 /* ---------------------------------------------------------------- what is said */
 
 /* "frames 5 to 8, tile 2 of 6: 96 numbers are not finite in int8" */
-static void name_them(char text[160], const tsr_finite *f, int tile, int t, tsr_step step,
-    int64_t count, tsr_precision precision) {
+static void name_them(
+    char text[160], const tsr_finite *f, int tile, int t, tsr_step step, int64_t count, tsr_precision precision) {
     const tsr_plan *p = f->plan;
     int n = p->program[step]->out_frames, end = tsr_frames_of_latents(p->half->time_factor, t + 1);
     char frames[48];
@@ -41,8 +41,7 @@ static tsr_status make_plan(tsr_finite *f) {
     f->e->backend->v->target(f->e->backend, &target);
     tsr_extent extent = {p->info.extent.frames, p->tile_h, p->tile_w};
     tsr_status status = tsr_plan_make(&f->f32, p->half, &target, &extent, &params);
-    if (status == TSR_OK &&
-        (f->f32->slot_dtype != p->slot_dtype || f->f32->slot_bytes > p->slot_bytes))
+    if (status == TSR_OK && (f->f32->slot_dtype != p->slot_dtype || f->f32->slot_bytes > p->slot_bytes))
         status = tsr_fail(TSR_ERR_UNSUPPORTED, "slots of this device hold no f32");
     return status;
 }
@@ -90,8 +89,7 @@ static tsr_status put_away(tsr_finite *f) {
 /* What the tile would remember had it been in f32 all along. Its last step's slot is the one to
  * come: it may be written. */
 static tsr_status run_again(tsr_finite *f, int tile, int t, const tsr_step_args *to) {
-    int back = tsr_lookback(f->plan->half),
-        first = t - (back < 2 ? 2 : back); /* t itself is a later step */
+    int back = tsr_lookback(f->plan->half), first = t - (back < 2 ? 2 : back); /* t itself is a later step */
     if (first < f->first_latent)
         first = f->first_latent;
     tsr_status status = TSR_OK;
@@ -152,8 +150,7 @@ static bool turn_to_f32(tsr_finite *f, int tile, int t, tsr_step step, int64_t c
     if (!f->exec && !f->gave_up)
         f->gave_up = make_ready(f) != TSR_OK;
     if (f->gave_up)
-        tsr_log(TSR_LOG_WARN, "%s, and f32 beside it does not work (%s); use --precision f32", text,
-            tsr_last_error());
+        tsr_log(TSR_LOG_WARN, "%s, and f32 beside it does not work (%s); use --precision f32", text, tsr_last_error());
     else
         tsr_log(TSR_LOG_WARN, "%s; the tile is decoded in f32 from here on", text);
     return !f->gave_up;

@@ -19,8 +19,7 @@ tsr_status tsr_flow_init(tsr_flow *f, atomic_bool *cancel) {
     pthread_condattr_destroy(&clock);
     if (failed) {
         pthread_mutex_destroy(&f->lock);
-        return tsr_fail(
-            TSR_ERR_MEMORY, "decode: no condition variable to be had: %s", strerror(failed));
+        return tsr_fail(TSR_ERR_MEMORY, "decode: no condition variable to be had: %s", strerror(failed));
     }
     return TSR_OK;
 }

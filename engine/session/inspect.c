@@ -12,8 +12,7 @@ typedef struct teller {
     const char *section;
 } teller;
 
-static void tell(const teller *t, const char *key, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+static void tell(const teller *t, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 static void tell(const teller *t, const char *key, const char *format, ...) {
     char text[1024];
@@ -47,15 +46,12 @@ static void tell_model(const teller *t, const tsr_model_info *i) {
 static void tell_latent(const teller *t, const tsr_latent_info *i) {
     const tsr_latent_params p = TSR_LATENT_PARAMS_DEFAULT;
     tell(t, "videos", "%d", i->videos);
-    tell(t, "latents", "%d frames of %dx%d, %d channels", i->frames, i->width, i->height,
-        p.channels);
+    tell(t, "latents", "%d frames of %dx%d, %d channels", i->frames, i->width, i->height, p.channels);
     tell(t, "layout", "%s", i->layout == TSR_LAYOUT_BFHWC ? "bfhwc" : "bcfhw");
     tell(t, "scale", "%g", i->scale);
-    tell(t, "decodes to", "%d frames of %dx%d", 4 * (i->frames - 1) + 1, 8 * i->width,
-        8 * i->height);
+    tell(t, "decodes to", "%d frames of %dx%d", 4 * (i->frames - 1) + 1, 8 * i->width, 8 * i->height);
     if (i->crop_width || i->crop_height || i->crop_frames)
-        tell(t, "of which", "%d frames of %dx%d are the picture", i->crop_frames, i->crop_width,
-            i->crop_height);
+        tell(t, "of which", "%d frames of %dx%d are the picture", i->crop_frames, i->crop_width, i->crop_height);
 }
 
 /* What the file is, tried in turn: "holds" of the file section, then the section of its own. */
@@ -94,8 +90,7 @@ tsr_status tsr_inspect(const char *path, tsr_inspect_fn fact, void *user) {
     tell_kind(&file, path);
     for (size_t i = 0; i < tsr_tensor_file_count(f); i++) {
         const tsr_tensor *t = tsr_tensor_file_at(f, i);
-        tell(&tensors, t->name, "%s %s", tsr_dtype_name(t->dtype),
-            tsr_shape_text(shape, t->dim, t->ndim));
+        tell(&tensors, t->name, "%s %s", tsr_dtype_name(t->dtype), tsr_shape_text(shape, t->dim, t->ndim));
     }
     tsr_tensor_file_close(&f);
     return TSR_OK;

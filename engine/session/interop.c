@@ -30,8 +30,7 @@ static tsr_status export_slab(tsr_engine *e, size_t bytes, tsr_slab *out) {
     tsr_status status = tsr_vk_slab_export(e->vk, bytes, &slab, &handle, &export_bytes);
     if (status != TSR_OK)
         return status;
-    status = e->backend->v->slab_import(
-        e->backend, handle, bytes, export_bytes, tsr_vk_exports_dedicated(e->vk), out);
+    status = e->backend->v->slab_import(e->backend, handle, bytes, export_bytes, tsr_vk_exports_dedicated(e->vk), out);
     if (status != TSR_OK)
         tsr_vk_slab_destroy(e->vk, &slab);
     else
@@ -213,7 +212,8 @@ static bool works(tsr_engine *e, tsr_way way) {
 static void say_it_is_another(tsr_engine *e) {
     char why[224];
     tsr_vk_why_other(e->vk, e->backend->uuid, why, sizeof why);
-    snprintf(e->no_import, sizeof e->no_import, "Vulkan runs on another device, %s: %s", tsr_vk_device_name(e->vk), why);
+    snprintf(
+        e->no_import, sizeof e->no_import, "Vulkan runs on another device, %s: %s", tsr_vk_device_name(e->vk), why);
 }
 
 tsr_status tsr_engine_probe_slots(tsr_engine *e) {

@@ -45,7 +45,11 @@ bool tsr_losses_parse(const char *text, const tsr_half *decoder, tsr_losses *out
 /* FLOPs of every block's 3x3x3 convs, for comparing: of the decoder's later steps. */
 static tsr_status work_of(const tsr_half *decoder, double work[TSR_MIX_BLOCKS]) {
     tsr_program *p;
-    tsr_program_params params = {.step = TSR_STEP_LATER, .h = 4, .w = 4, .join_heads = true, .slice_level = decoder->levels,
+    tsr_program_params params = {.step = TSR_STEP_LATER,
+        .h = 4,
+        .w = 4,
+        .join_heads = true,
+        .slice_level = decoder->levels,
         .numerics = {TSR_PRECISION_F32, TSR_F32, TSR_F32, TSR_F32, TSR_F32, NULL, TSR_F32}};
     tsr_status status = tsr_program_create(&p, decoder, &params);
     if (status != TSR_OK)
@@ -60,7 +64,7 @@ static tsr_status work_of(const tsr_half *decoder, double work[TSR_MIX_BLOCKS]) 
     return TSR_OK;
 }
 
-enum { STEPS = 4000 }; /* that what may be lost is cut into */
+enum { STEPS = 4000 };          /* that what may be lost is cut into */
 static const double MARGIN = 1; /* dB: other pictures lose more or less than the measured piece */
 
 typedef struct best { /* of the sets that lose at most so many steps */

@@ -92,8 +92,7 @@ static void op_done(void *user, const tsr_program *p, int op, double begin, doub
     tsr_run *r = user;
     char text[160];
     if (r->trace)
-        tsr_trace_event(
-            r->trace, TSR_THREAD_DECODE, "op", begin, end, "%s", tsr_op_text(text, p, &p->op[op]));
+        tsr_trace_event(r->trace, TSR_THREAD_DECODE, "op", begin, end, "%s", tsr_op_text(text, p, &p->op[op]));
     double most = r->work_before + r->step_work[p->params.step]; /* a step may run again, in f32 */
     r->work = fmax(r->work, fmin(r->work + tsr_run_op_work(r, p, &p->op[op]), most));
     tick(r);
@@ -120,8 +119,7 @@ static tsr_status load_tile(void *ctx, int tile, int t) {
     const tsr_span *y = &p->y.latent[tile / p->x.tiles], *x = &p->x.latent[tile % p->x.tiles];
     size_t c = (size_t)p->half->in_channels, row = (size_t)(x->end - x->begin) * c;
     for (int i = y->begin; i < y->end; i++) {
-        const float *from =
-            r->frame + ((size_t)i * (size_t)p->info.extent.width + (size_t)x->begin) * c;
+        const float *from = r->frame + ((size_t)i * (size_t)p->info.extent.width + (size_t)x->begin) * c;
         memcpy(r->tile + (size_t)(i - y->begin) * row, from, row * sizeof *from);
     }
     r->load += tsr_now() - begin;
@@ -152,8 +150,7 @@ static tsr_status decode_step(tsr_run *r, int tile, int t) {
         return status;
     r->e->ready_value = args.ready_value;
     r->decode += tsr_now() - begin;
-    tsr_trace_event(
-        r->trace, TSR_THREAD_DECODE, "tile", begin, tsr_now(), "tile %d latent %d", tile, t);
+    tsr_trace_event(r->trace, TSR_THREAD_DECODE, "tile", begin, tsr_now(), "tile %d latent %d", tile, t);
     r->slot[place] = (tsr_run_slot){.tile = tile, .latent = t, .ready_value = args.ready_value};
     tsr_ring_commit(&r->slots);
     r->work = r->work_before += r->step_work[args.step];
@@ -216,8 +213,7 @@ static tsr_status open_vulkan(tsr_run *r) {
     TSR_TRY(tsr_engine_import(r->e, &r->slab, &r->vk_slab, &how));
     r->shared = r->e->lane && r->slab.kind != TSR_SLAB_HOST;
     int64_t before = (int64_t)tsr_vk_used(r->e->vk);
-    TSR_TRY(tsr_vk_frames_create(
-        r->e->vk, r->width, r->height, p->frame_dtype, p->frames_in_flight, &r->frames));
+    TSR_TRY(tsr_vk_frames_create(r->e->vk, r->width, r->height, p->frame_dtype, p->frames_in_flight, &r->frames));
     r->vk_peak = (int64_t)tsr_vk_used(r->e->vk);
     r->frame_bytes = r->vk_peak - before;
     tsr_log(TSR_LOG_DEBUG, "slots: %s (%s)", how, tsr_vk_device_name(r->e->vk));
@@ -250,19 +246,17 @@ static tsr_status resolve_frame(tsr_run *r, int64_t f) {
         return TSR_ERR_CANCELLED;
     double begin = tsr_now();
     size_t bytes = 0;
-    TSR_TRY(tsr_vk_resolve(vk, r->frames, (int)(f % r->plan->frames_in_flight), f,
-        r->params->pixels, r->params->dither));
+    TSR_TRY(
+        tsr_vk_resolve(vk, r->frames, (int)(f % r->plan->frames_in_flight), f, r->params->pixels, r->params->dither));
     TSR_TRY(submit(r));
     /* Stays until the second resolve from now, which waits for this place in the ring. */
     r->picture[place] = (tsr_picture){.index = f, .data = tsr_vk_pixels(vk, &bytes)};
     if (bytes != r->picture_bytes)
-        return tsr_fail(TSR_ERR_DEVICE, "decode: Vulkan gave %zu bytes for a frame of %zu", bytes,
-            r->picture_bytes);
+        return tsr_fail(TSR_ERR_DEVICE, "decode: Vulkan gave %zu bytes for a frame of %zu", bytes, r->picture_bytes);
     if ((int64_t)tsr_vk_used(vk) > r->vk_peak)
         r->vk_peak = (int64_t)tsr_vk_used(vk);
     r->blend += tsr_now() - begin;
-    tsr_trace_event(
-        r->trace, TSR_THREAD_VULKAN, "stage", begin, tsr_now(), "resolve frame %lld", (long long)f);
+    tsr_trace_event(r->trace, TSR_THREAD_VULKAN, "stage", begin, tsr_now(), "resolve frame %lld", (long long)f);
     tsr_ring_commit(&r->pictures);
 error:
     return status;
@@ -287,25 +281,24 @@ static tsr_status blend_slot(tsr_run *r, int place) {
         if (f < r->first || f >= r->end)
             continue;
         begin = tsr_now();
-        TSR_TRY(tsr_vk_blend_tile(r->e->vk,
-            &(tsr_vk_blend){
-                .slab = r->vk_slab,
-                .slot_at = (size_t)place * p->slot_bytes,
-                .dtype = p->slot_dtype,
-                .slot_frame = i,
-                .x = x->begin,
-                .y = y->begin,
-                .width = x->end - x->begin,
-                .height = y->end - y->begin,
-                .weight_x =
-                    tiled ? p->x.weight + (size_t)column * (size_t)(x->end - x->begin) : NULL,
-                .weight_y = tiled ? p->y.weight + (size_t)row * (size_t)(y->end - y->begin) : NULL,
-                .frames = r->frames,
-                .frame = (int)(f % p->frames_in_flight),
-                .first = s->tile == 0,
-                .wait = r->shared ? r->e->lane : NULL,
-                .wait_value = s->ready_value,
-            }));
+        TSR_TRY(tsr_vk_blend_tile(
+            r->e->vk, &(tsr_vk_blend){
+                          .slab = r->vk_slab,
+                          .slot_at = (size_t)place * p->slot_bytes,
+                          .dtype = p->slot_dtype,
+                          .slot_frame = i,
+                          .x = x->begin,
+                          .y = y->begin,
+                          .width = x->end - x->begin,
+                          .height = y->end - y->begin,
+                          .weight_x = tiled ? p->x.weight + (size_t)column * (size_t)(x->end - x->begin) : NULL,
+                          .weight_y = tiled ? p->y.weight + (size_t)row * (size_t)(y->end - y->begin) : NULL,
+                          .frames = r->frames,
+                          .frame = (int)(f % p->frames_in_flight),
+                          .first = s->tile == 0,
+                          .wait = r->shared ? r->e->lane : NULL,
+                          .wait_value = s->ready_value,
+                      }));
         r->blend += tsr_now() - begin;
         if (last)
             TSR_TRY(resolve_frame(r, f));
@@ -316,8 +309,8 @@ static tsr_status blend_slot(tsr_run *r, int place) {
     else
         TSR_TRY(submit(r));
     r->blend += tsr_now() - begin;
-    tsr_trace_event(r->trace, TSR_THREAD_VULKAN, "tile", came, tsr_now(), "blend tile %d latent %d",
-        s->tile, s->latent);
+    tsr_trace_event(
+        r->trace, TSR_THREAD_VULKAN, "tile", came, tsr_now(), "blend tile %d latent %d", s->tile, s->latent);
 error:
     return status;
 }
@@ -327,8 +320,7 @@ static void *blend_tiles(void *arg) {
     tsr_status status = open_vulkan(r);
     if (r->shared)
         tsr_vk_watch(r->e->vk, lane_failed, r);
-    for (int place; status == TSR_OK && (place = tsr_ring_next(&r->slots)) >= 0;
-         tsr_ring_release(&r->slots))
+    for (int place; status == TSR_OK && (place = tsr_ring_next(&r->slots)) >= 0; tsr_ring_release(&r->slots))
         status = blend_slot(r, place);
     if (status != TSR_OK)
         tsr_flow_fail(&r->flow, status);
@@ -354,13 +346,12 @@ static tsr_status write_frame(tsr_run *r, const tsr_picture *p) {
     double begin = tsr_now();
     tsr_status status = TSR_OK;
     if (r->params->on_frame) {
-        tsr_fail(TSR_OK, "decode: the frame callback stopped at frame %lld",
-            (long long)p->index); /* if it does not say */
+        tsr_fail(
+            TSR_OK, "decode: the frame callback stopped at frame %lld", (long long)p->index); /* if it does not say */
         status = r->params->on_frame(r->params->user, &frame);
     }
     double end = tsr_now();
-    tsr_trace_event(
-        r->trace, TSR_THREAD_WRITER, "stage", begin, end, "write frame %lld", (long long)p->index);
+    tsr_trace_event(r->trace, TSR_THREAD_WRITER, "stage", begin, end, "write frame %lld", (long long)p->index);
     pthread_mutex_lock(&r->flow.lock);
     r->write += end - begin;
     r->written += status == TSR_OK;
@@ -372,8 +363,7 @@ static tsr_status write_frame(tsr_run *r, const tsr_picture *p) {
 static void *write_frames(void *arg) {
     tsr_run *r = arg;
     tsr_status status = TSR_OK;
-    for (int place; status == TSR_OK && (place = tsr_ring_next(&r->pictures)) >= 0;
-         tsr_ring_release(&r->pictures))
+    for (int place; status == TSR_OK && (place = tsr_ring_next(&r->pictures)) >= 0; tsr_ring_release(&r->pictures))
         status = write_frame(r, &r->picture[place]);
     if (status != TSR_OK)
         tsr_flow_fail(&r->flow, status);
@@ -385,14 +375,12 @@ static void *write_frames(void *arg) {
 static void start_stage(tsr_run *r, void *(*stage)(void *), pthread_t *thread, bool *runs) {
     *runs = pthread_create(thread, NULL, stage, r) == 0;
     if (!*runs)
-        tsr_flow_fail(
-            &r->flow, tsr_fail(TSR_ERR_MEMORY, "decode: no thread to be had; end other programs"));
+        tsr_flow_fail(&r->flow, tsr_fail(TSR_ERR_MEMORY, "decode: no thread to be had; end other programs"));
 }
 
 tsr_status tsr_run_pipeline(tsr_run *r) {
     start_stage(r, write_frames, &r->writer_thread, &r->writer_runs);
-    start_stage(r, blend_tiles, &r->vulkan_thread,
-        &r->vulkan_runs); /* opens Vulkan while weights are packed */
+    start_stage(r, blend_tiles, &r->vulkan_thread, &r->vulkan_runs); /* opens Vulkan while weights are packed */
 
     tsr_backend *b = r->e->backend;
     if (!b->v->asynchronous || r->trace) /* looking at every op would hold the device up */
@@ -414,7 +402,6 @@ tsr_status tsr_run_pipeline(tsr_run *r) {
     if (r->writer_runs)
         pthread_join(r->writer_thread, NULL);
     if (r->e->backend->v->asynchronous && r->exec)
-        r->e->backend->v->wait(
-            r->e->backend, r->exec, r->e->ready_value); /* nothing writes to the slab any more */
+        r->e->backend->v->wait(r->e->backend, r->exec, r->e->ready_value); /* nothing writes to the slab any more */
     return r->flow.status;
 }

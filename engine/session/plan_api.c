@@ -64,30 +64,31 @@ static void use_tuned(tsr_plan **plan, tsr_engine *e, const tsr_model *m, const 
     *plan = better;
 }
 
-tsr_status tsr_plan_create(tsr_plan **out, tsr_engine *e, const tsr_model *m,
-    const tsr_extent *extent, const tsr_plan_params *params) {
+tsr_status tsr_plan_create(
+    tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const tsr_plan_params *params) {
     *out = NULL;
     if (!m->vae->decoder.present)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "plan: %s: the file holds no decoder; use one that does", m->vae->info.path);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "plan: %s: the file holds no decoder; use one that does", m->vae->info.path);
     tsr_status status = create(out, e, m, &m->vae->decoder, extent, params);
     if (status == TSR_OK)
         use_tuned(out, e, m, params);
     return status;
 }
 
-tsr_status tsr_encode_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m,
-    const tsr_extent *extent, const tsr_plan_params *params) {
+tsr_status tsr_encode_plan(
+    tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const tsr_plan_params *params) {
     *out = NULL;
     if (!m->vae->encoder.present)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "encode: %s: the file holds no encoder; use one that does", m->vae->info.path);
     return create(out, e, NULL, &m->vae->encoder, extent, params);
 }
 
 /* ---------------------------------------------------------------- what is left of a task */
 
-static tsr_status rest(tsr_plan **out, const tsr_plan *p, int64_t first, const tsr_plan_params *params, const tsr_target *target) {
+static tsr_status rest(
+    tsr_plan **out, const tsr_plan *p, int64_t first, const tsr_plan_params *params, const tsr_target *target) {
     tsr_plan_params rest = *params;
     if (!p->half->encodes)
         rest.first_frame = (int)first;
@@ -103,7 +104,8 @@ static const int LEAST_CUT = 4, MOST_CUT = 1024;
 
 tsr_status tsr_plan_smaller(tsr_plan **out, const tsr_plan *p, int64_t first) {
     const tsr_plan_bytes *b = &p->info.bytes;
-    int64_t caches = (int64_t)p->host_bytes + (int64_t)p->cache_bytes * p->parked_sets; /* the host's share that can shrink */
+    int64_t caches =
+        (int64_t)p->host_bytes + (int64_t)p->cache_bytes * p->parked_sets; /* the host's share that can shrink */
     tsr_status status = TSR_ERR_BUDGET;
     for (int cut = LEAST_CUT; status == TSR_ERR_BUDGET && cut <= MOST_CUT; cut *= 2) {
         tsr_plan_params params = p->params;
@@ -122,7 +124,8 @@ tsr_status tsr_plan_shrink(tsr_plan **out, const tsr_plan *p, int64_t first, con
     tsr_status status = tsr_plan_smaller(out, p, first);
     if (status == TSR_ERR_BUDGET)
         return tsr_fail(TSR_ERR_MEMORY, "%s; no smaller plan than this of %s (%lld bytes): end other programs%s", why,
-            tsr_bytes_text(need, p->info.bytes.total), (long long)p->info.bytes.total, p->params.untiled ? ", or allow tiles" : "");
+            tsr_bytes_text(need, p->info.bytes.total), (long long)p->info.bytes.total,
+            p->params.untiled ? ", or allow tiles" : "");
     return status;
 }
 

@@ -159,7 +159,8 @@ tsr_status tsr_preview_open(tsr_preview *p, tsr_model *m, tsr_latent *z, int vid
     const tsr_latent_info *i = tsr_latent_get_info(z);
     const tsr_model_info *mi = tsr_model_get_info(m);
     if (video < 0 || video >= i->videos || tsr_latent_channels(z) != mi->latent_channels)
-        return tsr_fail(TSR_ERR_ARGUMENT, "preview: no video %d of this model's latents in %s", video, i->path ? i->path : "memory");
+        return tsr_fail(TSR_ERR_ARGUMENT, "preview: no video %d of this model's latents in %s", video,
+            i->path ? i->path : "memory");
     int64_t frames = tsr_frames_of_latents(mi->time_factor, i->frames);
     p->frame = calloc((size_t)frames, sizeof *p->frame);
     if (!p->frame)
@@ -186,7 +187,8 @@ static void fill_table(const tsr_axis *a, int total, float *out) {
     for (int t = 0; t < a->tiles; t++) {
         int n = a->pixel[t].end - a->pixel[t].begin;
         for (int i = 0; i < n; i++) {
-            float w = a->tiles > 1 ? a->weight[(size_t)t * (size_t)n + (size_t)i] : 1, *to = &out[2 * (a->pixel[t].begin + i)];
+            float w = a->tiles > 1 ? a->weight[(size_t)t * (size_t)n + (size_t)i] : 1,
+                  *to = &out[2 * (a->pixel[t].begin + i)];
             if (w > 0 && to[0] < 0) {
                 to[0] = (float)t;
                 to[1] = w;
@@ -196,7 +198,8 @@ static void fill_table(const tsr_axis *a, int total, float *out) {
 }
 
 static tsr_status make_tables(tsr_preview *p, const tsr_plan *plan) {
-    size_t w = (size_t)plan->info.width, h = (size_t)plan->info.height, tiles = (size_t)plan->y.tiles * (size_t)plan->x.tiles;
+    size_t w = (size_t)plan->info.width, h = (size_t)plan->info.height,
+           tiles = (size_t)plan->y.tiles * (size_t)plan->x.tiles;
     float *x = malloc(2 * w * sizeof *x), *y = malloc(2 * h * sizeof *y), *come = calloc(tiles, sizeof *come);
     double *seconds = calloc(tiles, sizeof *seconds);
     int *steps = calloc(tiles, sizeof *steps);
@@ -217,7 +220,8 @@ static tsr_status make_tables(tsr_preview *p, const tsr_plan *plan) {
 
 static bool same_tiles(const tsr_plan_info *a, const tsr_plan_info *b) {
     return a->tile_width == b->tile_width && a->tile_height == b->tile_height && a->overlap_width == b->overlap_width &&
-           a->overlap_height == b->overlap_height && a->columns == b->columns && a->rows == b->rows && a->precision == b->precision;
+           a->overlap_height == b->overlap_height && a->columns == b->columns && a->rows == b->rows &&
+           a->precision == b->precision;
 }
 
 /* By this plan, which it takes over. */
@@ -255,7 +259,8 @@ tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on) {
     tsr_plan *next = *plan;
     tsr_status status;
     *plan = NULL;
-    if (!p->frames || next->info.width != p->info.width || next->info.height != p->info.height || next->half != &p->m->vae->decoder) {
+    if (!p->frames || next->info.width != p->info.width || next->info.height != p->info.height ||
+        next->half != &p->m->vae->decoder) {
         tsr_plan_destroy(&next);
         return tsr_fail(TSR_ERR_ARGUMENT, "preview: the plan was made for another video or model");
     }
@@ -461,8 +466,8 @@ static void tidy_frames(tsr_preview *p) {
     }
 }
 
-/* The decode found no memory, though the plan said that there would be: a smaller one goes on, or the failure stays, and says
- * what would be needed. */
+/* The decode found no memory, though the plan said that there would be: a smaller one goes on, or the failure stays,
+ * and says what would be needed. */
 static tsr_status shrink(tsr_preview *p) {
     char why[sizeof p->error], need[32];
     tsr_plan *smaller;
@@ -496,7 +501,8 @@ tsr_status tsr_preview_poll(tsr_preview *p) {
     i->state = !p->run || !p->plan ? TSR_PREVIEW_IDLE : !begun ? TSR_PREVIEW_PREPARING : w->state;
     if (i->state == TSR_PREVIEW_DECODING && paused)
         i->state = TSR_PREVIEW_PAUSED;
-    bool over = begun && (w->state == TSR_PREVIEW_DONE || w->state == TSR_PREVIEW_FAILED || w->state == TSR_PREVIEW_IDLE);
+    bool over =
+        begun && (w->state == TSR_PREVIEW_DONE || w->state == TSR_PREVIEW_FAILED || w->state == TSR_PREVIEW_IDLE);
     i->tile = begun ? w->tile : -1;
     i->latent = begun ? w->latent : -1;
     i->share = begun ? w->share : 0;

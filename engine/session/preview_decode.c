@@ -58,7 +58,8 @@ static int take_slot(job *b, int tile, int latent) {
         pthread_cond_wait(&w->changed, &w->lock);
     bool go = wanted(w);
     if (go) {
-        w->slot[place] = (tsr_watch_slot){.state = SLOT_FREE, .run = b->j.run, .tile = tile, .latent = latent, .began = tsr_now()};
+        w->slot[place] =
+            (tsr_watch_slot){.state = SLOT_FREE, .run = b->j.run, .tile = tile, .latent = latent, .began = tsr_now()};
         w->head = (place + 1) % w->slots;
         w->tile = tile;
         w->latent = latent;
@@ -131,8 +132,8 @@ static tsr_status load_tile(void *ctx, int tile, int t) {
     const tsr_span *y = &p->y.latent[tile / p->x.tiles], *x = &p->x.latent[tile % p->x.tiles];
     size_t c = (size_t)p->half->in_channels, row = (size_t)(x->end - x->begin) * c;
     for (int i = y->begin; i < y->end; i++)
-        memcpy(b->tile + (size_t)(i - y->begin) * row, b->frame + ((size_t)i * (size_t)p->info.extent.width + (size_t)x->begin) * c,
-            row * sizeof *b->tile);
+        memcpy(b->tile + (size_t)(i - y->begin) * row,
+            b->frame + ((size_t)i * (size_t)p->info.extent.width + (size_t)x->begin) * c, row * sizeof *b->tile);
     return TSR_OK;
 }
 
@@ -274,7 +275,8 @@ error:
 
 /* *last goes once this one is ready to run, which may take its weights. */
 static void run_job(tsr_watch_worker *w, tsr_watch_job j, tsr_plan **last) {
-    job b = {.w = w, .j = j, .finite = {.e = w->e, .plan = j.plan, .first_latent = j.plan->first_latent, .load = load_tile}};
+    job b = {
+        .w = w, .j = j, .finite = {.e = w->e, .plan = j.plan, .first_latent = j.plan->first_latent, .load = load_tile}};
     b.finite.ctx = &b;
     const tsr_plan *p = j.plan;
     for (int t = p->first_latent; t < p->end_latent; t++)
@@ -414,7 +416,8 @@ static void *work(void *arg) {
 }
 
 tsr_status tsr_watch_worker_start(tsr_watch_worker *w, tsr_engine *e, void (*wake_fn)(void *), void *user) {
-    *w = (tsr_watch_worker){.e = e, .wake = wake_fn, .user = user, .tile = -1, .latent = -1, .slab.handle = TSR_NO_HANDLE};
+    *w = (tsr_watch_worker){
+        .e = e, .wake = wake_fn, .user = user, .tile = -1, .latent = -1, .slab.handle = TSR_NO_HANDLE};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     atomic_init(&w->sketch_stop, false);

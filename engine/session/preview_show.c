@@ -16,7 +16,9 @@ static bool fill_come(tsr_preview *p, const tsr_watch_frame *w, double now, bool
     bool all = true;
     for (int i = 0; i < tiles; i++) {
         double when = w->when ? w->when[i] : 1, age = now - when;
-        p->come[i] = !(when > 0) ? 0 : age >= p->params.fade || p->params.fade <= 0 ? 1 : (float)fmax(age / p->params.fade, 0.01);
+        p->come[i] = !(when > 0)                                    ? 0
+                     : age >= p->params.fade || p->params.fade <= 0 ? 1
+                                                                    : (float)fmax(age / p->params.fade, 0.01);
         all &= p->come[i] >= 1;
         if (fading)
             *fading |= p->come[i] > 0 && p->come[i] < 1;
@@ -52,7 +54,8 @@ tsr_vk_stack tsr_watch_stack(tsr_preview *p, int64_t frame, bool tables, double 
 
 tsr_status tsr_preview_show(tsr_preview *p, const tsr_preview_view *v, tsr_preview_image *out) {
     tsr_status status;
-    if (v->frame < 0 || v->frame >= p->frames || !(v->zoom > 0) || !isfinite(v->zoom) || !isfinite(v->left) || !isfinite(v->top))
+    if (v->frame < 0 || v->frame >= p->frames || !(v->zoom > 0) || !isfinite(v->zoom) || !isfinite(v->left) ||
+        !isfinite(v->top))
         return tsr_fail(TSR_ERR_ARGUMENT, "preview: no such frame or zoom");
     tsr_vk_canvas **canvas = v->deep ? &p->deep_canvas : &p->canvas;
     if (!*canvas)

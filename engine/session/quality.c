@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One latent, for kernels without time are the quickest to pack, and what a decode loses does not depend on how many there
- * are (42.3 dB with one, 42.4 with two of random weights in int8). */
+/* One latent, for kernels without time are the quickest to pack, and what a decode loses does not depend on how many
+ * there are (42.3 dB with one, 42.4 with two of random weights in int8). */
 enum { SIDE = 16 };
 
 /* ---------------------------------------------------------------- what is known */
@@ -125,7 +125,8 @@ static tsr_status cut(trial *t, const tsr_latent *z) {
         size_t y0 = (size_t)(i->height - h) / 2, x0 = (size_t)(i->width - w) / 2;
         status = tsr_latent_read(z, 0, i->frames / 2, frame);
         for (size_t y = 0; y < (size_t)h; y++)
-            memcpy(piece + y * (size_t)w * c, frame + ((y0 + y) * (size_t)i->width + x0) * c, (size_t)w * c * sizeof *piece);
+            memcpy(piece + y * (size_t)w * c, frame + ((y0 + y) * (size_t)i->width + x0) * c,
+                (size_t)w * c * sizeof *piece);
     }
     t->extent = (tsr_extent){1, h, w};
     if (status == TSR_OK)
@@ -161,8 +162,8 @@ static tsr_status measure(tsr_engine *e, tsr_model *m, const tsr_latent *z, tsr_
     double begin = tsr_now();
     params.device = TSR_DEVICE_CPU; /* which computes every mode, and f32 beside it */
     atomic_store(&e->cancelled, false);
-    tsr_log(TSR_LOG_INFO, "measuring what each resnet loses in %s, once for this model: %s", tsr_precision_name(l->precision),
-        tsr_model_get_info(m)->path);
+    tsr_log(TSR_LOG_INFO, "measuring what each resnet loses in %s, once for this model: %s",
+        tsr_precision_name(l->precision), tsr_model_get_info(m)->path);
     TSR_TRY(tsr_engine_create(&t.e, &params));
     t.e->quiet = true;
     TSR_TRY(cut(&t, z));
@@ -170,8 +171,8 @@ static tsr_status measure(tsr_engine *e, tsr_model *m, const tsr_latent *z, tsr_
     if (!isfinite(l->whole))
         TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED, "quality: %s gives numbers that are not finite; use --precision f32",
             tsr_precision_name(l->precision)));
-    tsr_log(TSR_LOG_INFO, "measured in %.1f s: %.1f dB with all of them in %s", tsr_now() - begin, 10 * log10(4 / l->whole),
-        tsr_precision_name(l->precision));
+    tsr_log(TSR_LOG_INFO, "measured in %.1f s: %.1f dB with all of them in %s", tsr_now() - begin,
+        10 * log10(4 / l->whole), tsr_precision_name(l->precision));
 error:
     free(t.f32);
     tsr_latent_close(&t.piece);
@@ -191,7 +192,8 @@ tsr_status tsr_quality_measure(tsr_engine *e, tsr_model *m, const tsr_latent *z,
     tsr_losses l;
     char why[128];
     if (!half->present)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "quality: %s: the file holds no decoder; use one that does", m->vae->info.path);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "quality: %s: the file holds no decoder; use one that does", m->vae->info.path);
     tsr_precision eight = eight_of(e, half, precision, why);
     if (eight == TSR_PRECISION_F32)
         return TSR_OK;
@@ -232,7 +234,8 @@ static tsr_status mix(const tsr_losses *l, const tsr_half *half, tsr_plan_params
     return status;
 }
 
-tsr_status tsr_quality_decide(tsr_engine *e, const tsr_model *m, const tsr_half *half, tsr_plan_params *p, tsr_target *target) {
+tsr_status tsr_quality_decide(
+    tsr_engine *e, const tsr_model *m, const tsr_half *half, tsr_plan_params *p, tsr_target *target) {
     bool automatic = p->precision == TSR_PRECISION_AUTO;
     tsr_precision eight = eight_of(e, half, p->precision, target->mix.why);
     tsr_losses l = {0};
@@ -244,15 +247,18 @@ tsr_status tsr_quality_decide(tsr_engine *e, const tsr_model *m, const tsr_half 
     if (l.precision != TSR_PRECISION_AUTO)
         return mix(&l, half, p, target);
     if (eight != TSR_PRECISION_F32 && p->quality > 0)
-        return m ? tsr_fail(TSR_ERR_ARGUMENT, "plan: what resnets lose in %s is not measured; call tsr_quality_measure()",
+        return m ? tsr_fail(TSR_ERR_ARGUMENT,
+                       "plan: what resnets lose in %s is not measured; call tsr_quality_measure()",
                        tsr_precision_name(eight))
                  : tsr_fail(TSR_ERR_UNSUPPORTED, "plan: a quality is for decodes; leave it out, or name a precision");
     if (!automatic)
         return TSR_OK;
-    p->precision = eight == TSR_PRECISION_F32 || !target->host_is_device ? e->backend->v->best(e->backend, half, target->mix.why)
-                                                                        : wide_of(target, half);
+    p->precision = eight == TSR_PRECISION_F32 || !target->host_is_device
+                       ? e->backend->v->best(e->backend, half, target->mix.why)
+                       : wide_of(target, half);
     if (eight != TSR_PRECISION_F32 && target->host_is_device)
-        snprintf(target->mix.why, sizeof target->mix.why, "%s is faster, but what it loses is not measured; --quality %g does, once",
-            tsr_precision_name(eight), AUTO_QUALITY);
+        snprintf(target->mix.why, sizeof target->mix.why,
+            "%s is faster, but what it loses is not measured; --quality %g does, once", tsr_precision_name(eight),
+            AUTO_QUALITY);
     return TSR_OK;
 }

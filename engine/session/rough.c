@@ -109,7 +109,8 @@ typedef struct samples {
 static tsr_status take_frame(void *user, const tsr_frame *f) {
     samples *s = user;
     const float *px = f->data;
-    size_t latent = (size_t)(f->index + s->time_factor - 1) / (size_t)s->time_factor, w = (size_t)s->width, side = (size_t)s->factor;
+    size_t latent = (size_t)(f->index + s->time_factor - 1) / (size_t)s->time_factor, w = (size_t)s->width,
+           side = (size_t)s->factor;
     size_t plane = (size_t)f->width * (size_t)f->height, count = (size_t)s->height * w;
     double weight = 1.0 / (double)(side * side * (latent ? (size_t)s->time_factor : 1));
     for (size_t k = 0; k < count; k++) {
@@ -131,8 +132,10 @@ static tsr_status decode_samples(tsr_engine *e, tsr_model *m, samples *s) {
     tsr_status status;
     tsr_extent extent = {s->frames, s->height, s->width};
     TSR_TRY(tsr_latent_from_memory(&z, s->x, s->frames, s->height, s->width, s->channels));
-    TSR_TRY(tsr_plan_create(&plan, e, m, &extent, &(tsr_plan_params){.untiled = true, .overlap_width = -1, .overlap_height = -1}));
-    TSR_TRY(tsr_decode(e, m, z, plan, &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = take_frame, .user = s}, NULL));
+    TSR_TRY(tsr_plan_create(
+        &plan, e, m, &extent, &(tsr_plan_params){.untiled = true, .overlap_width = -1, .overlap_height = -1}));
+    TSR_TRY(tsr_decode(
+        e, m, z, plan, &(tsr_decode_params){.pixels = TSR_PIXELS_RGB_F32, .on_frame = take_frame, .user = s}, NULL));
 error:
     tsr_plan_destroy(&plan);
     tsr_latent_close(&z);
@@ -151,8 +154,10 @@ static tsr_status cut_piece(const tsr_latent *z, int video, int i, const samples
         if (status != TSR_OK)
             return status;
         for (int y = 0; y < h; y++) {
-            size_t to = ((size_t)t * (size_t)s->height + (size_t)(i / COLUMNS * h + y)) * (size_t)s->width + (size_t)(i % COLUMNS * w);
-            memcpy(s->x + to * c, frame + ((size_t)(y0 + y) * (size_t)li->width + (size_t)x0) * c, (size_t)w * c * sizeof *frame);
+            size_t to = ((size_t)t * (size_t)s->height + (size_t)(i / COLUMNS * h + y)) * (size_t)s->width +
+                        (size_t)(i % COLUMNS * w);
+            memcpy(s->x + to * c, frame + ((size_t)(y0 + y) * (size_t)li->width + (size_t)x0) * c,
+                (size_t)w * c * sizeof *frame);
         }
     }
     return TSR_OK;
@@ -162,7 +167,8 @@ static int least(int a, int b) {
     return a < b ? a : b;
 }
 
-static tsr_status fit(tsr_model *m, const tsr_latent *z, int video, const tsr_engine_params *params, const atomic_bool *stop, tsr_rough_map *out) {
+static tsr_status fit(tsr_model *m, const tsr_latent *z, int video, const tsr_engine_params *params,
+    const atomic_bool *stop, tsr_rough_map *out) {
     const tsr_latent_info *li = tsr_latent_get_info(z);
     tsr_status status = TSR_OK;
     tsr_engine *e = NULL;
@@ -220,17 +226,19 @@ static void keep(const char *name, const tsr_rough_map *map) {
     int n = snprintf(text, sizeof text, "%d\n", map->channels);
     for (int c = 0; c < 3; c++)
         for (int i = 0; i <= map->channels; i++)
-            n += snprintf(text + n, sizeof text - (size_t)n, "%.7g%c", (double)map->row[c][i == map->channels ? TSR_ROUGH_CHANNELS : i],
-                i == map->channels ? '\n' : ' ');
+            n += snprintf(text + n, sizeof text - (size_t)n, "%.7g%c",
+                (double)map->row[c][i == map->channels ? TSR_ROUGH_CHANNELS : i], i == map->channels ? '\n' : ' ');
     tsr_cache_write(name, text);
 }
 
-tsr_status tsr_rough_map_get(tsr_model *m, const tsr_latent *z, int video, const tsr_engine_params *engine, const atomic_bool *stop, tsr_rough_map *out) {
+tsr_status tsr_rough_map_get(tsr_model *m, const tsr_latent *z, int video, const tsr_engine_params *engine,
+    const atomic_bool *stop, tsr_rough_map *out) {
     uint64_t key;
     char name[48];
     int channels = tsr_latent_channels(z);
     if (channels > TSR_ROUGH_CHANNELS)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "rough picture: latents of %d channels; at most %d", channels, TSR_ROUGH_CHANNELS);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "rough picture: latents of %d channels; at most %d", channels, TSR_ROUGH_CHANNELS);
     tsr_status status = tsr_model_key(m, &key);
     if (status != TSR_OK)
         return status;

@@ -50,10 +50,9 @@ typedef struct tsr_run {
     /* the decode stage's */
     tsr_exec *exec;
     tsr_finite finite;
-    char *parked;        /* [plan->parked_sets][plan->cache_bytes] */
-    float *frame, *tile; /* latents: [h][w][c] whole, and of one tile */
-    double begin, steps_begin,
-        told; /* times: of the call, of the first step, of the last on_progress */
+    char *parked;                       /* [plan->parked_sets][plan->cache_bytes] */
+    float *frame, *tile;                /* latents: [h][w][c] whole, and of one tile */
+    double begin, steps_begin, told;    /* times: of the call, of the first step, of the last on_progress */
     double balance;                     /* FLOPs in the time that a byte takes to memory */
     double step_work[TSR_STEP_COUNT];   /* FLOPs, or what could be computed while bytes move */
     double work, work_before, work_all; /* done, done before the step in hand, in all */
@@ -63,7 +62,7 @@ typedef struct tsr_run {
 
     /* the Vulkan stage's */
     tsr_vk_slab *vk_slab;
-    bool shared;        /* no host wait between decode and blend: e->lane and Vulkan's progress say when */
+    bool shared; /* no host wait between decode and blend: e->lane and Vulkan's progress say when */
     tsr_vk_frames *frames;
     int64_t frame_bytes, vk_peak; /* of Vulkan's memory: frames; all */
     double blend;

@@ -25,16 +25,14 @@ tsr_status tsr_trace_open(tsr_trace **out, const char *path) {
     pthread_mutex_init(&t->lock, NULL);
     t->begin = tsr_now();
     struct stat there;
-    bool direct =
-        stat(path, &there) == 0 && !S_ISREG(there.st_mode); /* a pipe or device keeps its place */
+    bool direct = stat(path, &there) == 0 && !S_ISREG(there.st_mode); /* a pipe or device keeps its place */
     t->path = tsr_format_text("%s", path);
     t->part = tsr_format_text("%s%s", path, direct ? "" : ".part");
     tsr_status status = TSR_OK;
     if (!t->path || !t->part)
         status = tsr_fail(TSR_ERR_MEMORY, "trace: no memory");
     else if (!(t->file = fopen(t->part, "w")))
-        status = tsr_fail(TSR_ERR_IO, "trace: %s: %s; name a place that can be written", t->part,
-            strerror(errno));
+        status = tsr_fail(TSR_ERR_IO, "trace: %s: %s; name a place that can be written", t->part, strerror(errno));
     else
         fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n", t->file);
     if (status != TSR_OK)
@@ -56,8 +54,8 @@ tsr_status tsr_trace_finish(tsr_trace *t) {
     t->file = NULL;
     if (wrote && (!is_part(t) || rename(t->part, t->path) == 0))
         return TSR_OK;
-    tsr_status status = tsr_fail(
-        TSR_ERR_IO, "trace: %s: %s; free space or name another place", t->path, strerror(errno));
+    tsr_status status =
+        tsr_fail(TSR_ERR_IO, "trace: %s: %s; free space or name another place", t->path, strerror(errno));
     if (is_part(t))
         unlink(t->part);
     return status;
@@ -95,16 +93,15 @@ void tsr_trace_thread(tsr_trace *t, int thread, const char *name) {
     if (!t)
         return;
     pthread_mutex_lock(&t->lock);
-    fprintf(t->file,
-        "%s{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"",
+    fprintf(t->file, "%s{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":%d,\"args\":{\"name\":\"",
         t->events++ ? ",\n" : "", thread);
     put_text(t->file, name);
     fputs("\"}}", t->file);
     pthread_mutex_unlock(&t->lock);
 }
 
-void tsr_trace_event(tsr_trace *t, int thread, const char *category, double begin, double end,
-    const char *format, ...) {
+void tsr_trace_event(
+    tsr_trace *t, int thread, const char *category, double begin, double end, const char *format, ...) {
     if (!t)
         return;
     char name[256];

@@ -17,7 +17,7 @@ void tsr_trace_close(tsr_trace **t);
 void tsr_trace_thread(tsr_trace *t, int thread, const char *name);
 /* A span of work on a thread, times as of tsr_now(); category is "stage", "tile", "transfer" or
  * "op". */
-void tsr_trace_event(tsr_trace *t, int thread, const char *category, double begin, double end,
-    const char *format, ...) __attribute__((format(printf, 6, 7)));
+void tsr_trace_event(tsr_trace *t, int thread, const char *category, double begin, double end, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 
 #endif

@@ -7,12 +7,12 @@
 #include <string.h>
 
 enum {
-    LEAST_SIDE = 64,   /* output pixels: below that a tile is mostly overlap */
+    LEAST_SIDE = 64, /* output pixels: below that a tile is mostly overlap */
     LEAST_MEASURED = 4,
     SHARE_MEASURED = 8, /* and at most one more of so many */
-    STEP_RUNS = 3,     /* of every kind of step in a measurement, the median counts */
-    AGAIN = 2,         /* points that are measured again, in turn, */
-    ROUNDS = 2,        /* so often */
+    STEP_RUNS = 3,      /* of every kind of step in a measurement, the median counts */
+    AGAIN = 2,          /* points that are measured again, in turn, */
+    ROUNDS = 2,         /* so often */
     MOST_RUNS = 1 + ROUNDS,
 };
 #define LONG_ENOUGH 0.25 /* seconds of one kind of step: a longer one is not run again */
@@ -189,7 +189,9 @@ error:
 static void sort_points(tuning *t) {
     tsr_tune_point *p = t->table->point;
     for (int i = 1; i < t->table->points; i++)
-        for (int k = i; k > 0 && (int64_t)p[k].tile_width * p[k].tile_height > (int64_t)p[k - 1].tile_width * p[k - 1].tile_height; k--) {
+        for (int k = i;
+             k > 0 && (int64_t)p[k].tile_width * p[k].tile_height > (int64_t)p[k - 1].tile_width * p[k - 1].tile_height;
+             k--) {
             tsr_tune_point point = p[k];
             sample s = t->sample[k];
             p[k] = p[k - 1];
@@ -231,8 +233,8 @@ static int least_expected(const tuning *t, int begin, int end) {
     return best;
 }
 
-/* Which point is measured after so many, -1: none. First the promising one of each quarter of the sizes, then those that
- * may win. Points are sorted by size. */
+/* Which point is measured after so many, -1: none. First the promising one of each quarter of the sizes, then those
+ * that may win. Points are sorted by size. */
 static int next_point(const tuning *t, int measured) {
     const tsr_tune_table *table = t->table;
     int n = table->points;
@@ -255,7 +257,8 @@ static tsr_status measure_again(tuning *t) {
     for (double last = to_beat(t->table) / NEAR; n < AGAIN; n++) {
         int next = -1;
         for (int i = 0; i < t->table->points; i++)
-            if (p[i].runs && p[i].seconds > last && p[i].seconds <= limit && (next < 0 || p[i].seconds < p[next].seconds))
+            if (p[i].runs && p[i].seconds > last && p[i].seconds <= limit &&
+                (next < 0 || p[i].seconds < p[next].seconds))
                 next = i;
         if (next < 0)
             break;

@@ -14,7 +14,7 @@ typedef enum tsr_slot_state { SLOT_FREE, SLOT_WRITING, SLOT_READY, SLOT_BLENDING
 
 typedef struct tsr_watch_slot {
     tsr_slot_state state;
-    int run;            /* that wrote it */
+    int run; /* that wrote it */
     int tile, latent;
     uint64_t ready_value, ticket; /* of the backend's lane; of the submission that blends it */
     double began, seconds;
@@ -24,7 +24,7 @@ enum { TSR_WATCH_SLOTS = 8 }; /* at most; plans have two */
 
 /* What is to be decoded next. */
 typedef struct tsr_watch_job {
-    int run;         /* counts starts; 0: nothing */
+    int run; /* counts starts; 0: nothing */
     tsr_plan *plan;
     const tsr_latent *z;
     int video;
@@ -48,28 +48,28 @@ typedef struct tsr_watch_worker {
 
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t changed;
-    bool quit, stop;      /* stop: give up the job in hand */
-    bool forget, busy;    /* forget: free what is ready to run. busy: there is work in hand or to come */
+    bool quit, stop;   /* stop: give up the job in hand */
+    bool forget, busy; /* forget: free what is ready to run. busy: there is work in hand or to come */
     tsr_watch_job next;
     tsr_watch_sketch sketch;
     tsr_preview_state state;
-    int run;              /* of the job in hand or done last */
-    double began, ended;  /* times of its first step and its end */
+    int run;             /* of the job in hand or done last */
+    double began, ended; /* times of its first step and its end */
     double share;
-    int tile, latent;     /* in hand, -1 none */
+    int tile, latent; /* in hand, -1 none */
     char error[512];
-    bool no_memory;       /* is what that is about */
+    bool no_memory; /* is what that is about */
     int64_t backend_bytes;
-    tsr_exec *exec;       /* of the job in hand */
+    tsr_exec *exec; /* of the job in hand */
     tsr_watch_slot slot[TSR_WATCH_SLOTS];
-    int slots;            /* of the job in hand */
-    int head;             /* the slot that is written next */
-    tsr_slab slab;        /* the backend's; bytes 0: none */
-    int slab_number;      /* counts slabs, for the watcher to import */
-    bool slab_wanted;     /* the worker wants to free it: the watcher lets go of it first */
-    bool slab_held;       /* imported */
-    uint32_t *rough;      /* painted, for the watcher to take; malloc'd */
-    int rough_number;     /* of the sketch */
+    int slots;        /* of the job in hand */
+    int head;         /* the slot that is written next */
+    tsr_slab slab;    /* the backend's; bytes 0: none */
+    int slab_number;  /* counts slabs, for the watcher to import */
+    bool slab_wanted; /* the worker wants to free it: the watcher lets go of it first */
+    bool slab_held;   /* imported */
+    uint32_t *rough;  /* painted, for the watcher to take; malloc'd */
+    int rough_number; /* of the sketch */
     atomic_bool sketch_stop;
 } tsr_watch_worker;
 
@@ -81,7 +81,7 @@ int tsr_watch_frames_of(const tsr_plan *p, int t, int64_t *first);
 
 /* ---------------------------------------------------------------- frames that are kept: preview_frames.c */
 
-typedef struct tsr_kept { /* one accumulator, perhaps seen in several places */
+typedef struct tsr_kept {  /* one accumulator, perhaps seen in several places */
     tsr_vk_frames *frames; /* of one */
     int users;
 } tsr_kept;
@@ -118,15 +118,15 @@ struct tsr_preview {
     const tsr_model *m;
     const tsr_latent *z;
     int video, sketch;
-    int frames;      /* 0: no video */
+    int frames; /* 0: no video */
     int64_t look_at;
 
-    tsr_plan *plan;  /* of the last start; the worker's to destroy */
+    tsr_plan *plan; /* of the last start; the worker's to destroy */
     int run;
     double started, asked_memory; /* times */
-    tsr_watch_frame *frame; /* [frames] */
+    tsr_watch_frame *frame;       /* [frames] */
     tsr_watch_pool pool;
-    float *x, *y, *come; /* tables of tsr_vk_stack */
+    float *x, *y, *come;  /* tables of tsr_vk_stack */
     double *tile_seconds; /* [tiles], sums */
     int *tile_steps;
     uint64_t ticket; /* of the last submission that blended */

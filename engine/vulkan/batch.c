@@ -66,15 +66,12 @@ void tsr_vk_batches_destroy(tsr_vk *vk) {
 static void barrier(tsr_vk *vk, vk_batch *b) {
     VkMemoryBarrier all = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask =
-            VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
-                         VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
+                         VK_ACCESS_TRANSFER_WRITE_BIT,
     };
-    const VkPipelineStageFlags work =
-        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    vk->d.vkCmdPipelineBarrier(
-        b->commands, work | VK_PIPELINE_STAGE_HOST_BIT, work, 0, 1, &all, 0, NULL, 0, NULL);
+    const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    vk->d.vkCmdPipelineBarrier(b->commands, work | VK_PIPELINE_STAGE_HOST_BIT, work, 0, 1, &all, 0, NULL, 0, NULL);
     vk->epoch++;
 }
 
@@ -112,8 +109,8 @@ static int find_wait(const vk_batch *b, VkSemaphore s) {
     return i;
 }
 
-tsr_status tsr_vk_batch_room(tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait,
-    uint64_t value, vk_batch **out) {
+tsr_status tsr_vk_batch_room(
+    tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait, uint64_t value, vk_batch **out) {
     tsr_status status;
     vk_batch *b = vk->open;
     upload = tsr_align(upload, vk->offset_align);
@@ -168,13 +165,12 @@ void tsr_vk_change_owner(
         .offset = at,
         .size = bytes,
     };
-    vk->d.vkCmdPipelineBarrier(b->commands, work, acquire ? work : VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, NULL, 1,
-        &change, 0, NULL);
+    vk->d.vkCmdPipelineBarrier(
+        b->commands, work, acquire ? work : VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, NULL, 1, &change, 0, NULL);
 }
 
-tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
-    const VkDescriptorBufferInfo *bind, int binds, const void *push, size_t push_bytes,
-    uint32_t groups_x, uint32_t groups_y) {
+tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds,
+    const void *push, size_t push_bytes, uint32_t groups_x, uint32_t groups_y) {
     tsr_status status;
     VkDescriptorSet set;
     VkDescriptorSetAllocateInfo info = {
@@ -197,10 +193,8 @@ tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
         };
     vk->d.vkUpdateDescriptorSets(vk->device, (uint32_t)binds, write, 0, NULL);
     vk->d.vkCmdBindPipeline(b->commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipe);
-    vk->d.vkCmdBindDescriptorSets(
-        b->commands, VK_PIPELINE_BIND_POINT_COMPUTE, vk->layout, 0, 1, &set, 0, NULL);
-    vk->d.vkCmdPushConstants(
-        b->commands, vk->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, (uint32_t)push_bytes, push);
+    vk->d.vkCmdBindDescriptorSets(b->commands, VK_PIPELINE_BIND_POINT_COMPUTE, vk->layout, 0, 1, &set, 0, NULL);
+    vk->d.vkCmdPushConstants(b->commands, vk->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, (uint32_t)push_bytes, push);
     vk->d.vkCmdDispatch(b->commands, groups_x, groups_y, 1);
     return TSR_OK;
 error:
@@ -231,10 +225,8 @@ tsr_status tsr_vk_start(tsr_vk *vk, uint64_t *ticket) {
         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
         .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
     };
-    const VkPipelineStageFlags work =
-        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    vk->d.vkCmdPipelineBarrier(
-        b->commands, work, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &to_host, 0, NULL, 0, NULL);
+    const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    vk->d.vkCmdPipelineBarrier(b->commands, work, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &to_host, 0, NULL, 0, NULL);
     VK(vk->d.vkEndCommandBuffer(b->commands));
     uint64_t number = vk->started + 1;
     VkPipelineStageFlags stages[VK_BATCH_WAITS];
@@ -283,8 +275,7 @@ static void let_go(tsr_vk *vk) {
                 .semaphore = b->wait[w],
                 .value = b->wait_value[w],
             };
-            if (!vk->d.vkGetSemaphoreCounterValue(vk->device, b->wait[w], &value) &&
-                value < b->wait_value[w])
+            if (!vk->d.vkGetSemaphoreCounterValue(vk->device, b->wait[w], &value) && value < b->wait_value[w])
                 vk->d.vkSignalSemaphore(vk->device, &signal);
         }
     }
@@ -316,8 +307,7 @@ tsr_status tsr_vk_wait(tsr_vk *vk, uint64_t ticket, double seconds, bool *done) 
     if (ticket <= vk->done)
         return TSR_OK;
     if (ticket > vk->started)
-        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing was started as number %llu yet",
-            (unsigned long long)ticket);
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing was started as number %llu yet", (unsigned long long)ticket);
     if (seconds != 0) {
         VkResult result = tsr_vk_failing() ? VK_ERROR_DEVICE_LOST : wait_for(vk, ticket, seconds);
         if (result < 0) /* VK_TIMEOUT is no error */

@@ -17,11 +17,10 @@ static uint32_t groups(size_t n) {
 
 static tsr_status need_type(const tsr_vk *vk, tsr_dtype t) {
     if (t != TSR_F32 && t != TSR_F16)
-        return tsr_fail(
-            TSR_ERR_ARGUMENT, "vulkan: tiles and frames are f32 or f16, not %s", tsr_dtype_name(t));
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: tiles and frames are f32 or f16, not %s", tsr_dtype_name(t));
     if (t == TSR_F16 && !vk->f16)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s has no 16-bit storage; decode in f32",
-            vk->properties.deviceName);
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "vulkan: %s has no 16-bit storage; decode in f32", vk->properties.deviceName);
     return TSR_OK;
 }
 
@@ -33,14 +32,13 @@ static void discard_frames(tsr_vk *vk, tsr_vk_frames *f) {
     free(f);
 }
 
-tsr_status tsr_vk_frames_create(
-    tsr_vk *vk, int width, int height, tsr_dtype dtype, int count, tsr_vk_frames **out) {
+tsr_status tsr_vk_frames_create(tsr_vk *vk, int width, int height, tsr_dtype dtype, int count, tsr_vk_frames **out) {
     tsr_status status;
     *out = NULL;
     TSR_TRY(need_type(vk, dtype));
     if (width < 1 || height < 1 || count < 1 || width > SIDE_MOST || height > SIDE_MOST)
-        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: %d frames of %dx%d; sides are 1 to %d", count,
-            width, height, SIDE_MOST);
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "vulkan: %d frames of %dx%d; sides are 1 to %d", count, width, height, SIDE_MOST);
     tsr_vk_frames *f = calloc(1, sizeof *f);
     if (!f)
         return tsr_fail(TSR_ERR_MEMORY, "vulkan: no memory for frames");
@@ -53,8 +51,7 @@ tsr_status tsr_vk_frames_create(
     }
     for (int i = 0; i < count; i++) {
         status = tsr_vk_buffer_create(vk, &f->frame[i],
-            (VkDeviceSize)width * (size_t)height * 3 * tsr_dtype_size(dtype), VK_HOME_DEVICE,
-            "frame");
+            (VkDeviceSize)width * (size_t)height * 3 * tsr_dtype_size(dtype), VK_HOME_DEVICE, "frame");
         if (status != TSR_OK) {
             discard_frames(vk, f);
             return status;
@@ -81,8 +78,8 @@ tsr_dtype tsr_vk_frames_dtype(const tsr_vk_frames *f) {
 /* ---------------------------------------------------------------- blend */
 
 typedef struct blend_push { /* as in blend.comp */
-    int32_t left, columns, frame_at, frame_plane, frame_width, slot_at, slot_plane, tile_x,
-        tile_width, tile_row, tile_rows, weight_y, first;
+    int32_t left, columns, frame_at, frame_plane, frame_width, slot_at, slot_plane, tile_x, tile_width, tile_row,
+        tile_rows, weight_y, first;
 } blend_push;
 _Static_assert(sizeof(blend_push) <= VK_PUSH_BYTES, "push constants");
 
@@ -94,16 +91,14 @@ static tsr_status check_blend(const tsr_vk *vk, const tsr_vk_blend *b, size_t *a
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: frame %d of %d", b->frame, f->count);
     if (b->width < 1 || b->height < 1 || b->x < 0 || b->y < 0 || b->width > f->width - b->x ||
         b->height > f->height - b->y)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "vulkan: a tile of %dx%d at %d,%d leaves the frame of %dx%d", b->width, b->height, b->x,
-            b->y, f->width, f->height);
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: a tile of %dx%d at %d,%d leaves the frame of %dx%d", b->width,
+            b->height, b->x, b->y, f->width, f->height);
     size_t element = tsr_dtype_size(b->dtype), end;
     *bytes = (size_t)b->width * (size_t)b->height * 3 * element; /* sides are at most SIDE_MOST */
     if (b->slot_frame < 0 || b->slot_at % element || !tsr_mul(*bytes, (size_t)b->slot_frame, at) ||
         !tsr_add(*at, b->slot_at, at) || !tsr_add(*at, *bytes, &end) || end > b->slab->bytes)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "vulkan: frame %d of the slot at %zu leaves the slab of %zu bytes", b->slot_frame,
-            b->slot_at, b->slab->bytes);
+        return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: frame %d of the slot at %zu leaves the slab of %zu bytes",
+            b->slot_frame, b->slot_at, b->slab->bytes);
     if (b->wait && b->slab->copy_from)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: tiles in pages that are not imported are copied "
                                           "at once and cannot be waited for");
@@ -128,14 +123,12 @@ typedef struct cut {
 
 static cut cut_blend(const tsr_vk *vk, const tsr_vk_blend *b) {
     const tsr_vk_frames *f = b->frames;
-    cut c = {
-        .planes = 3, .begin = b->y, .end = b->y + b->height, .left = b->x, .columns = b->width};
+    cut c = {.planes = 3, .begin = b->y, .end = b->y + b->height, .left = b->x, .columns = b->width};
     if (b->first)
         c = (cut){.planes = 3, .begin = 0, .end = f->height, .left = 0, .columns = f->width};
     size_t frame_row = (size_t)f->width * tsr_dtype_size(f->dtype),
            slot_row = (size_t)b->width * tsr_dtype_size(b->dtype);
-    size_t row = frame_row > slot_row ? frame_row : slot_row,
-           most = vk->range_most - vk->offset_align;
+    size_t row = frame_row > slot_row ? frame_row : slot_row, most = vk->range_most - vk->offset_align;
     /* all planes at once span two whole planes and the region */
     c.rows = c.end - c.begin;
     if (3 * frame_row * (size_t)f->height > most || 3 * slot_row * (size_t)b->height > most) {
@@ -155,18 +148,14 @@ static int clamp_int(int v, int least, int most) {
 }
 
 /* One dispatch: planes from `plane`, frame rows [y, end). */
-static tsr_status blend_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_blend *b, const cut *c,
-    VkPipeline pipe, size_t slot, VkDescriptorBufferInfo weights, int plane, int y, int end) {
+static tsr_status blend_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_blend *b, const cut *c, VkPipeline pipe,
+    size_t slot, VkDescriptorBufferInfo weights, int plane, int y, int end) {
     const tsr_vk_frames *f = b->frames;
-    size_t fe = tsr_dtype_size(f->dtype), se = tsr_dtype_size(b->dtype), fw = (size_t)f->width,
-           tw = (size_t)b->width;
-    size_t frame_plane = fw * (size_t)f->height, slot_plane = tw * (size_t)b->height,
-           more = (size_t)c->planes - 1;
-    int t0 = clamp_int(y - b->y, 0, b->height),
-        t1 = clamp_int(end - b->y, 0, b->height); /* tile rows in the band */
+    size_t fe = tsr_dtype_size(f->dtype), se = tsr_dtype_size(b->dtype), fw = (size_t)f->width, tw = (size_t)b->width;
+    size_t frame_plane = fw * (size_t)f->height, slot_plane = tw * (size_t)b->height, more = (size_t)c->planes - 1;
+    int t0 = clamp_int(y - b->y, 0, b->height), t1 = clamp_int(end - b->y, 0, b->height); /* tile rows in the band */
     VkDeviceSize frame_rest, slot_rest;
-    size_t slot_rows = t1 > t0 ? (size_t)(t1 - t0)
-                               : 1; /* a band beside the tile reads none, yet something is bound */
+    size_t slot_rows = t1 > t0 ? (size_t)(t1 - t0) : 1; /* a band beside the tile reads none, yet something is bound */
     size_t slot_first = t1 > t0 ? (size_t)t0 : 0;
     VkDescriptorBufferInfo bind[3] = {
         tsr_vk_piece(vk, &b->slab->b, slot + ((size_t)plane * slot_plane + slot_first * tw) * se,
@@ -190,8 +179,8 @@ static tsr_status blend_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_blend *b,
         .weight_y = b->width + t0,
         .first = b->first,
     };
-    return tsr_vk_dispatch(vk, batch, pipe, bind, 3, &push, sizeof push, groups((size_t)c->columns),
-        (uint32_t)(end - y));
+    return tsr_vk_dispatch(
+        vk, batch, pipe, bind, 3, &push, sizeof push, groups((size_t)c->columns), (uint32_t)(end - y));
 }
 
 tsr_status tsr_vk_blend_tile(tsr_vk *vk, const tsr_vk_blend *b) {
@@ -203,10 +192,8 @@ tsr_status tsr_vk_blend_tile(tsr_vk *vk, const tsr_vk_blend *b) {
     VkPipeline pipe;
     vk_batch *batch;
     VkDescriptorBufferInfo weights;
-    TSR_TRY(tsr_vk_pipe(vk,
-        VK_PIPE_BLEND + 4 * (c.planes == 1) + 2 * (b->dtype == TSR_F16) +
-            (b->frames->dtype == TSR_F16),
-        &pipe));
+    TSR_TRY(tsr_vk_pipe(
+        vk, VK_PIPE_BLEND + 4 * (c.planes == 1) + 2 * (b->dtype == TSR_F16) + (b->frames->dtype == TSR_F16), &pipe));
     TSR_TRY(tsr_vk_batch_room(vk, c.dispatches, weight_bytes, b->wait, b->wait_value, &batch));
     fill_weights(tsr_vk_batch_upload(vk, batch, weight_bytes, &weights), b);
     if (b->slab->copy_from)
@@ -216,8 +203,8 @@ tsr_status tsr_vk_blend_tile(tsr_vk *vk, const tsr_vk_blend *b) {
     tsr_vk_touch(vk, batch, b->frames, b->frame);
     for (int plane = 0; plane < 3; plane += c.planes)
         for (int y = c.begin; y < c.end; y += c.rows)
-            TSR_TRY(blend_band(vk, batch, b, &c, pipe, slot, weights, plane, y,
-                y + c.rows < c.end ? y + c.rows : c.end));
+            TSR_TRY(
+                blend_band(vk, batch, b, &c, pipe, slot, weights, plane, y, y + c.rows < c.end ? y + c.rows : c.end));
     if (b->slab->external)
         tsr_vk_change_owner(vk, batch, b->slab, slot, bytes, false);
     return TSR_OK;

@@ -49,12 +49,11 @@ error:
     return status;
 }
 
-static VkExternalMemoryFeatureFlags memory_features(
-    const tsr_vk *vk, VkExternalMemoryHandleTypeFlagBits type) {
+static VkExternalMemoryFeatureFlags memory_features(const tsr_vk *vk, VkExternalMemoryHandleTypeFlagBits type) {
     VkPhysicalDeviceExternalBufferInfo info = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO,
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                 VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+        .usage =
+            VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
         .handleType = type,
     };
     VkExternalBufferProperties props = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES};
@@ -73,8 +72,7 @@ static bool timelines_leave(const tsr_vk *vk) {
         .pNext = &timeline,
         .handleType = tsr_vk_semaphore_type,
     };
-    VkExternalSemaphoreProperties props = {
-        .sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES};
+    VkExternalSemaphoreProperties props = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES};
     vkGetPhysicalDeviceExternalSemaphoreProperties(vk->physical, &info, &props);
     return props.externalSemaphoreFeatures & VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT;
 }
@@ -90,8 +88,7 @@ static void learn_sharing(tsr_vk *vk, const wanted *w, bool no_host_import) {
     vk->memory_import = fd & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT;
     vk->memory_export = fd & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT;
     vk->dedicated = fd & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT;
-    vk->why_no_memory_import =
-        w->memory ? "the driver does not import memory for buffers" : tsr_vk_memory_lacking;
+    vk->why_no_memory_import = w->memory ? "the driver does not import memory for buffers" : tsr_vk_memory_lacking;
     vk->timeline_export = w->semaphore && timelines_leave(vk);
     vk->why_no_timeline_export =
         w->semaphore ? "the driver does not export timeline semaphores" : tsr_vk_semaphore_lacking;
@@ -104,10 +101,9 @@ static void learn_limits(tsr_vk *vk) {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &host};
     vk->driver = (VkPhysicalDeviceDriverProperties){
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, .pNext = &most};
-    vk->id = (VkPhysicalDeviceIDProperties){
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES, .pNext = &vk->driver};
-    VkPhysicalDeviceProperties2 props = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &vk->id};
+    vk->id =
+        (VkPhysicalDeviceIDProperties){.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES, .pNext = &vk->driver};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &vk->id};
     vkGetPhysicalDeviceProperties2(vk->physical, &props);
     vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     vk->properties = props.properties;
@@ -130,8 +126,7 @@ static uint32_t choose_family(const tsr_vk *vk) {
             computes = i;
     }
     for (uint32_t i = 0; i < n; i++)
-        if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT &&
-            families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT)
+        if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT && families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT)
             return i;
     return computes;
 }
@@ -144,10 +139,8 @@ static tsr_status create_device(tsr_vk *vk, const tsr_vk_params *params) {
     TSR_TRY(find_extensions(vk, params->swapchain, &w));
     learn_limits(vk);
     learn_sharing(vk, &w, params->no_host_import);
-    VkPhysicalDeviceVulkan11Features has = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES};
-    VkPhysicalDeviceFeatures2 ask = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has};
+    VkPhysicalDeviceVulkan11Features has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES};
+    VkPhysicalDeviceFeatures2 ask = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &has};
     vkGetPhysicalDeviceFeatures2(vk->physical, &ask);
     vk->f16 = has.storageBuffer16BitAccess;
     vk->family = choose_family(vk);
@@ -299,8 +292,8 @@ static void report_others(const tsr_vk *vk, tsr_line_fn line, void *user) {
         VkPhysicalDeviceProperties props;
         vkGetPhysicalDeviceProperties(devices[i], &props);
         const char *unfit = tsr_vk_unfit(devices[i]);
-        say(line, user, "other Vulkan device", "%u: %s%s%s", i, props.deviceName,
-            unfit ? ": cannot be used, " : "", unfit ? unfit : "");
+        say(line, user, "other Vulkan device", "%u: %s%s%s", i, props.deviceName, unfit ? ": cannot be used, " : "",
+            unfit ? unfit : "");
     }
 }
 
@@ -309,21 +302,16 @@ void tsr_vk_report(tsr_vk *vk, tsr_line_fn line, void *user) {
     char bytes[32];
     say(line, user, "Vulkan device", "%d: %s%s", vk->index, vk->properties.deviceName,
         tsr_vk_is_software(vk) ? ", software" : "");
-    say(line, user, "Vulkan driver", "%s %s, API %u.%u.%u", vk->driver.driverName,
-        vk->driver.driverInfo, VK_API_VERSION_MAJOR(api), VK_API_VERSION_MINOR(api),
-        VK_API_VERSION_PATCH(api));
-    say(line, user, "Vulkan 16-bit frames", "%s",
-        vk->f16 ? "yes" : "no: the driver lacks 16-bit storage");
+    say(line, user, "Vulkan driver", "%s %s, API %u.%u.%u", vk->driver.driverName, vk->driver.driverInfo,
+        VK_API_VERSION_MAJOR(api), VK_API_VERSION_MINOR(api), VK_API_VERSION_PATCH(api));
+    say(line, user, "Vulkan 16-bit frames", "%s", vk->f16 ? "yes" : "no: the driver lacks 16-bit storage");
     say(line, user, "Vulkan largest binding", "%s", tsr_bytes_text(bytes, (int64_t)vk->range_most));
     if (vk->host_import)
-        say(line, user, "Vulkan imports host pages", "yes, aligned to %u bytes",
-            (unsigned)vk->import_align);
+        say(line, user, "Vulkan imports host pages", "yes, aligned to %u bytes", (unsigned)vk->import_align);
     else
-        say(line, user, "Vulkan imports host pages", "no: %s; tiles are copied",
-            vk->why_no_host_import);
+        say(line, user, "Vulkan imports host pages", "no: %s; tiles are copied", vk->why_no_host_import);
     if (vk->memory_import)
-        say(line, user, "Vulkan imports device memory", "yes%s%s",
-            vk->memory_export ? "; exports it too" : "",
+        say(line, user, "Vulkan imports device memory", "yes%s%s", vk->memory_export ? "; exports it too" : "",
             vk->dedicated ? "; dedicated allocations only" : "");
     else
         say(line, user, "Vulkan imports device memory", "no: %s", vk->why_no_memory_import);

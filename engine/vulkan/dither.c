@@ -27,8 +27,7 @@ static void put(field *f, int p, bool on) {
 static int extreme(const field *f, bool set) {
     int best = -1;
     for (int p = 0; p < POINTS; p++)
-        if (f->set[p] == set &&
-            (best < 0 || (set ? f->crowd[p] > f->crowd[best] : f->crowd[p] < f->crowd[best])))
+        if (f->set[p] == set && (best < 0 || (set ? f->crowd[p] > f->crowd[best] : f->crowd[p] < f->crowd[best])))
             best = p;
     return best;
 }
@@ -60,8 +59,7 @@ void tsr_vk_dither_pattern(float *out) {
     field f = {0};
     for (int dy = -REACH; dy <= REACH; dy++)
         for (int dx = -REACH; dx <= REACH; dx++)
-            f.kernel[dy + REACH][dx + REACH] =
-                expf(-(float)(dx * dx + dy * dy) / (2 * 1.5f * 1.5f));
+            f.kernel[dy + REACH][dx + REACH] = expf(-(float)(dx * dx + dy * dy) / (2 * 1.5f * 1.5f));
     int begin = scatter(&f);
     field down = f; /* ranks below `begin`: taken out again, tightest cluster first */
     for (int k = begin - 1; k >= 0; k--) {

@@ -6,16 +6,12 @@
 
 #ifdef _WIN32
 
-const VkExternalMemoryHandleTypeFlagBits tsr_vk_memory_type =
-    VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT;
-const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type =
-    VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_WIN32_BIT;
+const VkExternalMemoryHandleTypeFlagBits tsr_vk_memory_type = VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT;
+const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_WIN32_BIT;
 const char *const tsr_vk_memory_extension = VK_KHR_EXTERNAL_MEMORY_WIN32_EXTENSION_NAME;
-const char *const tsr_vk_memory_lacking =
-    "the driver lacks " VK_KHR_EXTERNAL_MEMORY_WIN32_EXTENSION_NAME;
+const char *const tsr_vk_memory_lacking = "the driver lacks " VK_KHR_EXTERNAL_MEMORY_WIN32_EXTENSION_NAME;
 const char *const tsr_vk_semaphore_extension = VK_KHR_EXTERNAL_SEMAPHORE_WIN32_EXTENSION_NAME;
-const char *const tsr_vk_semaphore_lacking =
-    "the driver lacks " VK_KHR_EXTERNAL_SEMAPHORE_WIN32_EXTENSION_NAME;
+const char *const tsr_vk_semaphore_lacking = "the driver lacks " VK_KHR_EXTERNAL_SEMAPHORE_WIN32_EXTENSION_NAME;
 
 void tsr_vk_handle_reject(tsr_handle handle) {
     (void)handle; /* stays the caller's */
@@ -47,8 +43,8 @@ error:
     return status;
 }
 
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes,
-    uint32_t type, VkBuffer dedicated, VkDeviceMemory *out) {
+tsr_status tsr_vk_memory_import_handle(
+    tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes, uint32_t type, VkBuffer dedicated, VkDeviceMemory *out) {
     tsr_status status;
     VkMemoryDedicatedAllocateInfo alone = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO, .buffer = dedicated};
@@ -76,16 +72,12 @@ error:
 #include <sys/stat.h>
 #include <unistd.h>
 
-const VkExternalMemoryHandleTypeFlagBits tsr_vk_memory_type =
-    VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT;
-const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type =
-    VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT;
+const VkExternalMemoryHandleTypeFlagBits tsr_vk_memory_type = VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT;
+const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD_BIT;
 const char *const tsr_vk_memory_extension = VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME;
-const char *const tsr_vk_memory_lacking =
-    "the driver lacks " VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME;
+const char *const tsr_vk_memory_lacking = "the driver lacks " VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME;
 const char *const tsr_vk_semaphore_extension = VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME;
-const char *const tsr_vk_semaphore_lacking =
-    "the driver lacks " VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME;
+const char *const tsr_vk_semaphore_lacking = "the driver lacks " VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME;
 
 void tsr_vk_handle_reject(tsr_handle handle) {
     if (handle >= 0)
@@ -127,13 +119,13 @@ static void close_left(int copy, int original) {
         close(copy);
 }
 
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes,
-    uint32_t type, VkBuffer dedicated, VkDeviceMemory *out) {
+tsr_status tsr_vk_memory_import_handle(
+    tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes, uint32_t type, VkBuffer dedicated, VkDeviceMemory *out) {
     tsr_status status = TSR_OK;
     int copy = fcntl(handle, F_DUPFD_CLOEXEC, 3);
     if (copy < 0)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "vulkan: the memory's file descriptor %d is not open, or there are too many", handle);
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "vulkan: the memory's file descriptor %d is not open, or there are too many", handle);
     VkMemoryDedicatedAllocateInfo alone = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO, .buffer = dedicated};
     VkImportMemoryFdInfoKHR import = {
@@ -166,14 +158,14 @@ tsr_status tsr_vk_timeline_create(tsr_vk *vk, bool exportable, tsr_vk_timeline *
     *out = NULL;
     if (exportable && !vk->timeline_export)
         return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "vulkan: %s cannot share timeline semaphores (%s); signal them from the host",
-            vk->properties.deviceName, vk->why_no_timeline_export);
+            "vulkan: %s cannot share timeline semaphores (%s); signal them from the host", vk->properties.deviceName,
+            vk->why_no_timeline_export);
     tsr_vk_timeline *t = calloc(1, sizeof *t);
     if (!t)
         return tsr_fail(TSR_ERR_MEMORY, "vulkan: no memory for a timeline");
     t->exportable = exportable;
-    VkExportSemaphoreCreateInfo ext = {.sType = VK_STRUCTURE_TYPE_EXPORT_SEMAPHORE_CREATE_INFO,
-        .handleTypes = tsr_vk_semaphore_type};
+    VkExportSemaphoreCreateInfo ext = {
+        .sType = VK_STRUCTURE_TYPE_EXPORT_SEMAPHORE_CREATE_INFO, .handleTypes = tsr_vk_semaphore_type};
     VkSemaphoreTypeCreateInfo type = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
         .pNext = exportable ? &ext : NULL,
@@ -207,9 +199,8 @@ tsr_status tsr_vk_timeline_export(tsr_vk *vk, tsr_vk_timeline *t, tsr_handle *ou
 
 tsr_status tsr_vk_timeline_signal(tsr_vk *vk, tsr_vk_timeline *t, uint64_t value) {
     tsr_status status;
-    VkSemaphoreSignalInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
-        .semaphore = t->semaphore,
-        .value = value};
+    VkSemaphoreSignalInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = t->semaphore, .value = value};
     VK(vk->d.vkSignalSemaphore(vk->device, &info));
     return TSR_OK;
 error:

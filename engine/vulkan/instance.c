@@ -20,8 +20,8 @@ bool tsr_vk_failing(void) {
 
 static const char *result_name(VkResult r) {
     switch (r) {
-#define NAME(x)                                                                                    \
-    case x:                                                                                        \
+#define NAME(x)                                                                                                        \
+    case x:                                                                                                            \
         return #x
         NAME(VK_ERROR_OUT_OF_HOST_MEMORY);
         NAME(VK_ERROR_OUT_OF_DEVICE_MEMORY);
@@ -45,8 +45,7 @@ static const char *result_name(VkResult r) {
 tsr_status tsr_vk_error(VkResult result, const char *call, const char *file, int line) {
     const char *base = strrchr(file, '/');
     base = base ? base + 1 : file;
-    tsr_log(TSR_LOG_DEBUG, "vulkan: %s: %s (%d) at %s:%d", call, result_name(result), result, base,
-        line);
+    tsr_log(TSR_LOG_DEBUG, "vulkan: %s: %s (%d) at %s:%d", call, result_name(result), result, base, line);
     int name = (int)strcspn(call, "(");
     for (const char *s = call; s < call + name; s++) /* "vk->d.vkCreateBuffer" */
         if (!strncmp(s, "vk", 2) && s[2] >= 'A' && s[2] <= 'Z') {
@@ -61,24 +60,22 @@ tsr_status tsr_vk_error(VkResult result, const char *call, const char *file, int
             "again",
             name, call, base, line);
     case VK_ERROR_INCOMPATIBLE_DRIVER:
-        return tsr_fail(TSR_ERR_DEVICE,
-            "vulkan: no driver; install your GPU's, or mesa-vulkan-drivers for one in software");
+        return tsr_fail(
+            TSR_ERR_DEVICE, "vulkan: no driver; install your GPU's, or mesa-vulkan-drivers for one in software");
     case VK_ERROR_OUT_OF_HOST_MEMORY:
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
-        return tsr_fail(TSR_ERR_MEMORY,
-            "vulkan: %.*s: %s (%s:%d); try a smaller budget or smaller tiles", name, call,
+        return tsr_fail(TSR_ERR_MEMORY, "vulkan: %.*s: %s (%s:%d); try a smaller budget or smaller tiles", name, call,
             result_name(result), base, line);
     default:
-        return tsr_fail(TSR_ERR_DEVICE, "vulkan: %.*s: %s %d (%s:%d)", name, call,
-            result_name(result), result, base, line);
+        return tsr_fail(
+            TSR_ERR_DEVICE, "vulkan: %.*s: %s %d (%s:%d)", name, call, result_name(result), result, base, line);
     }
 }
 
 /* ---------------------------------------------------------------- instance */
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
-    VkDebugUtilsMessageTypeFlagsEXT types, const VkDebugUtilsMessengerCallbackDataEXT *data,
-    void *user) {
+    VkDebugUtilsMessageTypeFlagsEXT types, const VkDebugUtilsMessengerCallbackDataEXT *data, void *user) {
     (void)severity;
     (void)types;
     tsr_vk *vk = user;
@@ -129,8 +126,7 @@ static tsr_status load_volk(void) {
         return tsr_fail(TSR_ERR_DEVICE, "vulkan: no loader (libvulkan.so.1); install libvulkan1 "
                                         "and a driver, mesa-vulkan-drivers for one in software");
     if (volkGetInstanceVersion() < VK_API_VERSION_1_2)
-        return tsr_fail(
-            TSR_ERR_DEVICE, "vulkan: the loader knows Vulkan 1.1 only; install a newer libvulkan1");
+        return tsr_fail(TSR_ERR_DEVICE, "vulkan: the loader knows Vulkan 1.1 only; install a newer libvulkan1");
     return TSR_OK;
 }
 
@@ -149,15 +145,13 @@ tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params) {
     for (int i = 0; i < params->instance_extension_count; i++)
         extensions[extension_count++] = params->instance_extensions[i];
     static const char *const layers[] = {validation_layer};
-    static const VkValidationFeatureEnableEXT enable[] = {
-        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    static const VkValidationFeatureEnableEXT enable[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
     VkDebugUtilsMessengerCreateInfoEXT messenger = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
-                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageSeverity =
+            VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
         /* not GENERAL: the loader reports there drivers that do not fit this machine */
-        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
-                       VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
         .pfnUserCallback = on_message,
         .pUserData = vk,
     };
@@ -189,12 +183,12 @@ tsr_status tsr_vk_instance_create(tsr_vk *vk, const tsr_vk_params *params) {
     volk_loaded = true;
     pthread_mutex_unlock(&volk_lock);
     if (validation) {
-        vk->create_messenger = (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
-            vk->instance, "vkCreateDebugUtilsMessengerEXT");
-        vk->destroy_messenger = (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
-            vk->instance, "vkDestroyDebugUtilsMessengerEXT");
-        vk->set_name = (PFN_vkSetDebugUtilsObjectNameEXT)vkGetInstanceProcAddr(
-            vk->instance, "vkSetDebugUtilsObjectNameEXT");
+        vk->create_messenger =
+            (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(vk->instance, "vkCreateDebugUtilsMessengerEXT");
+        vk->destroy_messenger =
+            (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(vk->instance, "vkDestroyDebugUtilsMessengerEXT");
+        vk->set_name =
+            (PFN_vkSetDebugUtilsObjectNameEXT)vkGetInstanceProcAddr(vk->instance, "vkSetDebugUtilsObjectNameEXT");
         VK(vk->create_messenger(vk->instance, &messenger, NULL, &vk->messenger));
     }
     return TSR_OK;
@@ -241,10 +235,8 @@ const char *tsr_vk_unfit(VkPhysicalDevice p) {
     vkGetPhysicalDeviceProperties(p, &props);
     if (props.apiVersion < VK_API_VERSION_1_2)
         return "its driver knows Vulkan 1.1 only; 1.2 is needed";
-    VkPhysicalDeviceVulkan12Features f12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceFeatures2 f = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
+    VkPhysicalDeviceVulkan12Features f12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+    VkPhysicalDeviceFeatures2 f = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
     vkGetPhysicalDeviceFeatures2(p, &f);
     if (!f12.timelineSemaphore)
         return "it has no timeline semaphores";
@@ -266,8 +258,7 @@ static bool is_gpu(VkPhysicalDevice p) {
 /* Of a device that knows Vulkan 1.1: older ones cannot be asked. */
 static bool has_uuid(VkPhysicalDevice p, const uint8_t uuid[16]) {
     VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
-    VkPhysicalDeviceProperties2 props = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &id};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &id};
     vkGetPhysicalDeviceProperties2(p, &props);
     return !memcmp(id.deviceUUID, uuid, VK_UUID_SIZE);
 }
@@ -300,9 +291,8 @@ tsr_status tsr_vk_pick(tsr_vk *vk, const tsr_vk_params *params) {
                                         "mesa-vulkan-drivers for one in software");
     int pick = params->index;
     if (pick >= (int)n || pick < -1)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "vulkan: there is no device %d; there are %u, from 0 (tessera info lists them)", pick,
-            n);
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "vulkan: there is no device %d; there are %u, from 0 (tessera info lists them)", pick, n);
     if (pick < 0)
         pick = choose(devices, (int)n, params->uuid);
     const char *unfit = pick < 0 ? NULL : tsr_vk_unfit(devices[pick]);

@@ -14,13 +14,13 @@
 
 /* The single check macro of Vulkan calls: as TSR_TRY. The call's text and place go to the debug
  * log, its name into the error. */
-#define VK(call)                                                                                   \
-    do {                                                                                           \
-        VkResult result_ = tsr_vk_failing() ? VK_ERROR_DEVICE_LOST : (call);                       \
-        if (result_ < 0) {                                                                         \
-            status = tsr_vk_error(result_, #call, __FILE__, __LINE__);                             \
-            goto error;                                                                            \
-        }                                                                                          \
+#define VK(call)                                                                                                       \
+    do {                                                                                                               \
+        VkResult result_ = tsr_vk_failing() ? VK_ERROR_DEVICE_LOST : (call);                                           \
+        if (result_ < 0) {                                                                                             \
+            status = tsr_vk_error(result_, #call, __FILE__, __LINE__);                                                 \
+            goto error;                                                                                                \
+        }                                                                                                              \
     } while (0)
 bool tsr_vk_failing(void);
 tsr_status tsr_vk_error(VkResult result, const char *call, const char *file, int line);
@@ -97,7 +97,7 @@ typedef struct vk_readback {
 /* Pipelines, made at first use. Of those from VK_PIPE_SHOW on there are as many as there are kinds of
  * pictures to show. */
 enum {
-    VK_PIPE_BLEND, /* + 4 * (plane by plane) + 2 * (slot is F16) + (frame is F16) */
+    VK_PIPE_BLEND,                       /* + 4 * (plane by plane) + 2 * (slot is F16) + (frame is F16) */
     VK_PIPE_RESOLVE = VK_PIPE_BLEND + 8, /* + 4 * (frame is F16) + the mode of resolve.comp */
     VK_PIPE_SHOW = VK_PIPE_RESOLVE + 8,  /* + (canvas is deep) */
     VK_PIPE_FLATTEN = VK_PIPE_SHOW + 2,  /* + (frame is F16) */
@@ -138,9 +138,8 @@ struct tsr_vk {
     VkQueue queue;
     uint32_t family; /* computes, and draws where a family does both */
 
-    VkDescriptorSetLayout set_layout,
-        show_set_layout; /* show_: of the pipelines from VK_PIPE_SHOW on; made with */
-    VkPipelineLayout layout, show_layout; /* the first of them */
+    VkDescriptorSetLayout set_layout, show_set_layout; /* show_: of the pipelines from VK_PIPE_SHOW on; made with */
+    VkPipelineLayout layout, show_layout;              /* the first of them */
     VkPipeline pipe[VK_PIPES];
     vk_show_pipe show_pipe[VK_SHOW_PIPES];
     int show_pipes;
@@ -174,24 +173,21 @@ const char *tsr_vk_unfit(VkPhysicalDevice p);
 extern const VkExternalMemoryHandleTypeFlagBits tsr_vk_memory_type;
 extern const VkExternalSemaphoreHandleTypeFlagBits tsr_vk_semaphore_type;
 extern const char *const tsr_vk_memory_extension, *const tsr_vk_semaphore_extension;
-extern const char *const tsr_vk_memory_lacking,
-    *const tsr_vk_semaphore_lacking; /* why it is not there */
+extern const char *const tsr_vk_memory_lacking, *const tsr_vk_semaphore_lacking; /* why it is not there */
 tsr_status tsr_vk_memory_export_handle(tsr_vk *vk, VkDeviceMemory memory, tsr_handle *out);
 /* Allocates `bytes` of memory type `type` around the handle. An fd is taken in any case. */
-tsr_status tsr_vk_memory_import_handle(tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes,
-    uint32_t type, VkBuffer dedicated, VkDeviceMemory *out);
+tsr_status tsr_vk_memory_import_handle(
+    tsr_vk *vk, tsr_handle handle, VkDeviceSize bytes, uint32_t type, VkBuffer dedicated, VkDeviceMemory *out);
 /* Of a handle that nothing was done with: an fd is closed, as tsr_vk_slab_fd says. */
 void tsr_vk_handle_reject(tsr_handle handle);
 
 /* memory.c */
 /* A memory type of `bits` with all of `want` and as many of `like` as there are, -1 where none. */
-int tsr_vk_memory_type_index(
-    const tsr_vk *vk, uint32_t bits, VkMemoryPropertyFlags want, VkMemoryPropertyFlags like);
+int tsr_vk_memory_type_index(const tsr_vk *vk, uint32_t bits, VkMemoryPropertyFlags want, VkMemoryPropertyFlags like);
 /* `external`: handle types the memory may be imported from or exported to, or 0. */
-tsr_status tsr_vk_buffer_bare(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes,
-    VkExternalMemoryHandleTypeFlags external, const char *name);
-tsr_status tsr_vk_buffer_create(
-    tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name);
+tsr_status tsr_vk_buffer_bare(
+    tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, VkExternalMemoryHandleTypeFlags external, const char *name);
+tsr_status tsr_vk_buffer_create(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name);
 void tsr_vk_buffer_destroy(tsr_vk *vk, vk_buffer *b);
 void tsr_vk_name(tsr_vk *vk, VkObjectType type, uint64_t object, const char *name);
 
@@ -200,8 +196,8 @@ tsr_status tsr_vk_batches_create(tsr_vk *vk);
 void tsr_vk_batches_destroy(tsr_vk *vk);
 /* The batch that records, with room for so many dispatches, bytes of upload and, where `wait` is
  * given, a wait; starts the one before where it is full. */
-tsr_status tsr_vk_batch_room(tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait,
-    uint64_t value, vk_batch **out);
+tsr_status tsr_vk_batch_room(
+    tsr_vk *vk, int sets, size_t upload, const tsr_vk_timeline *wait, uint64_t value, vk_batch **out);
 /* `bytes` of the batch's upload memory, within the room asked for: where to write them, and their
  * piece to bind. */
 void *tsr_vk_batch_upload(tsr_vk *vk, vk_batch *b, size_t bytes, VkDescriptorBufferInfo *piece);
@@ -210,10 +206,10 @@ void *tsr_vk_batch_upload(tsr_vk *vk, vk_batch *b, size_t bytes, VkDescriptorBuf
 VkDescriptorBufferInfo tsr_vk_piece(
     const tsr_vk *vk, const vk_buffer *b, VkDeviceSize at, VkDeviceSize bytes, VkDeviceSize *rest);
 /* Between uses here a piece of an external slab belongs to the API that shares it. */
-void tsr_vk_change_owner(tsr_vk *vk, vk_batch *b, const tsr_vk_slab *s, VkDeviceSize at, VkDeviceSize bytes, bool acquire);
-tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe,
-    const VkDescriptorBufferInfo *bind, int binds, const void *push, size_t push_bytes,
-    uint32_t groups_x, uint32_t groups_y);
+void tsr_vk_change_owner(
+    tsr_vk *vk, vk_batch *b, const tsr_vk_slab *s, VkDeviceSize at, VkDeviceSize bytes, bool acquire);
+tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds,
+    const void *push, size_t push_bytes, uint32_t groups_x, uint32_t groups_y);
 /* What is recorded next on this accumulator comes after all earlier work on it: a barrier where one
  * is missing. */
 void tsr_vk_touch(tsr_vk *vk, vk_batch *b, tsr_vk_frames *f, int frame);

@@ -1,8 +1,7 @@
 /* Buffers with their memory. */
 #include "vulkan/internal.h"
 
-int tsr_vk_memory_type_index(
-    const tsr_vk *vk, uint32_t bits, VkMemoryPropertyFlags want, VkMemoryPropertyFlags like) {
+int tsr_vk_memory_type_index(const tsr_vk *vk, uint32_t bits, VkMemoryPropertyFlags want, VkMemoryPropertyFlags like) {
     int best = -1, best_score = -1;
     for (uint32_t i = 0; i < vk->memory.memoryTypeCount; i++) {
         VkMemoryPropertyFlags has = vk->memory.memoryTypes[i].propertyFlags;
@@ -31,8 +30,8 @@ void tsr_vk_name(tsr_vk *vk, VkObjectType type, uint64_t object, const char *nam
     vk->set_name(vk->device, &info); /* a help while debugging: failing does no harm */
 }
 
-tsr_status tsr_vk_buffer_bare(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes,
-    VkExternalMemoryHandleTypeFlags external, const char *name) {
+tsr_status tsr_vk_buffer_bare(
+    tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, VkExternalMemoryHandleTypeFlags external, const char *name) {
     tsr_status status;
     VkExternalMemoryBufferCreateInfo ext = {
         .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO, .handleTypes = external};
@@ -40,8 +39,8 @@ tsr_status tsr_vk_buffer_bare(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes,
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .pNext = external ? &ext : NULL,
         .size = bytes,
-        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                 VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+        .usage =
+            VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
     };
     *b = (vk_buffer){.bytes = bytes};
     VK(vk->d.vkCreateBuffer(vk->device, &info, NULL, &b->buffer));
@@ -62,16 +61,14 @@ static int type_for(const tsr_vk *vk, uint32_t bits, vk_home home) {
     case VK_HOME_UPLOAD:
         return tsr_vk_memory_type_index(vk, bits, visible | coherent, 0);
     case VK_HOME_READBACK: {
-        int cached = tsr_vk_memory_type_index(
-            vk, bits, visible | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, coherent);
+        int cached = tsr_vk_memory_type_index(vk, bits, visible | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, coherent);
         return cached >= 0 ? cached : tsr_vk_memory_type_index(vk, bits, visible | coherent, 0);
     }
     }
     return -1;
 }
 
-tsr_status tsr_vk_buffer_create(
-    tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name) {
+tsr_status tsr_vk_buffer_create(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name) {
     tsr_status status;
     TSR_TRY(tsr_vk_buffer_bare(vk, b, bytes, 0, name));
     VkMemoryRequirements need;
@@ -86,8 +83,7 @@ tsr_status tsr_vk_buffer_create(
     }
     int type = type_for(vk, need.memoryTypeBits, home);
     if (type < 0) {
-        status = tsr_fail(
-            TSR_ERR_DEVICE, "vulkan: %s has no memory for %s", vk->properties.deviceName, name);
+        status = tsr_fail(TSR_ERR_DEVICE, "vulkan: %s has no memory for %s", vk->properties.deviceName, name);
         goto error;
     }
     VkMemoryAllocateInfo info = {

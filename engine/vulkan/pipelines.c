@@ -42,14 +42,29 @@ typedef struct shader {
     size_t bytes;
     int constant; /* its specialization constant 0 */
 } shader;
-#define SHADER(s, constant) {#s, s, sizeof s, constant}
+#define SHADER(s, constant)                                                                                            \
+    { #s, s, sizeof s, constant }
 static const shader shaders[VK_PIPES] = {
-    [VK_PIPE_BLEND] = SHADER(blend_f32_f32, 3), SHADER(blend_f32_f16, 3), SHADER(blend_f16_f32, 3), SHADER(blend_f16_f16, 3),
-    SHADER(blend_f32_f32, 1), SHADER(blend_f32_f16, 1), SHADER(blend_f16_f32, 1), SHADER(blend_f16_f16, 1),
-    [VK_PIPE_RESOLVE] = SHADER(resolve_f32, 0), SHADER(resolve_f32, 1), SHADER(resolve_f32, 2), SHADER(resolve_f32, 3),
-    SHADER(resolve_f16, 0), SHADER(resolve_f16, 1), SHADER(resolve_f16, 2), SHADER(resolve_f16, 3),
-    [VK_PIPE_SHOW] = SHADER(show_8, 0), SHADER(show_deep, 0),
-    [VK_PIPE_FLATTEN] = SHADER(flatten_f32, 0), SHADER(flatten_f16, 0),
+    [VK_PIPE_BLEND] = SHADER(blend_f32_f32, 3),
+    SHADER(blend_f32_f16, 3),
+    SHADER(blend_f16_f32, 3),
+    SHADER(blend_f16_f16, 3),
+    SHADER(blend_f32_f32, 1),
+    SHADER(blend_f32_f16, 1),
+    SHADER(blend_f16_f32, 1),
+    SHADER(blend_f16_f16, 1),
+    [VK_PIPE_RESOLVE] = SHADER(resolve_f32, 0),
+    SHADER(resolve_f32, 1),
+    SHADER(resolve_f32, 2),
+    SHADER(resolve_f32, 3),
+    SHADER(resolve_f16, 0),
+    SHADER(resolve_f16, 1),
+    SHADER(resolve_f16, 2),
+    SHADER(resolve_f16, 3),
+    [VK_PIPE_SHOW] = SHADER(show_8, 0),
+    SHADER(show_deep, 0),
+    [VK_PIPE_FLATTEN] = SHADER(flatten_f32, 0),
+    SHADER(flatten_f16, 0),
     [VK_PIPE_ERROR] = SHADER(error_f32, 0),
 };
 
@@ -57,19 +72,22 @@ static tsr_status make(tsr_vk *vk, int which, int constant, VkPipeline *out) {
     tsr_status status = TSR_OK;
     const shader *s = &shaders[which];
     VkShaderModule module = VK_NULL_HANDLE;
-    VkShaderModuleCreateInfo code = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = s->bytes, .pCode = s->words};
+    VkShaderModuleCreateInfo code = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = s->bytes, .pCode = s->words};
     VK(vk->d.vkCreateShaderModule(vk->device, &code, NULL, &module));
     VkSpecializationMapEntry entry = {.constantID = 0, .offset = 0, .size = sizeof constant};
-    VkSpecializationInfo special = {.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof constant, .pData = &constant};
+    VkSpecializationInfo special = {
+        .mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof constant, .pData = &constant};
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .stage = {
-            .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-            .stage = VK_SHADER_STAGE_COMPUTE_BIT,
-            .module = module,
-            .pName = "main",
-            .pSpecializationInfo = &special,
-        },
+        .stage =
+            {
+                .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                .module = module,
+                .pName = "main",
+                .pSpecializationInfo = &special,
+            },
         .layout = which < VK_PIPE_SHOW ? vk->layout : vk->show_layout,
     };
     VK(vk->d.vkCreateComputePipelines(vk->device, VK_NULL_HANDLE, 1, &info, NULL, out));

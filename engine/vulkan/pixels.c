@@ -21,7 +21,8 @@ static float threshold(int32_t x, int32_t y) {
     return pattern[(y & (VK_DITHER - 1)) * VK_DITHER + (x & (VK_DITHER - 1))];
 }
 
-void tsr_vk_pixels_host(const float *rgb, int width, int height, int64_t index, tsr_pixels pixels, bool dither, void *out) {
+void tsr_vk_pixels_host(
+    const float *rgb, int width, int height, int64_t index, tsr_pixels pixels, bool dither, void *out) {
     static const int32_t step_x[3] = {0, 23, 47}, step_y[3] = {0, 41, 17}; /* of the channels, as in resolve.comp */
     size_t plane = (size_t)width * (size_t)height;
     int32_t walk_x, walk_y;

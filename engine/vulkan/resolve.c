@@ -14,8 +14,8 @@ tsr_status tsr_vk_need_dither(tsr_vk *vk) {
     tsr_status status;
     if (vk->dither.buffer)
         return TSR_OK;
-    TSR_TRY(tsr_vk_buffer_create(
-        vk, &vk->dither, VK_DITHER * VK_DITHER * sizeof(float), VK_HOME_UPLOAD, "dither pattern"));
+    TSR_TRY(
+        tsr_vk_buffer_create(vk, &vk->dither, VK_DITHER * VK_DITHER * sizeof(float), VK_HOME_UPLOAD, "dither pattern"));
     tsr_vk_dither_pattern(vk->dither.mapped);
     return TSR_OK;
 error:
@@ -29,8 +29,7 @@ static tsr_status next_readback(tsr_vk *vk, size_t bytes, vk_readback **out) {
     if (r->ticket > vk->started) /* still in the batch that records */
         TSR_TRY(tsr_vk_start(vk, NULL));
     TSR_TRY(tsr_vk_wait(vk, r->ticket, -1, NULL));
-    size_t room =
-        tsr_align(bytes, 4096) + 4096; /* the last invocation writes whole words of four pixels */
+    size_t room = tsr_align(bytes, 4096) + 4096; /* the last invocation writes whole words of four pixels */
     r->ticket = 0;
     if (r->b.bytes < room) {
         tsr_vk_buffer_destroy(vk, &r->b);
@@ -61,8 +60,8 @@ static int band_rows(const tsr_vk *vk, const tsr_vk_frames *f, size_t out_bytes)
 }
 
 /* One dispatch: rows [y, end) of all channels or, as RGB_F32, of the one. */
-static tsr_status resolve_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_frames *f, int frame,
-    const vk_readback *r, VkPipeline pipe, int mode, int channel, int64_t index, int y, int end) {
+static tsr_status resolve_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_frames *f, int frame, const vk_readback *r,
+    VkPipeline pipe, int mode, int channel, int64_t index, int y, int end) {
     size_t element = tsr_dtype_size(f->dtype), pixels = (size_t)f->width * (size_t)(end - y),
            before = (size_t)f->width * (size_t)y;
     size_t plane = (size_t)f->width * (size_t)f->height;
@@ -87,8 +86,7 @@ static tsr_status resolve_band(tsr_vk *vk, vk_batch *batch, const tsr_vk_frames 
     return tsr_vk_dispatch(vk, batch, pipe, bind, VK_BINDINGS, &push, sizeof push, n, 1);
 }
 
-tsr_status tsr_vk_resolve(
-    tsr_vk *vk, tsr_vk_frames *f, int frame, int64_t index, tsr_pixels pixels, bool dither) {
+tsr_status tsr_vk_resolve(tsr_vk *vk, tsr_vk_frames *f, int frame, int64_t index, tsr_pixels pixels, bool dither) {
     tsr_status status;
     if (frame < 0 || frame >= f->count)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: frame %d of %d", frame, f->count);
@@ -97,8 +95,7 @@ tsr_status tsr_vk_resolve(
                : dither                     ? MODE_RGB8_DITHER
                                             : MODE_RGB8;
     size_t pixel_bytes = mode == MODE_PLANE_F32 ? 12 : mode == MODE_RGB16 ? 6 : 3;
-    int rows = band_rows(vk, f, mode == MODE_PLANE_F32 ? 4 : pixel_bytes),
-        channels = mode == MODE_PLANE_F32 ? 3 : 1;
+    int rows = band_rows(vk, f, mode == MODE_PLANE_F32 ? 4 : pixel_bytes), channels = mode == MODE_PLANE_F32 ? 3 : 1;
     bool copy = mode == MODE_PLANE_F32 && f->dtype == TSR_F32;
     vk_readback *r;
     vk_batch *batch;
@@ -114,8 +111,8 @@ tsr_status tsr_vk_resolve(
         copy_frame(vk, batch, &f->frame[frame], r);
     for (int c = 0; c < channels && !copy; c++)
         for (int y = 0; y < f->height; y += rows)
-            TSR_TRY(resolve_band(vk, batch, f, frame, r, pipe, mode, c, index, y,
-                y + rows < f->height ? y + rows : f->height));
+            TSR_TRY(resolve_band(
+                vk, batch, f, frame, r, pipe, mode, c, index, y, y + rows < f->height ? y + rows : f->height));
     r->ticket = vk->started + 1;
     vk->resolves++;
     return TSR_OK;
@@ -127,12 +124,10 @@ const void *tsr_vk_pixels(tsr_vk *vk, size_t *bytes) {
     const vk_readback *r = &vk->readback[(vk->resolves + VK_READBACKS - 1) % VK_READBACKS];
     bool done = false;
     *bytes = 0;
-    if (!r->ticket || r->ticket > vk->started || tsr_vk_wait(vk, r->ticket, 0, &done) != TSR_OK ||
-        !done)
+    if (!r->ticket || r->ticket > vk->started || tsr_vk_wait(vk, r->ticket, 0, &done) != TSR_OK || !done)
         return NULL;
-    VkMappedMemoryRange all = {.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE,
-        .memory = r->b.memory,
-        .size = VK_WHOLE_SIZE};
+    VkMappedMemoryRange all = {
+        .sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = r->b.memory, .size = VK_WHOLE_SIZE};
     if (!r->b.coherent && vk->d.vkInvalidateMappedMemoryRanges(vk->device, 1, &all) < 0)
         return NULL;
     *bytes = r->bytes;

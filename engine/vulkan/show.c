@@ -8,7 +8,16 @@
 #include <string.h>
 
 enum { MOST_TAPS = 8, GROUP_X = 16, GROUP_Y = 4, GROUP = 64 }; /* groups as the shaders say */
-enum { FRESH = 1, FRESH_F16 = 2, FRESH_WHOLE = 4, OLD = 8, OLD_F16 = 16, REFERENCE = 32, REFERENCE_F16 = 64, ROUGH = 128 };
+enum {
+    FRESH = 1,
+    FRESH_F16 = 2,
+    FRESH_WHOLE = 4,
+    OLD = 8,
+    OLD_F16 = 16,
+    REFERENCE = 32,
+    REFERENCE_F16 = 64,
+    ROUGH = 128
+};
 enum { SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16, DITHER_NONE = 32, SHRUNK = 64 };
 enum { BIND_TABLES = 3, BIND_ROUGH, BIND_DITHER, BIND_CANVAS, BIND_OUT }; /* before them the three layers */
 
@@ -34,11 +43,13 @@ _Static_assert(sizeof(show_push) == VK_SHOW_PUSH_BYTES, "push constants");
 
 /* ---------------------------------------------------------------- rough pictures */
 
-tsr_status tsr_vk_rough_create(tsr_vk *vk, const uint32_t *pixels, int frames, int height, int width, tsr_vk_rough **out) {
+tsr_status tsr_vk_rough_create(
+    tsr_vk *vk, const uint32_t *pixels, int frames, int height, int width, tsr_vk_rough **out) {
     size_t n = (size_t)frames * (size_t)height * (size_t)width * sizeof *pixels;
     *out = NULL;
     if (n > vk->range_most)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: rough pictures of %zu bytes; one buffer holds %zu", n, (size_t)vk->range_most);
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: rough pictures of %zu bytes; one buffer holds %zu", n,
+            (size_t)vk->range_most);
     tsr_vk_rough *r = calloc(1, sizeof *r);
     if (!r)
         return tsr_fail(TSR_ERR_MEMORY, "vulkan: no memory for rough pictures");
@@ -157,7 +168,8 @@ void tsr_vk_canvas_image(const tsr_vk_canvas *c, uint64_t *image, uint64_t *view
 
 /* Before: earlier readers are done. After: later ones see it. */
 static void canvas_barrier(tsr_vk *vk, const vk_batch *b, tsr_vk_canvas *c, bool before) {
-    const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, fragment = VK_PIPELINE_STAGE_FRAGMENT_SHADER_BIT;
+    const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                               fragment = VK_PIPELINE_STAGE_FRAGMENT_SHADER_BIT;
     VkImageMemoryBarrier change = {
         .sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
         .srcAccessMask = before ? 0 : VK_ACCESS_SHADER_WRITE_BIT,
@@ -170,7 +182,8 @@ static void canvas_barrier(tsr_vk *vk, const vk_batch *b, tsr_vk_canvas *c, bool
         .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1},
     };
     c->fresh = false;
-    vk->d.vkCmdPipelineBarrier(b->commands, before ? fragment : compute, before ? compute : fragment, 0, 0, NULL, 0, NULL, 1, &change);
+    vk->d.vkCmdPipelineBarrier(
+        b->commands, before ? fragment : compute, before ? compute : fragment, 0, 0, NULL, 0, NULL, 1, &change);
 }
 
 /* ---------------------------------------------------------------- pipelines */
@@ -214,15 +227,17 @@ static size_t table_floats(const tsr_vk_stack *s) {
     return s->columns ? 2 * ((size_t)s->width + (size_t)s->height) + (size_t)s->columns * (size_t)s->rows : 0;
 }
 
-static tsr_status add_layer(const tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_layer *l, int bit, int f16_bit, int *layers) {
+static tsr_status add_layer(
+    const tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_layer *l, int bit, int f16_bit, int *layers) {
     const tsr_vk_frames *f = l->frames;
     if (!f)
         return TSR_OK;
     if (f->width != s->width || f->height != s->height || l->frame < 0 || l->frame >= f->count)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: a layer that does not fit a frame of %dx%d", s->width, s->height);
     if (f->frame[l->frame].bytes > vk->range_most)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: frames of %dx%d are too large for %s to show; render them to a file", s->width,
-            s->height, vk->properties.deviceName);
+        return tsr_fail(TSR_ERR_UNSUPPORTED,
+            "vulkan: frames of %dx%d are too large for %s to show; render them to a file", s->width, s->height,
+            vk->properties.deviceName);
     *layers |= bit | (f->dtype == TSR_F16 ? f16_bit : 0);
     return TSR_OK;
 }
@@ -250,7 +265,8 @@ error:
 
 /* Binds the stack, and what the shader in hand writes: a canvas or a buffer. Layers that are absent are bound to
  * something that is never read. */
-static tsr_status bind_stack(tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, const tsr_vk_canvas *canvas, const VkDescriptorBufferInfo *out) {
+static tsr_status bind_stack(
+    tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, const tsr_vk_canvas *canvas, const VkDescriptorBufferInfo *out) {
     tsr_status status;
     VkDescriptorSet set;
     VkDescriptorSetAllocateInfo allocate = {
@@ -282,7 +298,8 @@ static tsr_status bind_stack(tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, con
         buffer[BIND_DITHER] = (VkDescriptorBufferInfo){vk->dither.buffer, 0, VK_WHOLE_SIZE};
     if (out)
         buffer[BIND_OUT] = *out;
-    VkDescriptorImageInfo image = {.imageView = canvas ? canvas->view : VK_NULL_HANDLE, .imageLayout = VK_IMAGE_LAYOUT_GENERAL};
+    VkDescriptorImageInfo image = {
+        .imageView = canvas ? canvas->view : VK_NULL_HANDLE, .imageLayout = VK_IMAGE_LAYOUT_GENERAL};
     VkWriteDescriptorSet write[VK_SHOW_BINDINGS];
     uint32_t n = 0;
     for (uint32_t i = 0; i < VK_SHOW_BINDINGS; i++) {
@@ -329,8 +346,8 @@ static int fill_show(const tsr_vk_stack *s, const tsr_vk_show *o, show_push *pus
     push->look[0] = (float)o->gain;
     push->look[1] = (float)(taps < MOST_TAPS ? taps : MOST_TAPS);
     return (o->smooth ? SMOOTH : 0) | (o->weights && s->columns ? WEIGHTS : 0) | (o->wipe && compares ? WIPE : 0) |
-           (o->difference && compares ? DIFFERENCE : 0) | (o->dither ? 0 : DITHER_NONE) | (whole_pixels ? 0 : DITHER_SCREEN) |
-           (taps > 1 ? SHRUNK : 0);
+           (o->difference && compares ? DIFFERENCE : 0) | (o->dither ? 0 : DITHER_NONE) |
+           (whole_pixels ? 0 : DITHER_SCREEN) | (taps > 1 ? SHRUNK : 0);
 }
 
 tsr_status tsr_vk_show_frame(tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_show *o, tsr_vk_canvas *canvas) {
@@ -381,7 +398,8 @@ tsr_status tsr_vk_error_begin(tsr_vk *vk, const tsr_vk_stack *s, int x, int y, i
     VkPipeline pipe;
     int layers;
     TSR_TRY(check_stack(vk, s, &push, &layers));
-    if (!s->reference.frames || x < 0 || y < 0 || width < 1 || height < 1 || width > s->width - x || height > s->height - y)
+    if (!s->reference.frames || x < 0 || y < 0 || width < 1 || height < 1 || width > s->width - x ||
+        height > s->height - y)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: nothing to compare in %dx%d at %d,%d", width, height, x, y);
     TSR_TRY(need_layouts(vk));
     size_t bytes = (size_t)height * sizeof(float);
@@ -410,9 +428,11 @@ error:
 
 double tsr_vk_error_value(tsr_vk *vk) {
     bool done = false;
-    if (!vk->error_ticket || vk->error_ticket > vk->started || tsr_vk_wait(vk, vk->error_ticket, 0, &done) != TSR_OK || !done)
+    if (!vk->error_ticket || vk->error_ticket > vk->started || tsr_vk_wait(vk, vk->error_ticket, 0, &done) != TSR_OK ||
+        !done)
         return NAN;
-    VkMappedMemoryRange all = {.sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = vk->error.memory, .size = VK_WHOLE_SIZE};
+    VkMappedMemoryRange all = {
+        .sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = vk->error.memory, .size = VK_WHOLE_SIZE};
     if (!vk->error.coherent && vk->d.vkInvalidateMappedMemoryRanges(vk->device, 1, &all) < 0)
         return NAN;
     const float *row = vk->error.mapped;

@@ -12,7 +12,8 @@
 
 /* A picture per latent frame: RGBA8 [frames][height][width], red in the low byte. */
 typedef struct tsr_vk_rough tsr_vk_rough;
-tsr_status tsr_vk_rough_create(tsr_vk *vk, const uint32_t *pixels, int frames, int height, int width, tsr_vk_rough **out);
+tsr_status tsr_vk_rough_create(
+    tsr_vk *vk, const uint32_t *pixels, int frames, int height, int width, tsr_vk_rough **out);
 void tsr_vk_rough_destroy(tsr_vk *vk, tsr_vk_rough **r);
 
 typedef struct tsr_vk_layer {
@@ -35,16 +36,16 @@ typedef struct tsr_vk_stack {
 } tsr_vk_stack;
 
 typedef struct tsr_vk_show {
-    int width, height;    /* of the canvas, pixels */
-    double left, top;     /* frame position of its upper left corner */
-    double zoom;          /* canvas pixels a frame pixel */
-    int64_t index;        /* of the frame: the dither pattern walks with it */
-    bool smooth;          /* between pixels; else nearest. Shrunk frames are averaged in any case */
-    bool dither;          /* canvases that are not deep; as tsr_vk_resolve, where pixels are drawn whole */
-    bool weights;         /* show where tiles fade into each other */
-    bool wipe;            /* the reference left of canvas column wipe_at */
+    int width, height; /* of the canvas, pixels */
+    double left, top;  /* frame position of its upper left corner */
+    double zoom;       /* canvas pixels a frame pixel */
+    int64_t index;     /* of the frame: the dither pattern walks with it */
+    bool smooth;       /* between pixels; else nearest. Shrunk frames are averaged in any case */
+    bool dither;       /* canvases that are not deep; as tsr_vk_resolve, where pixels are drawn whole */
+    bool weights;      /* show where tiles fade into each other */
+    bool wipe;         /* the reference left of canvas column wipe_at */
     double wipe_at;
-    bool difference;      /* |seen - reference| * gain */
+    bool difference; /* |seen - reference| * gain */
     double gain;
 } tsr_vk_show;
 

@@ -36,13 +36,11 @@ void tsr_vk_slab_destroy(tsr_vk *vk, tsr_vk_slab **s) {
 
 static tsr_status import_pages(tsr_vk *vk, void *pages, vk_buffer *b) {
     tsr_status status;
-    const VkExternalMemoryHandleTypeFlagBits kind =
-        VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+    const VkExternalMemoryHandleTypeFlagBits kind = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
     TSR_TRY(tsr_vk_buffer_bare(vk, b, b->bytes, kind, "slab of host pages"));
     VkMemoryRequirements need;
     vk->d.vkGetBufferMemoryRequirements(vk->device, b->buffer, &need);
-    VkMemoryHostPointerPropertiesEXT props = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT};
+    VkMemoryHostPointerPropertiesEXT props = {.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT};
     VK(vk->d.vkGetMemoryHostPointerPropertiesEXT(vk->device, kind, pages, &props));
     int type = tsr_vk_memory_type_index(
         vk, need.memoryTypeBits & props.memoryTypeBits, VK_MEMORY_PROPERTY_HOST_COHERENT_BIT, 0);
@@ -69,8 +67,7 @@ error:
     return status;
 }
 
-tsr_status tsr_vk_slab_host(
-    tsr_vk *vk, void *pages, size_t bytes, tsr_vk_slab **out, bool *imported) {
+tsr_status tsr_vk_slab_host(tsr_vk *vk, void *pages, size_t bytes, tsr_vk_slab **out, bool *imported) {
     tsr_status status;
     tsr_vk_slab *s = NULL;
     *out = NULL;
@@ -78,11 +75,11 @@ tsr_status tsr_vk_slab_host(
         *imported = false;
     /* Checked here because lavapipe and its validation layer take pages at any address. */
     if ((uintptr_t)pages % PAGE || bytes % PAGE)
-        return tsr_fail(TSR_ERR_ARGUMENT,
-            "vulkan: a slab at %p of %zu bytes; it must be whole pages of %d", pages, bytes, PAGE);
+        return tsr_fail(
+            TSR_ERR_ARGUMENT, "vulkan: a slab at %p of %zu bytes; it must be whole pages of %d", pages, bytes, PAGE);
     TSR_TRY(create_slab(bytes, &s));
-    bool fits = vk->host_import && (uintptr_t)pages % vk->import_align == 0 &&
-                bytes % vk->import_align == 0 && bytes <= vk->memory_most;
+    bool fits = vk->host_import && (uintptr_t)pages % vk->import_align == 0 && bytes % vk->import_align == 0 &&
+                bytes <= vk->memory_most;
     s->b.bytes = bytes;
     bool took = fits && import_pages(vk, pages, &s->b) == TSR_OK;
     if (fits && !took)
@@ -108,8 +105,8 @@ tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_handle handle, size_t bytes, tsr_vk_sl
     bool handed = false;
     *out = NULL;
     if (!vk->memory_import) {
-        status = tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s cannot import device memory: %s",
-            vk->properties.deviceName, vk->why_no_memory_import);
+        status = tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s cannot import device memory: %s", vk->properties.deviceName,
+            vk->why_no_memory_import);
         goto error;
     }
     TSR_TRY(create_slab(bytes, &s));
@@ -118,17 +115,15 @@ tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_handle handle, size_t bytes, tsr_vk_sl
     vk->d.vkGetBufferMemoryRequirements(vk->device, s->b.buffer, &need);
     /* The handle's own properties are not asked for: the spec forbids that question about opaque
      * ones. */
-    int type =
-        tsr_vk_memory_type_index(vk, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
+    int type = tsr_vk_memory_type_index(vk, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
     if (type < 0 || need.size > bytes) {
-        status = tsr_fail(TSR_ERR_UNSUPPORTED,
-            "vulkan: %s wants %zu bytes for a buffer of the %zu exported",
+        status = tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s wants %zu bytes for a buffer of the %zu exported",
             vk->properties.deviceName, (size_t)need.size, bytes);
         goto error;
     }
     handed = true;
-    TSR_TRY(tsr_vk_memory_import_handle(vk, handle, bytes, (uint32_t)type,
-        vk->dedicated ? s->b.buffer : VK_NULL_HANDLE, &s->b.memory));
+    TSR_TRY(tsr_vk_memory_import_handle(
+        vk, handle, bytes, (uint32_t)type, vk->dedicated ? s->b.buffer : VK_NULL_HANDLE, &s->b.memory));
     VK(vk->d.vkBindBufferMemory(vk->device, s->b.buffer, s->b.memory, 0));
     s->external = true;
     *out = s;
@@ -145,8 +140,7 @@ static tsr_status bind_export(tsr_vk *vk, vk_buffer *b, size_t *export_bytes) {
     TSR_TRY(tsr_vk_buffer_bare(vk, b, b->bytes, tsr_vk_memory_type, "exported slab"));
     VkMemoryRequirements need;
     vk->d.vkGetBufferMemoryRequirements(vk->device, b->buffer, &need);
-    int type =
-        tsr_vk_memory_type_index(vk, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
+    int type = tsr_vk_memory_type_index(vk, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
     if (type < 0 || need.size > vk->memory_most) {
         status = tsr_fail(TSR_ERR_MEMORY, "vulkan: %s has no device memory for a slab of %zu bytes",
             vk->properties.deviceName, b->bytes);
@@ -174,15 +168,13 @@ error:
     return status;
 }
 
-tsr_status tsr_vk_slab_export(
-    tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_handle *handle, size_t *export_bytes) {
+tsr_status tsr_vk_slab_export(tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_handle *handle, size_t *export_bytes) {
     tsr_status status;
     tsr_vk_slab *s = NULL;
     *out = NULL;
     *handle = TSR_NO_HANDLE;
     if (!vk->memory_export)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s cannot export device memory",
-            vk->properties.deviceName);
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "vulkan: %s cannot export device memory", vk->properties.deviceName);
     TSR_TRY(create_slab(bytes, &s));
     s->b.bytes = bytes;
     TSR_TRY(bind_export(vk, &s->b, export_bytes));

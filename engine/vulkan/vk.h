@@ -29,7 +29,7 @@ typedef struct tsr_vk_params {
     int instance_extension_count;           /* at most 8 */
     bool swapchain;
 } tsr_vk_params;
-#define TSR_VK_PARAMS_DEFAULT                                                                      \
+#define TSR_VK_PARAMS_DEFAULT                                                                                          \
     { .index = -1 }
 
 tsr_status tsr_vk_create(tsr_vk **out, const tsr_vk_params *params);
@@ -51,8 +51,7 @@ typedef struct tsr_vk_slab tsr_vk_slab;
 /* Host pages: 4096-aligned, whole pages (TSR_ERR_ARGUMENT otherwise). Imported where
  * VK_EXT_external_memory_host takes them; otherwise tsr_vk_blend_tile copies the tile first, at the
  * call. *imported (may be NULL) says which. The pages must outlive the slab. */
-tsr_status tsr_vk_slab_host(
-    tsr_vk *vk, void *pages, size_t bytes, tsr_vk_slab **out, bool *imported);
+tsr_status tsr_vk_slab_host(tsr_vk *vk, void *pages, size_t bytes, tsr_vk_slab **out, bool *imported);
 /* Device memory another API exported as an opaque fd (Windows: opaque NT handle) of `bytes`, the
  * full export size. An fd is taken in any case: Vulkan's after success, closed on failure. An NT
  * handle stays the caller's to close. */
@@ -60,8 +59,7 @@ tsr_status tsr_vk_slab_fd(tsr_vk *vk, tsr_handle handle, size_t bytes, tsr_vk_sl
 /* The other way: Vulkan allocates at least `bytes` and exports. *handle is the caller's (importing
  * it elsewhere may take it over), *export_bytes the size the importer must give.
  * TSR_ERR_UNSUPPORTED where the driver cannot. */
-tsr_status tsr_vk_slab_export(
-    tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_handle *handle, size_t *export_bytes);
+tsr_status tsr_vk_slab_export(tsr_vk *vk, size_t bytes, tsr_vk_slab **out, tsr_handle *handle, size_t *export_bytes);
 void tsr_vk_slab_destroy(tsr_vk *vk, tsr_vk_slab **s);
 /* Whether what tsr_vk_slab_export makes is allocated for its one buffer: importers have to say so. */
 bool tsr_vk_exports_dedicated(const tsr_vk *vk);
@@ -91,8 +89,7 @@ tsr_vk_timeline *tsr_vk_progress(tsr_vk *vk);
 /* Accumulators [3][height][width] of F16 or F32 on the device; F16 is TSR_ERR_UNSUPPORTED on the
  * rare device without 16-bit storage. */
 typedef struct tsr_vk_frames tsr_vk_frames;
-tsr_status tsr_vk_frames_create(
-    tsr_vk *vk, int width, int height, tsr_dtype dtype, int count, tsr_vk_frames **out);
+tsr_status tsr_vk_frames_create(tsr_vk *vk, int width, int height, tsr_dtype dtype, int count, tsr_vk_frames **out);
 void tsr_vk_frames_destroy(tsr_vk *vk, tsr_vk_frames **f);
 tsr_dtype tsr_vk_frames_dtype(const tsr_vk_frames *f);
 
@@ -104,8 +101,8 @@ typedef struct tsr_vk_blend {
     int x, y, width, height;          /* of the tile, wholly inside the frame; any parity */
     const float *weight_x, *weight_y; /* [width], [height]; copied at the call. NULL: all ones */
     tsr_vk_frames *frames;
-    int frame;             /* index of the accumulator */
-    bool first;            /* nothing was blended into this frame yet: it starts at zero */
+    int frame;  /* index of the accumulator */
+    bool first; /* nothing was blended into this frame yet: it starts at zero */
     /* Runs when this has reached wait_value; NULL: the tile is there. Pages that are copied take no
      * wait: TSR_ERR_ARGUMENT. */
     tsr_vk_timeline *wait;
@@ -127,15 +124,15 @@ tsr_status tsr_vk_blend_tile(tsr_vk *vk, const tsr_vk_blend *b);
  *   RGB_F32   x itself, planar [3][height][width]
  *
  * Recorded. `dither` is for RGB8 only. */
-tsr_status tsr_vk_resolve(
-    tsr_vk *vk, tsr_vk_frames *frames, int frame, int64_t index, tsr_pixels pixels, bool dither);
+tsr_status tsr_vk_resolve(tsr_vk *vk, tsr_vk_frames *frames, int frame, int64_t index, tsr_pixels pixels, bool dither);
 /* The pixels of the last tsr_vk_resolve, once it ran (NULL before): tightly packed. There are two
  * buffers in turn, so they stay valid until the second tsr_vk_resolve after theirs, or
  * tsr_vk_destroy. */
 const void *tsr_vk_pixels(tsr_vk *vk, size_t *bytes);
 
 /* The same on the host, to the bit, of a frame of RGB_F32. Needs no device. */
-void tsr_vk_pixels_host(const float *rgb, int width, int height, int64_t index, tsr_pixels pixels, bool dither, void *out);
+void tsr_vk_pixels_host(
+    const float *rgb, int width, int height, int64_t index, tsr_pixels pixels, bool dither, void *out);
 
 /* Submits what was recorded and waits for it. */
 tsr_status tsr_vk_submit(tsr_vk *vk);

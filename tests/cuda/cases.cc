@@ -19,9 +19,9 @@ void add(cases &all, const norm_case &c, bool quick) {
 }
 
 void add(cases &all, const attention_case &c, bool quick) {
-    all.push_back({text("attention %s, %d frames of %d tokens, %d channels", c.bf16 ? "bf16" : "f16", c.frames,
-                       c.tokens, c.c),
-        [c] { return check_attention(c); }, TSR_CONV_SHAPE_COUNT, c.bf16 ? TSR_BF16 : TSR_F16, quick});
+    all.push_back(
+        {text("attention %s, %d frames of %d tokens, %d channels", c.bf16 ? "bf16" : "f16", c.frames, c.tokens, c.c),
+            [c] { return check_attention(c); }, TSR_CONV_SHAPE_COUNT, c.bf16 ? TSR_BF16 : TSR_F16, quick});
 }
 
 static const tsr_dtype every_precision[] = {TSR_F16, TSR_BF16, TSR_E4M3, TSR_U8};
@@ -79,8 +79,7 @@ static void one_pixel_and_odd_channels(cases &all) {
         c.h = 1, c.w = 1, c.cin = 96, c.cout = 64, c.past = 1;
         add(all, c);
         c = conv_base(TSR_CONV_K33T, in);
-        c.h = 2, c.w = 33, c.cin = 32, c.cout = 136, c.past = 0,
-        c.outputs = 2; /* t0 = 2: all frames in the buffer */
+        c.h = 2, c.w = 33, c.cin = 32, c.cout = 136, c.past = 0, c.outputs = 2; /* t0 = 2: all frames in the buffer */
         add(all, c, in == TSR_E4M3);
     }
 }
@@ -111,8 +110,7 @@ static void merged_upsampler_phases_and_their_borders(cases &all) {
 static void pointwise(cases &all) {
     for (tsr_dtype in : both_16) {
         conv_case c = conv_base(TSR_CONV_K11, in);
-        c.kt = 1, c.past = 0, c.pad = 0, c.h = 9, c.w = 17, c.cin = 512,
-        c.cout = 256; /* shortcut */
+        c.kt = 1, c.past = 0, c.pad = 0, c.h = 9, c.w = 17, c.cin = 512, c.cout = 256; /* shortcut */
         add(all, c, in == TSR_F16);
         c.h = 3, c.w = 20, c.cin = 128, c.cout = 1536, c.outputs = 2; /* q k v */
         c.out = in == TSR_BF16 ? TSR_ELEM_BF16 : TSR_ELEM_F16;
@@ -127,8 +125,7 @@ static void strided_in_space_and_time(cases &all) {
         conv_case c = conv_base(TSR_CONV_K33S, in);
         c.kt = 1, c.past = 0, c.pad = 0, c.h = 18, c.w = 36;
         add(all, c, in == TSR_F16);
-        c.kt = 3, c.st = 2, c.past = 1, c.outputs = 2, c.h = 10,
-        c.w = 12; /* a later step: one frame remembered */
+        c.kt = 3, c.st = 2, c.past = 1, c.outputs = 2, c.h = 10, c.w = 12; /* a later step: one frame remembered */
         add(all, c);
         c.past = 2, c.outputs = 1, c.h = 6, c.w = 6, c.cin = 256;
         add(all, c, in == TSR_BF16);
@@ -227,8 +224,7 @@ static void wide_and_narrow_heads(cases &all) {
 
 static void sharp_softmax(cases &all) {
     attention_case c;
-    c.c = 64, c.tokens = 200,
-    c.spread = 8; /* scores up to +-250: the running maximum rises often */
+    c.c = 64, c.tokens = 200, c.spread = 8; /* scores up to +-250: the running maximum rises often */
     add(all, c);
 }
 

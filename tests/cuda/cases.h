@@ -23,14 +23,14 @@ void add(cases &all, const attention_case &c, bool quick = true);
 cases cases_of(const std::string &group); /* "": all */
 
 /* For the tests: criterion is included. With TSR_TEST_LONG set those that are not quick. */
-#define RUN_CASES(suite, group)                                                                    \
-    Test(suite, group) {                                                                           \
-        for (const one_case &c : cases_of(#group)) {                                               \
-            if (c.quick == (std::getenv("TSR_TEST_LONG") != nullptr))                              \
-                continue;                                                                          \
-            std::string wrong = c.check();                                                         \
-            cr_assert(wrong.empty(), "%s: %s", c.name.c_str(), wrong.c_str());                     \
-        }                                                                                          \
+#define RUN_CASES(suite, group)                                                                                        \
+    Test(suite, group) {                                                                                               \
+        for (const one_case &c : cases_of(#group)) {                                                                   \
+            if (c.quick == (std::getenv("TSR_TEST_LONG") != nullptr))                                                  \
+                continue;                                                                                              \
+            std::string wrong = c.check();                                                                             \
+            cr_assert(wrong.empty(), "%s: %s", c.name.c_str(), wrong.c_str());                                         \
+        }                                                                                                              \
     }
 
 #endif

@@ -84,8 +84,7 @@ struct run { /* a launch whose global accesses are watched */
     void allow(const block &b, bool writable) {
         how.regions.push_back({b.p.get(), b.bytes, writable});
     }
-    template <class Args>
-    std::string go(const char *name, const Args &args, dim3 grid, size_t shared) {
+    template <class Args> std::string go(const char *name, const Args &args, dim3 grid, size_t shared) {
         const shim::named_kernel *k = shim::find_kernel(name);
         if (!k || k->args_bytes != sizeof args)
             return text("no kernel %s", name);
@@ -115,8 +114,7 @@ struct conv_problem {
     tsr_kernel k = {};
     int t0, frames, out_h, out_w, phases, out_frames;
     bool eight;
-    std::vector<float>
-        x; /* [past + frames][h][w][cin], what the codes stand for (U8: without the scale) */
+    std::vector<float> x; /* [past + frames][h][w][cin], what the codes stand for (U8: without the scale) */
     std::vector<float> w; /* [tap][cin][phases][cout]: likewise */
     std::vector<float> scale, bias;
     std::vector<double> before;
@@ -136,8 +134,7 @@ conv_problem::conv_problem(const conv_case &cc) : c(cc), in(1), past(1), codes(1
     const tsr_conv_form &f = tsr_conv_forms[c.shape];
     rng r(c.seed);
     phases = f.kh == 2 ? 4 : 1;
-    k.cin = c.cin, k.cout = c.cout, k.kt = c.kt, k.kh = f.kh, k.kw = f.kw, k.st = c.st,
-    k.sy = k.sx = f.stride;
+    k.cin = c.cin, k.cout = c.cout, k.kt = c.kt, k.kh = f.kh, k.kw = f.kw, k.st = c.st, k.sy = k.sx = f.stride;
     k.pad_top = k.pad_left = c.pad, k.phases = phases, k.classes = c.classes;
     eight = tsr_dtype_size(c.in) == 1;
     t0 = c.kt - 1 - c.past;
@@ -154,8 +151,7 @@ conv_problem::conv_problem(const conv_case &cc) : c(cc), in(1), past(1), codes(1
         block &b = i < per * c.past ? past : in;
         size_t at = i < per * c.past ? i : i - per * c.past;
         if (c.in == TSR_U8) {
-            uint8_t code =
-                static_cast<uint8_t>(std::min(255.0, std::max(0.0, c.zero + 40 * r.normal())));
+            uint8_t code = static_cast<uint8_t>(std::min(255.0, std::max(0.0, c.zero + 40 * r.normal())));
             b.p[at] = code;
             x[i] = static_cast<float>(code - c.zero);
         } else {
@@ -165,8 +161,7 @@ conv_problem::conv_problem(const conv_case &cc) : c(cc), in(1), past(1), codes(1
     }
     range.zero = c.zero;
 
-    size_t taps = static_cast<size_t>(k.kt) * k.kh * k.kw,
-           filters = static_cast<size_t>(phases) * c.cout;
+    size_t taps = static_cast<size_t>(k.kt) * k.kh * k.kw, filters = static_cast<size_t>(phases) * c.cout;
     codes = block(filters * taps * c.cin * size);
     w.resize(filters * taps * c.cin);
     for (size_t o = 0; o < filters; o++)
@@ -209,8 +204,7 @@ __attribute__((no_sanitize("address", "undefined"))) void add_products(
 
 /* sum[phase's cout] = taps and channels of one output pixel. Sums in f32 within a tap, f64 over
  * taps. */
-void conv_problem::reference_pixel(
-    int i, int y, int ox, int phase, std::vector<double> &sum) const {
+void conv_problem::reference_pixel(int i, int y, int ox, int phase, std::vector<double> &sum) const {
     std::fill(sum.begin(), sum.end(), 0.0);
     std::vector<float> part(c.cout);
     size_t filters = static_cast<size_t>(phases) * c.cout;
@@ -218,8 +212,7 @@ void conv_problem::reference_pixel(
         for (int ky = 0; ky < k.kh; ky++)
             for (int kx = 0; kx < k.kw; kx++) {
                 int f = t0 + i * c.st + t - (k.kt - 1) + c.past;
-                int yy = y * k.sy - (c.pad - (phase >> 1)) + ky,
-                    xx = ox * k.sx - (c.pad - (phase & 1)) + kx;
+                int yy = y * k.sy - (c.pad - (phase >> 1)) + ky, xx = ox * k.sx - (c.pad - (phase & 1)) + kx;
                 if (yy < 0 || yy >= c.h || xx < 0 || xx >= c.w)
                     continue;
                 const float *px = &x[(static_cast<size_t>(f * c.h + yy) * c.w + xx) * c.cin];
@@ -262,8 +255,9 @@ std::string compare_outputs(const conv_problem &p, const std::vector<double> &wa
         return "";
     const size_t column = worst / c.cout, row = column / p.out_w;
     return text("output %zu (channel %zu, column %zu, row %zu, frame %zu) is %g, expected %g: off by %.1e of the root "
-                "mean square, allowed are %.1e", worst, worst % c.cout, column % p.out_w, row % p.out_h, row / p.out_h,
-        p.out.get(dtype_of(c.out), worst), want[worst], most, sum_error(c.in));
+                "mean square, allowed are %.1e",
+        worst, worst % c.cout, column % p.out_w, row % p.out_h, row / p.out_h, p.out.get(dtype_of(c.out), worst),
+        want[worst], most, sum_error(c.in));
 }
 
 struct conv_places { /* what the launch writes besides out */
@@ -278,8 +272,7 @@ std::string check_values(const conv_problem &p, conv_places &at, int rows) {
     int up = p.phases == 4 ? 2 : 1, low_h = p.out_h / up, low_w = p.out_w / up;
     std::vector<double> want = p.before, sum(c.cout);
     size_t entries = static_cast<size_t>(c.outputs) * at.tiles * c.cout;
-    std::vector<double> sums(entries), squares(entries), least(entries, INFINITY),
-        most(entries, -INFINITY);
+    std::vector<double> sums(entries), squares(entries), least(entries, INFINITY), most(entries, -INFINITY);
     for (int i = 0; i < c.outputs; i++)
         for (int phase = 0; phase < p.phases; phase++)
             for (int y = c.y0; y < c.y0 + rows; y++)
@@ -288,17 +281,14 @@ std::string check_values(const conv_problem &p, conv_places &at, int rows) {
                     int pr = phase >> 1, pc = phase & 1;
                     int ey = c.classes == 4 && (pr ? y == low_h - 1 : y == 0);
                     int ex = c.classes == 4 && (pc ? x == low_w - 1 : x == 0);
-                    size_t pixel = (static_cast<size_t>(i * c.out_dt) * p.out_h + up * y +
-                                       (up == 2 ? pr : 0)) *
-                                       p.out_w +
-                                   up * x + (up == 2 ? pc : 0);
+                    size_t pixel =
+                        (static_cast<size_t>(i * c.out_dt) * p.out_h + up * y + (up == 2 ? pr : 0)) * p.out_w + up * x +
+                        (up == 2 ? pc : 0);
                     int tile = (phase * at.tiles_y + (y - c.y0) / f.tile_h) * at.tiles_x + x / 16;
                     for (int n = 0; n < c.cout; n++) {
-                        double v = sum[n] * p.scale[phase * c.cout + n] *
-                                       (c.in == TSR_U8 ? p.range.scale : 1) +
+                        double v = sum[n] * p.scale[phase * c.cout + n] * (c.in == TSR_U8 ? p.range.scale : 1) +
                                    p.bias[(phase * c.classes + ey * 2 + ex) * c.cout + n];
-                        size_t o = pixel * c.cout + n,
-                               s = (static_cast<size_t>(i) * at.tiles + tile) * c.cout + n;
+                        size_t o = pixel * c.cout + n, s = (static_cast<size_t>(i) * at.tiles + tile) * c.cout + n;
                         want[o] = v + (c.accumulate ? p.before[o] : 0);
                         double got = p.out.get(ot, o);
                         sums[s] += got;
@@ -311,13 +301,11 @@ std::string check_values(const conv_problem &p, conv_places &at, int rows) {
     if (!wrong.empty())
         return wrong;
     for (size_t s = 0; c.stats && !c.huge && s < entries; s++) {
-        double near_sum = 1e-5 * std::sqrt(squares[s] * 256) + 1e-6,
-               near_squares = 1e-5 * squares[s] + 1e-6;
+        double near_sum = 1e-5 * std::sqrt(squares[s] * 256) + 1e-6, near_squares = 1e-5 * squares[s] + 1e-6;
         if (!(std::fabs(at.partial.get(TSR_F32, 2 * s) - sums[s]) <= near_sum) ||
             !(std::fabs(at.partial.get(TSR_F32, 2 * s + 1) - squares[s]) <= near_squares))
-            return text("statistics %zu are %g, %g, expected %g, %g", s,
-                at.partial.get(TSR_F32, 2 * s), at.partial.get(TSR_F32, 2 * s + 1), sums[s],
-                squares[s]);
+            return text("statistics %zu are %g, %g, expected %g, %g", s, at.partial.get(TSR_F32, 2 * s),
+                at.partial.get(TSR_F32, 2 * s + 1), sums[s], squares[s]);
         if (c.out != TSR_ELEM_F32 &&
             (at.extremes.get(ot, 2 * s) != least[s] || at.extremes.get(ot, 2 * s + 1) != most[s]))
             return text("extremes %zu are %g, %g, expected %g, %g", s, at.extremes.get(ot, 2 * s),
@@ -347,8 +335,7 @@ std::string check_conv(const conv_case &c, conv_seen *seen) {
     conv_problem p(c);
     int low_h = p.out_h / (p.phases == 4 ? 2 : 1), low_w = p.out_w / (p.phases == 4 ? 2 : 1);
     int rows = c.rows ? c.rows : low_h - c.y0;
-    int tiles_x = (low_w + 15) / 16, tiles_y = (rows + f.tile_h - 1) / f.tile_h,
-        tiles = p.phases * tiles_y * tiles_x;
+    int tiles_x = (low_w + 15) / 16, tiles_y = (rows + f.tile_h - 1) / f.tile_h, tiles = p.phases * tiles_y * tiles_x;
     size_t entries = static_cast<size_t>(c.outputs) * tiles * c.cout;
     conv_places at = {block(entries * 8), block(entries * 4), block(4), tiles_x, tiles_y, tiles};
 
@@ -399,8 +386,7 @@ std::string check_conv(const conv_case &c, conv_seen *seen) {
     bool whole = f.stride == 1 && f.chunk > 32 && c.cin * tsr_dtype_size(c.in) % f.chunk == 0;
     uint64_t conflicts = r.count.bank_conflicts + (whole ? r.count.write_conflicts : 0);
     if (wrong.empty() && conflicts)
-        wrong = text(
-            "%s: %llu bank conflicts", name.c_str(), static_cast<unsigned long long>(conflicts));
+        wrong = text("%s: %llu bank conflicts", name.c_str(), static_cast<unsigned long long>(conflicts));
     if (wrong.empty())
         wrong = check_values(p, at, rows);
     return wrong;
@@ -419,17 +405,14 @@ struct norm_data {
     int tiles, pairs; /* of statistics a frame: groups and channels */
     block in, out, partial, extremes, sums, before, state, gamma, beta, gain;
     explicit norm_data(const norm_case &cc)
-        : c(cc), tiles((c.pixels + c.pixels_per_tile - 1) / c.pixels_per_tile), pairs(32 + c.c),
-          in(count() * 2),
+        : c(cc), tiles((c.pixels + c.pixels_per_tile - 1) / c.pixels_per_tile), pairs(32 + c.c), in(count() * 2),
           out(count() * tsr_dtype_size(dtype_of(c.out)), 0xee),
           partial(static_cast<size_t>(c.frames) * tiles * c.c * 8),
-          extremes(static_cast<size_t>(c.frames) * tiles * c.c * 4),
-          sums(static_cast<size_t>(c.frames) * pairs * 16), before(sizeof(tsr_range)),
-          state(sizeof(tsr_range)), gamma(c.c * 4u), beta(c.c * 4u), gain(c.c * 4u) {
+          extremes(static_cast<size_t>(c.frames) * tiles * c.c * 4), sums(static_cast<size_t>(c.frames) * pairs * 16),
+          before(sizeof(tsr_range)), state(sizeof(tsr_range)), gamma(c.c * 4u), beta(c.c * 4u), gain(c.c * 4u) {
         rng r(c.seed);
         for (size_t i = 0; i < count(); i++)
-            in.set(dtype_of(c.in), i,
-                (r.normal() + 0.3) * (1 + static_cast<double>(i % c.c) / c.c) * 3);
+            in.set(dtype_of(c.in), i, (r.normal() + 0.3) * (1 + static_cast<double>(i % c.c) / c.c) * 3);
         if (c.spoilt != 0)
             in.set(dtype_of(c.in), count() / 2, c.spoilt);
         for (int i = 0; i < c.c; i++) {
@@ -448,23 +431,22 @@ struct norm_data {
 
 std::string run_statistics(norm_data &d, run &r) {
     const norm_case &c = d.c;
-    tsr_stats_args s = {d.in.p.get(), d.partial.as<float>(), d.extremes.as<uint32_t>(), c.in,
-        c.pixels, c.c, c.pixels_per_tile};
-    std::string wrong = r.go("tsr_stats", s,
-        {static_cast<unsigned>(d.tiles), static_cast<unsigned>(c.frames), 1}, TSR_STATS_SHARED);
+    tsr_stats_args s = {
+        d.in.p.get(), d.partial.as<float>(), d.extremes.as<uint32_t>(), c.in, c.pixels, c.c, c.pixels_per_tile};
+    std::string wrong =
+        r.go("tsr_stats", s, {static_cast<unsigned>(d.tiles), static_cast<unsigned>(c.frames), 1}, TSR_STATS_SHARED);
     if (!wrong.empty())
         return wrong;
-    tsr_reduce_args q = {d.partial.as<float>(), d.extremes.as<uint32_t>(), d.sums.as<double>(),
-        d.tiles, c.c, 32, c.in, d.pairs};
+    tsr_reduce_args q = {
+        d.partial.as<float>(), d.extremes.as<uint32_t>(), d.sums.as<double>(), d.tiles, c.c, 32, c.in, d.pairs};
     wrong = r.go("tsr_reduce", q, {32, static_cast<unsigned>(c.frames), 1}, TSR_REDUCE_SHARED);
     if (!wrong.empty())
         return wrong;
     if (c.out != TSR_ELEM_U8)
         return "";
     *d.before.as<tsr_range>() = {c.before, 3, 0, 0};
-    tsr_set_range_args g = {d.sums.as<double>(), d.gamma.as<float>(), d.beta.as<float>(),
-        d.gain.as<float>(), d.before.as<tsr_range>(), d.state.as<tsr_range>(), c.frames, c.pixels,
-        c.c, 32, 1e-6f};
+    tsr_set_range_args g = {d.sums.as<double>(), d.gamma.as<float>(), d.beta.as<float>(), d.gain.as<float>(),
+        d.before.as<tsr_range>(), d.state.as<tsr_range>(), c.frames, c.pixels, c.c, 32, 1e-6f};
     return r.go("tsr_set_range", g, {1, 1, 1}, TSR_SET_RANGE_SHARED);
 }
 
@@ -498,10 +480,8 @@ std::string check_range(norm_data &d, const std::vector<double> &y) {
     double chosen = std::exp2(std::ceil(128 * std::log2(span / 255)) / 128);
     double scale = std::max(chosen, static_cast<double>(d.c.before));
     tsr_range got = *d.state.as<tsr_range>();
-    if (std::fabs(got.scale / scale - 1) > 1e-6 ||
-        got.zero != static_cast<int>(std::nearbyint(0.2785 * most / scale)))
-        return text(
-            "the range is %g, %d, expected %g", static_cast<double>(got.scale), got.zero, scale);
+    if (std::fabs(got.scale / scale - 1) > 1e-6 || got.zero != static_cast<int>(std::nearbyint(0.2785 * most / scale)))
+        return text("the range is %g, %d, expected %g", static_cast<double>(got.scale), got.zero, scale);
     if (got.old_scale != d.c.before || got.old_zero != 3)
         return "the old range is lost";
     return "";
@@ -532,25 +512,22 @@ std::string check_norm(const norm_case &c) {
             const double *got = d.sums.as<double>() + (f * d.pairs + g) * 2;
             if (std::fabs(got[0] - sum) > 1e-6 * std::sqrt(squares * c.pixels) ||
                 std::fabs(got[1] / squares - 1) > 1e-6)
-                return text("group %d of frame %d: sums %g, %g, expected %g, %g", g, f, got[0],
-                    got[1], sum, squares);
+                return text("group %d of frame %d: sums %g, %g, expected %g, %g", g, f, got[0], got[1], sum, squares);
             for (int p = 0; p < c.pixels; p++)
                 for (int ch = g * (c.c / 32); ch < (g + 1) * (c.c / 32); ch++) {
                     double v = d.x(f, p, ch);
                     if (c.norm)
-                        v = (v - m.mean) * m.inverse * d.gamma.as<float>()[ch] +
-                            d.beta.as<float>()[ch];
+                        v = (v - m.mean) * m.inverse * d.gamma.as<float>()[ch] + d.beta.as<float>()[ch];
                     y[(static_cast<size_t>(f) * c.pixels + p) * c.c + ch] = v;
                 }
         }
     if (c.out == TSR_ELEM_U8 && c.norm && !(wrong = check_range(d, y)).empty())
         return wrong;
 
-    tsr_norm_args n = {d.in.p.get(), d.out.p.get(), c.norm ? d.sums.as<double>() : nullptr,
-        d.gamma.as<float>(), d.beta.as<float>(), d.gain.as<float>(), d.state.as<tsr_range>(), c.in,
-        c.out, c.pixels, c.c, 32, d.pairs, 40, c.silu, 8.0f, 1e-6f};
-    wrong = r.go("tsr_norm", n,
-        {static_cast<unsigned>((c.pixels + 39) / 40), static_cast<unsigned>(c.frames), 1},
+    tsr_norm_args n = {d.in.p.get(), d.out.p.get(), c.norm ? d.sums.as<double>() : nullptr, d.gamma.as<float>(),
+        d.beta.as<float>(), d.gain.as<float>(), d.state.as<tsr_range>(), c.in, c.out, c.pixels, c.c, 32, d.pairs, 40,
+        c.silu, 8.0f, 1e-6f};
+    wrong = r.go("tsr_norm", n, {static_cast<unsigned>((c.pixels + 39) / 40), static_cast<unsigned>(c.frames), 1},
         TSR_NORM_SHARED);
     if (!wrong.empty())
         return wrong;
@@ -582,8 +559,7 @@ std::string check_requantise(bool changed) {
     run r;
     r.allow(codes, true);
     r.allow(state, false);
-    tsr_requantise_args a = {
-        codes.p.get(), static_cast<int64_t>(codes.bytes), state.as<tsr_range>()};
+    tsr_requantise_args a = {codes.p.get(), static_cast<int64_t>(codes.bytes), state.as<tsr_range>()};
     std::string wrong = r.go("tsr_requantise", a, {2, 1, 1}, 0);
     for (size_t i = 0; wrong.empty() && i < codes.bytes; i++) {
         uint8_t q0 = static_cast<uint8_t>(i * 7);
@@ -608,11 +584,9 @@ std::string check_attention(const attention_case &c) {
     r.how.seed = c.seed;
     r.allow(qkv, false);
     r.allow(out, true);
-    tsr_attention_args a = {
-        qkv.p.get(), out.p.get(), c.tokens, c.c, static_cast<float>(1 / std::sqrt(c.c))};
+    tsr_attention_args a = {qkv.p.get(), out.p.get(), c.tokens, c.c, static_cast<float>(1 / std::sqrt(c.c))};
     dim3 grid = {static_cast<unsigned>((c.tokens + 63) / 64), static_cast<unsigned>(c.frames), 1};
-    std::string wrong =
-        r.go(c.bf16 ? "tsr_attention_bf16" : "tsr_attention_f16", a, grid, TSR_ATTENTION_SHARED);
+    std::string wrong = r.go(c.bf16 ? "tsr_attention_bf16" : "tsr_attention_f16", a, grid, TSR_ATTENTION_SHARED);
     if (wrong.empty() && r.count.bank_conflicts + r.count.write_conflicts)
         wrong = text("attention: %llu bank conflicts, %llu of writes",
             static_cast<unsigned long long>(r.count.bank_conflicts),
@@ -648,12 +622,9 @@ std::string check_attention(const attention_case &c) {
              * roundings */
             double off = (c.bf16 ? 0x1p-8 : 0x1p-11) * 6 * std::sqrt(power) / sum + 1e-5;
             for (int ch = 0; ch < c.c; ch++) {
-                double want = y[ch] / sum,
-                       got = out.get(t, (static_cast<size_t>(f) * c.tokens + q) * c.c + ch);
-                if (!(std::fabs(got - want) <=
-                        off + half_step(c.bf16 ? TSR_ELEM_BF16 : TSR_ELEM_F16, want)))
-                    return text("attention: frame %d token %d channel %d is %g, expected %g", f, q,
-                        ch, got, want);
+                double want = y[ch] / sum, got = out.get(t, (static_cast<size_t>(f) * c.tokens + q) * c.c + ch);
+                if (!(std::fabs(got - want) <= off + half_step(c.bf16 ? TSR_ELEM_BF16 : TSR_ELEM_F16, want)))
+                    return text("attention: frame %d token %d channel %d is %g, expected %g", f, q, ch, got, want);
             }
         }
     return "";

@@ -8,7 +8,7 @@
 
 static int tsr_fault;
 
-#define ENTRY(name, args)                                                                          \
+#define ENTRY(name, args)                                                                                              \
     { #name, shim::entry < args, name>, sizeof(args) }
 
 #if defined(MUTANT_CONV)
@@ -18,9 +18,9 @@ TSR_CONV_KERNEL(f16, K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)
 TSR_CONV_KERNEL(f16, K11, 8, 128, 128, 1, 1, 1, 1, 3, 3)
 TSR_CONV_KERNEL_H(u8, K33J, 8, 128, 128, 3, 3, 1, 1, 2, 3)
-static const shim::named_kernel all[] = {ENTRY(tsr_conv_u8_K33, tsr_conv_args),
-    ENTRY(tsr_conv_f16_K11, tsr_conv_args), ENTRY(tsr_conv_f16_K22, tsr_conv_args),
-    ENTRY(tsr_conv_f16_K33S, tsr_conv_args), ENTRY(tsr_conv_u8_K33J, tsr_conv_args)};
+static const shim::named_kernel all[] = {ENTRY(tsr_conv_u8_K33, tsr_conv_args), ENTRY(tsr_conv_f16_K11, tsr_conv_args),
+    ENTRY(tsr_conv_f16_K22, tsr_conv_args), ENTRY(tsr_conv_f16_K33S, tsr_conv_args),
+    ENTRY(tsr_conv_u8_K33J, tsr_conv_args)};
 
 static std::string checks() {
     conv_case c;
@@ -58,9 +58,9 @@ static std::string checks() {
 }
 #else
 #include "norm.cu"
-static const shim::named_kernel all[] = {ENTRY(tsr_stats, tsr_stats_args),
-    ENTRY(tsr_reduce, tsr_reduce_args), ENTRY(tsr_set_range, tsr_set_range_args),
-    ENTRY(tsr_requantise, tsr_requantise_args), ENTRY(tsr_norm, tsr_norm_args)};
+static const shim::named_kernel all[] = {ENTRY(tsr_stats, tsr_stats_args), ENTRY(tsr_reduce, tsr_reduce_args),
+    ENTRY(tsr_set_range, tsr_set_range_args), ENTRY(tsr_requantise, tsr_requantise_args),
+    ENTRY(tsr_norm, tsr_norm_args)};
 
 static std::string checks() {
     norm_case c;

@@ -156,8 +156,8 @@ static int launches_of_preparing(const fake_cuda_config *config, tsr_precision p
     ok(tsr_cuda_create(&b, -1));
     b->kept = kept;
     b->keep = keep;
-    ok(direct_create(&d, b, &c->vae->decoder,
-        &(direct_params){.steps = c->steps, .h = c->h, .w = c->w, .precision = precision}));
+    ok(direct_create(
+        &d, b, &c->vae->decoder, &(direct_params){.steps = c->steps, .h = c->h, .w = c->w, .precision = precision}));
     int n = counted().launches;
     direct_destroy(&d);
     b->v->destroy(b);
@@ -354,8 +354,12 @@ Test(cuda_backend, products_of_every_precision_are_timed) {
     nothing_is_left();
 }
 
-Test(cuda_backend, any_call_may_fail) { fail_calls(1, 0, 7); }
-Test(cuda_backend, later_steps_may_fail) { fail_calls(2, 45, 9); }
+Test(cuda_backend, any_call_may_fail) {
+    fail_calls(1, 0, 7);
+}
+Test(cuda_backend, later_steps_may_fail) {
+    fail_calls(2, 45, 9);
+}
 #else
 static void check(const char *name, tsr_precision precision, double wanted, int slice_level, int exports) {
     clip c;
@@ -370,15 +374,27 @@ static void check(const char *name, tsr_precision precision, double wanted, int 
     close_clip(&c);
 }
 
-Test(cuda_backend_long, every_call_may_fail, .init = open_fake) { fail_calls(1, 0, 1); }
-Test(cuda_backend_long, every_call_of_a_clip_may_fail, .init = open_fake) { fail_calls(2, 0, 7); }
-Test(cuda_backend_long, t2_int8, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_INT8, 38, 0, 0); }
-Test(cuda_backend_long, t2_fp8, .init = open_fake) { check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0); }
+Test(cuda_backend_long, every_call_may_fail, .init = open_fake) {
+    fail_calls(1, 0, 1);
+}
+Test(cuda_backend_long, every_call_of_a_clip_may_fail, .init = open_fake) {
+    fail_calls(2, 0, 7);
+}
+Test(cuda_backend_long, t2_int8, .init = open_fake) {
+    check("small_decode_t2_4x4_taps", TSR_PRECISION_INT8, 38, 0, 0);
+}
+Test(cuda_backend_long, t2_fp8, .init = open_fake) {
+    check("small_decode_t2_4x4_taps", TSR_PRECISION_FP8, 30, 0, 0);
+}
 Test(cuda_backend_long, t2_bf16, .init = open_fake) {
     check("small_decode_t2_4x4_taps", TSR_PRECISION_BF16, 50, 0, 0);
 }
-Test(cuda_backend_long, t5_int8, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_INT8, 38, 2, 1); }
-Test(cuda_backend_long, t5, .init = open_fake) { check("small_decode_t5_5x7", TSR_PRECISION_FP8, 30, 0, 1); }
+Test(cuda_backend_long, t5_int8, .init = open_fake) {
+    check("small_decode_t5_5x7", TSR_PRECISION_INT8, 38, 2, 1);
+}
+Test(cuda_backend_long, t5, .init = open_fake) {
+    check("small_decode_t5_5x7", TSR_PRECISION_FP8, 30, 0, 1);
+}
 Test(cuda_backend_long, t5_frame_by_frame, .init = open_fake) {
     check("small_decode_t5_5x7", TSR_PRECISION_FP16, 60, 2, 1);
 }
@@ -388,8 +404,12 @@ Test(cuda_backend_long, t2_frame_by_frame, .init = open_fake) {
 Test(cuda_backend_long, t2_small, .init = open_fake) {
     check("small_decode_t2_4x4_taps", TSR_PRECISION_FP16, 60, 0, 1);
 }
-Test(cuda_backend_long, t1, .init = open_fake) { check("small_decode_t1_8x8", TSR_PRECISION_BF16, 50, 0, 1); }
-Test(cuda_backend_long, t2, .init = open_fake) { check("small_decode_t2_6x10", TSR_PRECISION_FP16, 60, 0, 1); }
+Test(cuda_backend_long, t1, .init = open_fake) {
+    check("small_decode_t1_8x8", TSR_PRECISION_BF16, 50, 0, 1);
+}
+Test(cuda_backend_long, t2, .init = open_fake) {
+    check("small_decode_t2_6x10", TSR_PRECISION_FP16, 60, 0, 1);
+}
 Test(cuda_backend_long, fp8_by_warpgroups, .init = open_fake) {
     clip c;
     fake_cuda_config config = ADA;

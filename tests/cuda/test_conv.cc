@@ -50,7 +50,6 @@ Test(conv, traffic) {
             cr_assert_eq(static_cast<double>(seen.count.mma_flops), flops);
             cr_assert_eq(seen.count.bank_conflicts, 0u);
             cr_assert_eq(seen.count.write_conflicts, 0u);
-            cr_assert(
-                rate <= t.most * size, "%s: %.2f bytes per kFLOP", tsr_conv_forms[t.shape].name, rate);
+            cr_assert(rate <= t.most * size, "%s: %.2f bytes per kFLOP", tsr_conv_forms[t.shape].name, rate);
         }
 }

@@ -39,8 +39,8 @@ static void taken(CUresult r) {
     cr_assert_eq(r, CUDA_SUCCESS, "%s", fake.wrong());
 }
 static CUmemAllocationProp memory_of(int device) {
-    return (CUmemAllocationProp){.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-        .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device}};
+    return (CUmemAllocationProp){
+        .type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device}};
 }
 static void finish_fails(void) { /* what was queued is found wrong when its turn comes */
     refused(tsr_cu.p_cuStreamSynchronize(cuda->stream));
@@ -92,8 +92,12 @@ static CUresult launch(const tsr_store_args *args, unsigned threads, unsigned sh
 }
 /* 256 numbers from the start of the block to `to`. */
 static tsr_store_args storing(CUdeviceptr to) {
-    return (tsr_store_args){.in = (const void *)(uintptr_t)block.at, .out = (void *)(uintptr_t)to, .pixels = 256,
-        .c = 1, .in_type = TSR_ELEM_F32, .out_type = TSR_ELEM_F16};
+    return (tsr_store_args){.in = (const void *)(uintptr_t)block.at,
+        .out = (void *)(uintptr_t)to,
+        .pixels = 256,
+        .c = 1,
+        .in_type = TSR_ELEM_F32,
+        .out_type = TSR_ELEM_F16};
 }
 
 FAULT(a_kernel_that_writes_beyond_the_end, "global memory") {
@@ -232,8 +236,14 @@ FAULT(memory_exported_that_was_not_made_for_it, "not made for it") {
 static CUgraph graph_of_one(CUkernel kernel, CUgraphNode *node) {
     tsr_store_args args = storing(block.at + 4096);
     void *param[1] = {&args};
-    CUDA_KERNEL_NODE_PARAMS p = {.kern = kernel, .gridDimX = 1, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 256,
-        .blockDimY = 1, .blockDimZ = 1, .kernelParams = param};
+    CUDA_KERNEL_NODE_PARAMS p = {.kern = kernel,
+        .gridDimX = 1,
+        .gridDimY = 1,
+        .gridDimZ = 1,
+        .blockDimX = 256,
+        .blockDimY = 1,
+        .blockDimZ = 1,
+        .kernelParams = param};
     CUgraph graph;
     taken(tsr_cu.p_cuGraphCreate(&graph, 0));
     taken(tsr_cu.p_cuGraphAddKernelNode(node, graph, NULL, 0, &p));
@@ -244,8 +254,14 @@ FAULT(an_edge_from_another_graph, "no node of this graph") {
     CUgraphNode first, second;
     tsr_store_args args = storing(block.at + 4096);
     void *param[1] = {&args};
-    CUDA_KERNEL_NODE_PARAMS p = {.kern = cuda->pass[PASS_tsr_store], .gridDimX = 1, .gridDimY = 1, .gridDimZ = 1,
-        .blockDimX = 256, .blockDimY = 1, .blockDimZ = 1, .kernelParams = param};
+    CUDA_KERNEL_NODE_PARAMS p = {.kern = cuda->pass[PASS_tsr_store],
+        .gridDimX = 1,
+        .gridDimY = 1,
+        .gridDimZ = 1,
+        .blockDimX = 256,
+        .blockDimY = 1,
+        .blockDimZ = 1,
+        .kernelParams = param};
     graph_of_one(cuda->pass[PASS_tsr_store], &first);
     CUgraph other = graph_of_one(cuda->pass[PASS_tsr_store], &second);
     refused(tsr_cu.p_cuGraphAddKernelNode(&second, other, &first, 1, &p));
@@ -261,8 +277,13 @@ FAULT(a_graph_that_is_gone, "launching no graph") {
 FAULT(a_copy_node_from_pageable_memory, "pinned memory") {
     CUgraph graph;
     CUgraphNode node;
-    CUDA_MEMCPY3D copy = {.srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = bytes, .dstMemoryType = CU_MEMORYTYPE_DEVICE,
-        .dstDevice = block.at, .WidthInBytes = 256, .Height = 1, .Depth = 1};
+    CUDA_MEMCPY3D copy = {.srcMemoryType = CU_MEMORYTYPE_HOST,
+        .srcHost = bytes,
+        .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+        .dstDevice = block.at,
+        .WidthInBytes = 256,
+        .Height = 1,
+        .Depth = 1};
     taken(tsr_cu.p_cuGraphCreate(&graph, 0));
     refused(tsr_cu.p_cuGraphAddMemcpyNode(&node, graph, NULL, 0, &copy, cuda->context));
 }

@@ -313,8 +313,8 @@ Test(cuda_interop, nothing_grows) {
         ok(decode_life(&l, &c, out));
         size_t held = mallinfo2().uordblks;
         before = run == 10 ? held : before;
-        cr_assert(run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held,
-            before);
+        cr_assert(
+            run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held, before);
     }
     close_life(&l);
     nothing_is_left();

@@ -25,8 +25,7 @@ enum {
 /* 64 threads copy 64 x 16 bytes through shared memory, each to its mirror's place; then sum over
  * warps. */
 static void mirror(shim_args a) {
-    const uint32_t tid = threadIdx.x, s = shared_memory(),
-                   past_end = a.fault == SHARED_END && tid == 5 ? 1024 : 0;
+    const uint32_t tid = threadIdx.x, s = shared_memory(), past_end = a.fault == SHARED_END && tid == 5 ? 1024 : 0;
     if (a.fault == EARLY_EXIT && tid == 40)
         return;
     cp_async16(s + tid * 16 + past_end, a.global + tid * 16);
@@ -37,8 +36,7 @@ static void mirror(shim_args a) {
         block_sync();
     else if (a.fault != NO_BARRIER)
         block_sync();
-    uint32_t v = lds32(
-        s + (63 - tid) * 16 + (a.fault == UNWRITTEN ? 1024 : 0) + (a.fault == MISALIGNED ? 2 : 0));
+    uint32_t v = lds32(s + (63 - tid) * 16 + (a.fault == UNWRITTEN ? 1024 : 0) + (a.fault == MISALIGNED ? 2 : 0));
     if (a.fault != OVERWRITE)
         block_sync();
     sts32(s + tid * 16, v);
@@ -58,8 +56,8 @@ static std::string run(int fault, uint64_t seed, shim::counters *count = nullptr
     shim::options how;
     how.seed = seed;
     how.regions.push_back({global.data(), 1024 + 256, true});
-    std::string wrong = shim::launch(shim::entry<shim_args, mirror>, &a, {2, 1, 1}, {64, 1, 1},
-        fault == UNWRITTEN ? 2048 : 1024, how, count);
+    std::string wrong = shim::launch(
+        shim::entry<shim_args, mirror>, &a, {2, 1, 1}, {64, 1, 1}, fault == UNWRITTEN ? 2048 : 1024, how, count);
     for (int t = 0; wrong.empty() && t < 64; t++) {
         uint32_t mine, other, got;
         std::memcpy(&mine, &global[(63 - t) * 16], 4);
@@ -97,10 +95,8 @@ Test(shim, each_fault_is_named) {
     for (auto &c : cases)
         for (uint64_t seed = 0; seed < 20; seed++) {
             std::string wrong = run(c.fault, seed);
-            cr_assert(
-                !wrong.empty(), "fault %d passed with seed %d", c.fault, static_cast<int>(seed));
-            cr_assert(
-                wrong.find(c.says) != std::string::npos, "fault %d: %s", c.fault, wrong.c_str());
+            cr_assert(!wrong.empty(), "fault %d passed with seed %d", c.fault, static_cast<int>(seed));
+            cr_assert(wrong.find(c.says) != std::string::npos, "fault %d: %s", c.fault, wrong.c_str());
         }
 }
 
@@ -142,8 +138,7 @@ template <class E> static void product(mma_args a) {
 template <class E> static void check_product() {
     uint32_t out[32] = {};
     mma_args a = {out};
-    std::string wrong = shim::launch(
-        shim::entry<mma_args, product<E>>, &a, {1, 1, 1}, {32, 1, 1}, 512, {}, nullptr);
+    std::string wrong = shim::launch(shim::entry<mma_args, product<E>>, &a, {1, 1, 1}, {32, 1, 1}, 512, {}, nullptr);
     cr_assert(wrong.empty(), "%s", wrong.c_str());
     for (uint32_t right : out)
         cr_assert(right);

@@ -132,8 +132,12 @@ Test(cuda_stream, transfers_that_clash_are_in_order) {
     c.input = synth_latent(16, c.steps, c.h, c.w, 0);
     for (;; plans++, budget -= budget / 32) {
         tsr_exec *exec;
-        tsr_plan_params params = {.precision = TSR_PRECISION_INT8, .overlap_width = -1, .overlap_height = -1,
-            .untiled = true, .caches = TSR_CACHES_HOST, .budget = budget};
+        tsr_plan_params params = {.precision = TSR_PRECISION_INT8,
+            .overlap_width = -1,
+            .overlap_height = -1,
+            .untiled = true,
+            .caches = TSR_CACHES_HOST,
+            .budget = budget};
         ok(start_life(&l, &c, &ADA));
         if (tsr_plan_create(&l.plan, l.e, &l.model, &(tsr_extent){c.steps, c.h, c.w}, &params) != TSR_OK)
             break;
@@ -191,16 +195,38 @@ static void fail_calls(bool decodes, int stride) {
 }
 
 #ifndef LONG
-Test(cuda_stream, int8_in_graphs) { graphs_alike(TSR_PRECISION_INT8, ON_BOTH); }
-Test(cuda_stream, fp8_on_streams) { streams_alike(TSR_PRECISION_FP8, ON_HOST, 1); }
-Test(cuda_stream, calls_of_preparing_may_fail) { fail_calls(false, 3); }
+Test(cuda_stream, int8_in_graphs) {
+    graphs_alike(TSR_PRECISION_INT8, ON_BOTH);
+}
+Test(cuda_stream, fp8_on_streams) {
+    streams_alike(TSR_PRECISION_FP8, ON_HOST, 1);
+}
+Test(cuda_stream, calls_of_preparing_may_fail) {
+    fail_calls(false, 3);
+}
 #else
-Test(cuda_stream, int8_all_on_host_in_graphs) { graphs_alike(TSR_PRECISION_INT8, ON_HOST); }
-Test(cuda_stream, fp8_in_graphs) { graphs_alike(TSR_PRECISION_FP8, ON_HOST); }
-Test(cuda_stream, bf16_in_graphs) { graphs_alike(TSR_PRECISION_BF16, ON_BOTH); }
-Test(cuda_stream, int8_on_streams) { streams_alike(TSR_PRECISION_INT8, ON_HOST, 0); }
-Test(cuda_stream, int8_on_streams_early) { streams_alike(TSR_PRECISION_INT8, ON_HOST, 1); }
-Test(cuda_stream, int8_mixed_on_streams) { streams_alike(TSR_PRECISION_INT8, ON_BOTH, 0); }
-Test(cuda_stream, fp16_on_streams) { streams_alike(TSR_PRECISION_FP16, ON_HOST, 0); }
-Test(cuda_stream, calls_of_decoding_may_fail) { fail_calls(true, 23); }
+Test(cuda_stream, int8_all_on_host_in_graphs) {
+    graphs_alike(TSR_PRECISION_INT8, ON_HOST);
+}
+Test(cuda_stream, fp8_in_graphs) {
+    graphs_alike(TSR_PRECISION_FP8, ON_HOST);
+}
+Test(cuda_stream, bf16_in_graphs) {
+    graphs_alike(TSR_PRECISION_BF16, ON_BOTH);
+}
+Test(cuda_stream, int8_on_streams) {
+    streams_alike(TSR_PRECISION_INT8, ON_HOST, 0);
+}
+Test(cuda_stream, int8_on_streams_early) {
+    streams_alike(TSR_PRECISION_INT8, ON_HOST, 1);
+}
+Test(cuda_stream, int8_mixed_on_streams) {
+    streams_alike(TSR_PRECISION_INT8, ON_BOTH, 0);
+}
+Test(cuda_stream, fp16_on_streams) {
+    streams_alike(TSR_PRECISION_FP16, ON_HOST, 0);
+}
+Test(cuda_stream, calls_of_decoding_may_fail) {
+    fail_calls(true, 23);
+}
 #endif

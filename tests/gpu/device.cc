@@ -112,7 +112,8 @@ static std::string run(CUkernel k, std::string &args, dim3 grid, unsigned shared
         tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(at, bytes.data(), bytes.size(), gpu->stream), "copying");
     if (status == TSR_OK)
         status = tsr_cu_check(tsr_cu.p_cuLaunchKernel(reinterpret_cast<CUfunction>(k), grid.x, grid.y, grid.z,
-                                  TSR_CONV_THREADS, 1, 1, shared, gpu->stream, param, nullptr), "launching");
+                                  TSR_CONV_THREADS, 1, 1, shared, gpu->stream, param, nullptr),
+            "launching");
     if (status == TSR_OK)
         status = tsr_cu_check(tsr_cu.p_cuMemcpyDtoHAsync(&bytes[0], at, bytes.size(), gpu->stream), "copying back");
     if (status == TSR_OK)

@@ -160,9 +160,8 @@ static int against_golden(const char *name, int slice_level) {
 }
 
 static int goldens(const char *only) {
-    static const char *const name[] = {
-        "small_decode_t2_4x4_taps", "small_decode_t1_8x8", "small_decode_t2_6x10", "small_decode_t5_5x7",
-        "wide_decode_t3_6x6"};
+    static const char *const name[] = {"small_decode_t2_4x4_taps", "small_decode_t1_8x8", "small_decode_t2_6x10",
+        "small_decode_t5_5x7", "wide_decode_t3_6x6"};
     int result = GOOD;
     for (size_t i = 0; i < (small ? 1 : sizeof name / sizeof *name); i++)
         if (!only || strcmp(only, name[i]) == 0)
@@ -323,8 +322,8 @@ static tsr_status look(void *user, const tsr_frame *f) {
 }
 
 /* Seconds of the fastest of some decodes; first: of the one that makes things ready, where asked for. */
-static double fastest_of(tsr_engine *e, tsr_model *m, tsr_latent *latent, tsr_plan *plan, low *l, double *first,
-    tsr_result *result) {
+static double fastest_of(
+    tsr_engine *e, tsr_model *m, tsr_latent *latent, tsr_plan *plan, low *l, double *first, tsr_result *result) {
     double fastest = INFINITY;
     tsr_decode_params d = {.on_frame = look, .user = l};
     for (int i = 0; i < (small ? 1 : 4); i++) {

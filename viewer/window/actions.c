@@ -81,8 +81,7 @@ void action_keep(app *a) {
     if (!frames_of(a))
         return;
     tsr_preview_keep(a->preview);
-    app_say(a, false,
-        "Kept as A. Change a setting, then compare with the wipe (w) or the difference (d)");
+    app_say(a, false, "Kept as A. Change a setting, then compare with the wipe (w) or the difference (d)");
     changed(a);
 }
 

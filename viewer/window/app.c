@@ -72,11 +72,8 @@ static tsr_status try_devices(app *a, int vulkan_index, int *devices, char *mess
     tsr_engine_params params = a->o->engine;
     params.vulkan_index = vulkan_index;
     params.validation = getenv("TESSERA_VALIDATION") != NULL;
-    tsr_preview_params preview = {.keep_bytes = KEEP_BYTES,
-        .fade = FADE,
-        .wake = on_wake,
-        .user = a,
-        .present = a->desktop != NULL};
+    tsr_preview_params preview = {
+        .keep_bytes = KEEP_BYTES, .fade = FADE, .wake = on_wake, .user = a, .present = a->desktop != NULL};
     if (a->desktop)
         desktop_extensions(&preview.instance_extensions, &preview.instance_extension_count);
     tsr_status status = tsr_engine_create(&a->engine, &params);
@@ -92,9 +89,8 @@ static tsr_status try_devices(app *a, int vulkan_index, int *devices, char *mess
     if (volkInitialize() == VK_SUCCESS) /* the engine has just succeeded with it */
         volkLoadInstanceOnly(vk.instance);
     VkSurfaceKHR surface = a->desktop ? desktop_surface(a->desktop, vk.instance) : VK_NULL_HANDLE;
-    status = a->desktop && !surface
-                 ? gpu_fail(TSR_ERR_DEVICE, "window: no Vulkan surface for this display")
-                 : gpu_open(&a->gpu, &vk, surface, a->width, a->height);
+    status = a->desktop && !surface ? gpu_fail(TSR_ERR_DEVICE, "window: no Vulkan surface for this display")
+                                    : gpu_open(&a->gpu, &vk, surface, a->width, a->height);
     a->gpu_ready = status == TSR_OK;
     if (status == TSR_OK)
         status = open_fonts(a);
@@ -110,8 +106,7 @@ static tsr_status try_devices(app *a, int vulkan_index, int *devices, char *mess
 static tsr_status open_devices(app *a, char *message, size_t size) {
     int devices = 0, unused;
     tsr_status status = try_devices(a, a->o->engine.vulkan_index, &devices, message, size);
-    for (int i = 0; status == TSR_ERR_UNSUPPORTED && a->o->engine.vulkan_index < 0 && i < devices;
-         i++)
+    for (int i = 0; status == TSR_ERR_UNSUPPORTED && a->o->engine.vulkan_index < 0 && i < devices; i++)
         status = try_devices(a, i, &unused, message, size);
     return status;
 }
@@ -218,8 +213,7 @@ static void pass_key(const event *e) {
     static const struct {
         unsigned code;
         ui_key key;
-    } letters[] = {
-        {'a', UI_KEY_A}, {'c', UI_KEY_C}, {'v', UI_KEY_V}, {'x', UI_KEY_X}, {'z', UI_KEY_Z}};
+    } letters[] = {{'a', UI_KEY_A}, {'c', UI_KEY_C}, {'v', UI_KEY_V}, {'x', UI_KEY_X}, {'z', UI_KEY_Z}};
     bool down = e->kind == EVENT_KEY;
     if (e->key == KEY_LETTER) {
         for (size_t i = 0; i < sizeof letters / sizeof *letters; i++)
@@ -332,12 +326,10 @@ double app_patience(const app *a) {
     if (a->lost || a->quit || !a->preview)
         return 0;
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
-    double now = app_time(), wait = *a->folder ? APP_FOLDER_EVERY : 2,
-           until_frame = a->drawn_at + FRAME_SECONDS - now;
+    double now = app_time(), wait = *a->folder ? APP_FOLDER_EVERY : 2, until_frame = a->drawn_at + FRAME_SECONDS - now;
     if (i->blending)
         wait = 0.004;
-    if (i->state == TSR_PREVIEW_PREPARING || i->state == TSR_PREVIEW_DECODING ||
-        jobs_running(a) != JOB_NONE)
+    if (i->state == TSR_PREVIEW_PREPARING || i->state == TSR_PREVIEW_DECODING || jobs_running(a) != JOB_NONE)
         wait = fmin(wait, 0.1);
     if (a->start_at > 0)
         wait = fmin(wait, a->start_at - now);

@@ -220,10 +220,9 @@ void app_follow_folder(app *a);
 /* ---------------------------------------------------------------- decode.c: settings to plans to
  * decodes */
 
-void decode_scales(app *a); /* what the dials can be set to, for this video */
-void decode_plan(app *a);   /* plans by the settings, at once */
-void decode_changed(
-    app *a, bool resting); /* a setting has changed; the decode follows when it rests */
+void decode_scales(app *a);                /* what the dials can be set to, for this video */
+void decode_plan(app *a);                  /* plans by the settings, at once */
+void decode_changed(app *a, bool resting); /* a setting has changed; the decode follows when it rests */
 /* The first decode of what is open, once what --quality needs is measured. */
 void decode_begin(app *a);
 void decode_measured(app *a, bool found);
@@ -249,15 +248,13 @@ fit planner_fit(planner *p, dial d, int position);
 
 void action_play(app *a);
 void action_go(app *a, int64_t frame);
-void action_zoom(
-    app *a, double zoom, double x, double y); /* keeps what is under that point of the stage */
+void action_zoom(app *a, double zoom, double x, double y); /* keeps what is under that point of the stage */
 void action_fit(app *a);
 void action_actual(app *a, double zoom);
 void action_wipe(app *a);
 void action_difference(app *a);
 void action_keep(app *a);
-void action_screenshot(
-    app *a, const char *path); /* NULL: a name of its own in the current folder */
+void action_screenshot(app *a, const char *path); /* NULL: a name of its own in the current folder */
 tsr_status action_write_png(const char *path, const tsr_frame *frame);
 void action_copy_command(app *a);
 void action_dialog(app *a, dialog d);

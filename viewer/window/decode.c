@@ -8,14 +8,12 @@
 
 static const double REST = 0.12; /* seconds without a change until the decode begins anew */
 static const double SEEK_REST = 0.15;
-static const int64_t REACH =
-    160; /* frames: causality goes back 37 latents, so no decode that is nearer is left */
+static const int64_t REACH = 160; /* frames: causality goes back 37 latents, so no decode that is nearer is left */
 
 /* ---------------------------------------------------------------- the dials */
 
 static void add(positions *s, int64_t v) {
-    if (s->count < (int)(sizeof s->value / sizeof *s->value) &&
-        (s->count == 0 || v > s->value[s->count - 1]))
+    if (s->count < (int)(sizeof s->value / sizeof *s->value) && (s->count == 0 || v > s->value[s->count - 1]))
         s->value[s->count++] = v;
 }
 
@@ -31,11 +29,10 @@ static void tile_sizes(positions *s, int side, int factor) {
 }
 
 void decode_scales(app *a) {
-    static const tsr_precision precisions[] = {TSR_PRECISION_AUTO, TSR_PRECISION_F32,
-        TSR_PRECISION_FP16, TSR_PRECISION_BF16, TSR_PRECISION_FP8, TSR_PRECISION_INT8};
+    static const tsr_precision precisions[] = {TSR_PRECISION_AUTO, TSR_PRECISION_F32, TSR_PRECISION_FP16,
+        TSR_PRECISION_BF16, TSR_PRECISION_FP8, TSR_PRECISION_INT8};
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
-    int factor = tsr_model_get_info(a->model)->space_factor,
-        most = i->width > i->height ? i->width : i->height;
+    int factor = tsr_model_get_info(a->model)->space_factor, most = i->width > i->height ? i->width : i->height;
     tile_sizes(&a->positions_of[DIAL_TILE_WIDTH], a->set.linked ? most : i->width, factor);
     tile_sizes(&a->positions_of[DIAL_TILE_HEIGHT], i->height, factor);
     positions *s = &a->positions_of[DIAL_OVERLAP];
@@ -47,8 +44,7 @@ void decode_scales(app *a) {
     *s = (positions){0};
     add(s, 0);
     double most_bytes = i->total_bytes > 0 ? (double)i->total_bytes : 64.0 * 1024 * 1024 * 1024;
-    for (double v = 64.0 * 1024 * 1024; v <= most_bytes * 1.001;
-         v *= pow(2, 0.25)) /* four steps double it */
+    for (double v = 64.0 * 1024 * 1024; v <= most_bytes * 1.001; v *= pow(2, 0.25)) /* four steps double it */
         add(s, (int64_t)(v / (1 << 20) + 0.5) * (1 << 20));
     s = &a->positions_of[DIAL_PRECISION];
     *s = (positions){0};
@@ -96,9 +92,8 @@ const char *decode_text(const app *a, dial d, int64_t v, char buf[64]) {
     case DIAL_TILE_HEIGHT:
         if (v == 0)
             return "auto";
-        snprintf(buf, 64,
-            v >= (d == DIAL_TILE_WIDTH ? i->width : i->height) ? "%lld px, whole" : "%lld px",
-            (long long)v);
+        snprintf(
+            buf, 64, v >= (d == DIAL_TILE_WIDTH ? i->width : i->height) ? "%lld px, whole" : "%lld px", (long long)v);
         return buf;
     case DIAL_OVERLAP:
         if (v < 0)
@@ -132,7 +127,8 @@ tsr_plan_params decode_params(const app *a, const settings *s) {
     p.tile_height = h > i->height ? i->height : h;
     p.overlap_width = p.overlap_height = s->blend ? (int)s->value[DIAL_OVERLAP] : 0;
     p.precision = (tsr_precision)s->value[DIAL_PRECISION];
-    p.quality = a->measured && p.precision == a->o->plan.precision ? p.quality : 0; /* of the precision it was given with */
+    p.quality =
+        a->measured && p.precision == a->o->plan.precision ? p.quality : 0; /* of the precision it was given with */
     p.caches = (tsr_cache_home)s->value[DIAL_CACHES];
     if (s->value[DIAL_VRAM] > 0) {
         p.budget = s->value[DIAL_VRAM];
@@ -186,7 +182,8 @@ void decode_begin(app *a) {
     decode_scales(a);
     decode_plan(a);
     bool measures = a->o->plan.quality > 0 && !a->measured;
-    if (measures && (jobs_running(a) == JOB_MEASURE || (jobs_running(a) == JOB_NONE && jobs_start(a, JOB_MEASURE, NULL)))) {
+    if (measures &&
+        (jobs_running(a) == JOB_MEASURE || (jobs_running(a) == JOB_NONE && jobs_start(a, JOB_MEASURE, NULL)))) {
         app_say(a, false, "Measuring what each resnet loses in 8 bits, once for this model");
         return;
     }
@@ -233,8 +230,7 @@ static void start_at_frame(app *a, int64_t f) {
 /* The decode has come to its end: what it left out is next. Frames that had no room are not asked
  * for again. */
 static void fill_holes(app *a, const tsr_preview_info *i) {
-    bool has_room = i->frame_bytes + i->frame_bytes / (i->whole ? i->whole : 1) * 8 < (int64_t)2
-                                                                                          << 30;
+    bool has_room = i->frame_bytes + i->frame_bytes / (i->whole ? i->whole : 1) * 8 < (int64_t)2 << 30;
     if (i->state != TSR_PREVIEW_DONE || i->blending || i->whole == i->frames || a->start_at > 0)
         return;
     int64_t f = first_hole(a, a->frame, i->frames);
@@ -264,8 +260,7 @@ static void seek(app *a, const tsr_preview_info *i) {
     if (!i->plan || tsr_preview_frame_state(a->preview, a->frame) == TSR_FRAME_WHOLE)
         return;
     int64_t hand = (int64_t)i->latent * tsr_model_get_info(a->model)->time_factor;
-    bool runs = i->state == TSR_PREVIEW_DECODING || i->state == TSR_PREVIEW_PAUSED ||
-                i->state == TSR_PREVIEW_PREPARING;
+    bool runs = i->state == TSR_PREVIEW_DECODING || i->state == TSR_PREVIEW_PAUSED || i->state == TSR_PREVIEW_PREPARING;
     bool comes = runs && (i->latent < 0 || (a->frame + 8 >= hand && a->frame - hand <= REACH));
     bool first_tiles = runs && tsr_preview_frame_state(a->preview, a->frame) == TSR_FRAME_PARTIAL;
     if (!comes && !first_tiles && i->state != TSR_PREVIEW_FAILED)
@@ -295,9 +290,7 @@ void decode_update(app *a) {
 static size_t quote(char *out, size_t size, const char *text) {
     size_t n = 0;
     bool plain =
-        *text &&
-        text[strspn(
-            text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-:,%@=")] == 0;
+        *text && text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-:,%@=")] == 0;
     if (plain)
         return (size_t)snprintf(out, size, "%s", text);
     n += (size_t)snprintf(out, size, "'");

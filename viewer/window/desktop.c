@@ -30,8 +30,7 @@ static void on_move(GLFWwindow *w, double x, double y) {
 
 static void on_button(GLFWwindow *w, int button, int action, int mods) {
     (void)mods;
-    app_event(app_of(w),
-        &(event){.kind = action == GLFW_PRESS ? EVENT_PRESS : EVENT_RELEASE, .button = button});
+    app_event(app_of(w), &(event){.kind = action == GLFW_PRESS ? EVENT_PRESS : EVENT_RELEASE, .button = button});
 }
 
 static void on_wheel(GLFWwindow *w, double dx, double dy) {
@@ -48,9 +47,8 @@ static void on_key(GLFWwindow *w, int k, int scancode, int action, int mods) {
         int glfw;
         key key;
     } keys[] = {{GLFW_KEY_LEFT, KEY_LEFT}, {GLFW_KEY_RIGHT, KEY_RIGHT}, {GLFW_KEY_HOME, KEY_HOME},
-        {GLFW_KEY_END, KEY_END}, {GLFW_KEY_TAB, KEY_TAB}, {GLFW_KEY_ESCAPE, KEY_ESCAPE},
-        {GLFW_KEY_ENTER, KEY_ENTER}, {GLFW_KEY_KP_ENTER, KEY_ENTER},
-        {GLFW_KEY_BACKSPACE, KEY_BACKSPACE}, {GLFW_KEY_DELETE, KEY_DELETE}};
+        {GLFW_KEY_END, KEY_END}, {GLFW_KEY_TAB, KEY_TAB}, {GLFW_KEY_ESCAPE, KEY_ESCAPE}, {GLFW_KEY_ENTER, KEY_ENTER},
+        {GLFW_KEY_KP_ENTER, KEY_ENTER}, {GLFW_KEY_BACKSPACE, KEY_BACKSPACE}, {GLFW_KEY_DELETE, KEY_DELETE}};
     (void)scancode;
     event e = {.kind = action == GLFW_RELEASE ? EVENT_KEY_UP : EVENT_KEY,
         .shift = mods & GLFW_MOD_SHIFT,
@@ -58,8 +56,7 @@ static void on_key(GLFWwindow *w, int k, int scancode, int action, int mods) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (keys[i].glfw == k)
             e.key = keys[i].key;
-    if (e.key == KEY_NONE && (e.ctrl || action == GLFW_RELEASE) && k >= GLFW_KEY_A &&
-        k <= GLFW_KEY_Z) {
+    if (e.key == KEY_NONE && (e.ctrl || action == GLFW_RELEASE) && k >= GLFW_KEY_A && k <= GLFW_KEY_Z) {
         e.key = KEY_LETTER;
         e.code = (unsigned)('a' + k - GLFW_KEY_A);
     }
@@ -155,8 +152,7 @@ int desktop_open(struct desktop **out, app *a, const options *o) {
     if (!glfwInit()) {
         glfwGetError(&why);
         return failure(TSR_ERR_UNSUPPORTED,
-            "no display: %s; use tessera render to decode to a file, or view --offscreen",
-            why ? why : "none is there");
+            "no display: %s; use tessera render to decode to a file, or view --offscreen", why ? why : "none is there");
     }
     struct desktop *d = calloc(1, sizeof *d);
     if (d)
@@ -168,9 +164,8 @@ int desktop_open(struct desktop **out, app *a, const options *o) {
     if (!d || !d->window) {
         if (!why)
             glfwGetError(&why);
-        int status =
-            failure(TSR_ERR_UNSUPPORTED, "no window: %s; use tessera render to decode to a file",
-                why ? why : "the window system refused it");
+        int status = failure(TSR_ERR_UNSUPPORTED, "no window: %s; use tessera render to decode to a file",
+            why ? why : "the window system refused it");
         glfwTerminate();
         free(d);
         return status;
@@ -198,8 +193,7 @@ void desktop_extensions(const char *const **names, int *count) {
 
 VkSurfaceKHR desktop_surface(struct desktop *d, VkInstance instance) {
     VkSurfaceKHR surface = VK_NULL_HANDLE;
-    return glfwCreateWindowSurface(instance, d->window, NULL, &surface) < 0 ? VK_NULL_HANDLE
-                                                                            : surface;
+    return glfwCreateWindowSurface(instance, d->window, NULL, &surface) < 0 ? VK_NULL_HANDLE : surface;
 }
 
 void desktop_size(struct desktop *d, int *width, int *height, float *ui_scale) {
@@ -227,8 +221,7 @@ void desktop_fullscreen(struct desktop *d, bool on) {
     if (on && mode) {
         glfwGetWindowPos(d->window, &d->x, &d->y);
         glfwGetWindowSize(d->window, &d->w, &d->h);
-        glfwSetWindowMonitor(
-            d->window, monitor, 0, 0, mode->width, mode->height, mode->refreshRate);
+        glfwSetWindowMonitor(d->window, monitor, 0, 0, mode->width, mode->height, mode->refreshRate);
     } else if (!on && d->w > 0) {
         glfwSetWindowMonitor(d->window, NULL, d->x, d->y, d->w, d->h, GLFW_DONT_CARE);
     }

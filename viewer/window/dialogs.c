@@ -13,8 +13,8 @@ static ui_rect middle(const app *a, float w, float h) {
 }
 
 static void begin(app *a, const char *id, ui_rect r) {
-    ui_area_begin("veil", (ui_rect){0, 0, (float)a->width, (float)a->height}, 0,
-        ui_alpha(UI_RGB(0x000000), 0.6f), true);
+    ui_area_begin(
+        "veil", (ui_rect){0, 0, (float)a->width, (float)a->height}, 0, ui_alpha(UI_RGB(0x000000), 0.6f), true);
     ui_area_end();
     ui_area_begin(id, r, app_px(a, 24), UI_RGB(0x1b1e23), true);
     ui_draw_on(UI_HERE);
@@ -44,12 +44,12 @@ static void draw_help(app *a) {
         {"Shift + these", "one second"}, {"Home End", "first, last frame"}, {"l", "loop"}};
     static const struct row see[] = {{"1 2 0", "100%, 200%, fit"}, {"Wheel", "zoom to the pointer"},
         {"Drag", "move the picture"}, {"n", "pixels or smooth"}, {"f  Tab", "fullscreen, panel"}};
-    static const struct row dials[] = {{"[  ]", "tile size"}, {"-  =", "VRAM target"},
-        {",  .", "overlap"}, {"b", "blend or abut"}, {"p  c", "precision, caches"}};
-    static const struct row tune[] = {{"g  e  u", "grid, seams, fade"}, {"h", "heat of tile times"},
-        {"a", "keep as A"}, {"w  d", "wipe, difference"}, {"t", "tune tile sizes"}};
-    static const struct row files[] = {{"o", "open"}, {"s", "screenshot"},
-        {"r", "render to a file"}, {"y", "copy the command"}, {"q  Escape", "quit"}};
+    static const struct row dials[] = {{"[  ]", "tile size"}, {"-  =", "VRAM target"}, {",  .", "overlap"},
+        {"b", "blend or abut"}, {"p  c", "precision, caches"}};
+    static const struct row tune[] = {{"g  e  u", "grid, seams, fade"}, {"h", "heat of tile times"}, {"a", "keep as A"},
+        {"w  d", "wipe, difference"}, {"t", "tune tile sizes"}};
+    static const struct row files[] = {{"o", "open"}, {"s", "screenshot"}, {"r", "render to a file"},
+        {"y", "copy the command"}, {"q  Escape", "quit"}};
     ui_rect r = middle(a, app_px(a, 620), app_px(a, 352));
     begin(a, "help", r);
     float x = ui_left(), y = ui_top(), half = floorf((r.w - app_px(a, 48)) / 2);
@@ -119,8 +119,7 @@ static void draw_path_dialog(app *a) {
     bool entered = ui_text_field("##field", a->field, sizeof a->field, ui_width(), a->dialog_new);
     a->dialog_new = false;
     ui_space(app_px(a, 14));
-    entered |= widget_button(
-        a, "path-go", opens ? "Open" : "Render", "Enter", app_px(a, 130), true, true, NULL);
+    entered |= widget_button(a, "path-go", opens ? "Open" : "Render", "Enter", app_px(a, 130), true, true, NULL);
     ui_same_line(app_px(a, 8));
     if (widget_button(a, "path-no", "Cancel", "Escape", app_px(a, 130), false, true, NULL))
         a->dialog = DIALOG_NONE;
@@ -145,8 +144,7 @@ static void draw_toast(app *a) {
     float w = fminf(ceilf(ui_text_width(UI_NORMAL, a->toast)) + 2 * pad + app_px(a, 2), most);
     float h = ceilf(ui_text_height(UI_NORMAL, a->toast, w - 2 * pad)) + 2 * pad;
     ui_rect r = {a->stage.x + app_px(a, 14), a->stage.y + a->stage.h - h - app_px(a, 14), w, h};
-    ui_area_begin(
-        "toast", r, pad, ui_alpha(a->toast_bad ? UI_RGB(0x4a2127) : UI_RGB(0x1f2227), 0.96f), true);
+    ui_area_begin("toast", r, pad, ui_alpha(a->toast_bad ? UI_RGB(0x4a2127) : UI_RGB(0x1f2227), 0.96f), true);
     ui_draw_on(UI_HERE);
     ui_paragraph(UI_NORMAL, a->toast_bad ? UI_RGB(0xffd9d9) : COLOR_TEXT, a->toast);
     ui_area_end();

@@ -124,8 +124,7 @@ void files_save(const app *a) {
     if (!f)
         return; /* a folder that cannot be written is no failure of the window */
     for (int i = 0; i < n; i++)
-        fprintf(
-            f, "%s=%lld\n", e[i].name, e[i].flag ? (long long)*e[i].flag : (long long)*e[i].number);
+        fprintf(f, "%s=%lld\n", e[i].name, e[i].flag ? (long long)*e[i].flag : (long long)*e[i].number);
     for (int i = 0; i < RECENTS && *a->recent[i]; i++)
         fprintf(f, "recent=%s\n", a->recent[i]);
     if (fclose(f) != 0 || rename(part, path) != 0)
@@ -164,8 +163,7 @@ bool files_newest(const app *a, char *path, size_t size, long long *newest) {
     for (struct dirent *e; d && (e = readdir(d));) {
         char at[PATH_MOST];
         struct stat st;
-        if (e->d_name[0] == '.' ||
-            snprintf(at, sizeof at, "%s/%s", a->folder, e->d_name) >= (int)sizeof at)
+        if (e->d_name[0] == '.' || snprintf(at, sizeof at, "%s/%s", a->folder, e->d_name) >= (int)sizeof at)
             continue;
         if (stat(at, &st) != 0 || !S_ISREG(st.st_mode))
             continue;
@@ -190,8 +188,7 @@ bool files_demo(char *path, size_t size, const char *name) {
         return false;
     *slash = 0;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (snprintf(path, size, "%s/%s/%s", program, places[i], name) < (int)size &&
-            access(path, R_OK) == 0)
+        if (snprintf(path, size, "%s/%s/%s", program, places[i], name) < (int)size && access(path, R_OK) == 0)
             return true;
     return false;
 }

@@ -113,11 +113,10 @@ tsr_status gpu_resize(gpu *g, int width, int height) {
         if (!width || !height)
             return TSR_OK;
         GPU_DO(gpu_make_image(g, g->format.format, g->width, g->height,
-            VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT, &g->image[0],
-            &g->image_memory));
+            VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT, &g->image[0], &g->image_memory));
         g->images = 1;
-        GPU_DO(gpu_buffer_need(g, &g->readback, (VkDeviceSize)width * (VkDeviceSize)height * 4,
-            VK_BUFFER_USAGE_TRANSFER_DST_BIT));
+        GPU_DO(gpu_buffer_need(
+            g, &g->readback, (VkDeviceSize)width * (VkDeviceSize)height * 4, VK_BUFFER_USAGE_TRANSFER_DST_BIT));
     }
     GPU_DO(make_targets(g));
 error:
@@ -126,8 +125,7 @@ error:
 
 /* ---------------------------------------------------------------- life */
 
-tsr_status gpu_open(
-    gpu *g, const tsr_preview_vulkan *vk, VkSurfaceKHR surface, int width, int height) {
+tsr_status gpu_open(gpu *g, const tsr_preview_vulkan *vk, VkSurfaceKHR surface, int width, int height) {
     tsr_status status = TSR_OK;
     *g = (gpu){
         .instance = vk->instance,
@@ -149,8 +147,7 @@ tsr_status gpu_open(
             goto error;
         }
     } else if (!vk->draws) {
-        status = gpu_fail(TSR_ERR_UNSUPPORTED,
-            "window: %s does not draw; choose another with --vulkan", vk->name);
+        status = gpu_fail(TSR_ERR_UNSUPPORTED, "window: %s does not draw; choose another with --vulkan", vk->name);
         goto error;
     }
     GPU_DO(gpu_make_pass(g));
@@ -210,15 +207,14 @@ struct upload {
 
 static void record_atlas(gpu *g, VkCommandBuffer c, void *user) {
     const struct upload *u = user;
-    VkBufferImageCopy all = {.imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1},
-        .imageExtent = {u->width, u->height, 1}};
+    VkBufferImageCopy all = {
+        .imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1}, .imageExtent = {u->width, u->height, 1}};
     gpu_move_image(c, g->atlas, VK_IMAGE_LAYOUT_UNDEFINED, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
     vkCmdCopyBufferToImage(c, u->from, g->atlas, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL, 1, &all);
     gpu_move_image(c, g->atlas, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL, VK_IMAGE_LAYOUT_GENERAL);
 }
 
-tsr_status gpu_set_atlas(
-    gpu *g, const unsigned char *alpha, int width, int height, uint64_t *texture) {
+tsr_status gpu_set_atlas(gpu *g, const unsigned char *alpha, int width, int height, uint64_t *texture) {
     tsr_status status;
     gpu_buffer from = {0};
     size_t bytes = (size_t)width * (size_t)height;
@@ -229,8 +225,7 @@ tsr_status gpu_set_atlas(
     GPU_DO(gpu_make_view(g, g->atlas, VK_FORMAT_R8_UNORM, &g->atlas_view));
     GPU_DO(gpu_buffer_need(g, &from, bytes, VK_BUFFER_USAGE_TRANSFER_SRC_BIT));
     memcpy(from.mapped, alpha, bytes);
-    GPU_DO(
-        gpu_run(g, record_atlas, &(struct upload){from.buffer, (uint32_t)width, (uint32_t)height}));
+    GPU_DO(gpu_run(g, record_atlas, &(struct upload){from.buffer, (uint32_t)width, (uint32_t)height}));
     *texture = (uint64_t)g->atlas_view;
 error:
     gpu_buffer_free(g, &from);
@@ -283,11 +278,9 @@ static tsr_status bind_texture(gpu *g, gpu_frame *f, uint64_t texture) {
         .pImageInfo = &image,
     };
     vkUpdateDescriptorSets(g->device, 1, &write, 0, NULL);
-    vkCmdBindDescriptorSets(
-        f->commands, VK_PIPELINE_BIND_POINT_GRAPHICS, g->layout, 0, 1, &set, 0, NULL);
-    vkCmdPushConstants(f->commands, g->layout,
-        VK_SHADER_STAGE_VERTEX_BIT | VK_SHADER_STAGE_FRAGMENT_BIT, 2 * sizeof(float), sizeof mask,
-        &mask);
+    vkCmdBindDescriptorSets(f->commands, VK_PIPELINE_BIND_POINT_GRAPHICS, g->layout, 0, 1, &set, 0, NULL);
+    vkCmdPushConstants(f->commands, g->layout, VK_SHADER_STAGE_VERTEX_BIT | VK_SHADER_STAGE_FRAGMENT_BIT,
+        2 * sizeof(float), sizeof mask, &mask);
 error:
     return status;
 }
@@ -310,8 +303,7 @@ static tsr_status record_lists(gpu *g, gpu_frame *f, int lists) {
     float size[] = {viewport.width, viewport.height};
     vkCmdBindPipeline(c, VK_PIPELINE_BIND_POINT_GRAPHICS, g->pipeline);
     vkCmdSetViewport(c, 0, 1, &viewport);
-    vkCmdPushConstants(c, g->layout, VK_SHADER_STAGE_VERTEX_BIT | VK_SHADER_STAGE_FRAGMENT_BIT, 0,
-        sizeof size, size);
+    vkCmdPushConstants(c, g->layout, VK_SHADER_STAGE_VERTEX_BIT | VK_SHADER_STAGE_FRAGMENT_BIT, 0, sizeof size, size);
     vkCmdBindVertexBuffers(c, 0, 1, &f->vertices.buffer, &zero);
     vkCmdBindIndexBuffer(c, f->indices.buffer, 0, VK_INDEX_TYPE_UINT16);
     uint32_t first_index = 0;
@@ -328,8 +320,7 @@ static tsr_status record_lists(gpu *g, gpu_frame *f, int lists) {
                 GPU_DO(bind_texture(g, f, d.texture));
             bound = d.texture;
             vkCmdSetScissor(c, 0, 1, &area);
-            vkCmdDrawIndexed(
-                c, d.indices, 1, first_index + d.first_index, first_vertex + d.first_vertex, 0);
+            vkCmdDrawIndexed(c, d.indices, 1, first_index + d.first_index, first_vertex + d.first_vertex, 0);
         }
         first_index += (uint32_t)l.indices;
         first_vertex += l.vertices;
@@ -343,8 +334,7 @@ static tsr_status acquire(gpu *g, gpu_frame *f, uint32_t *image, bool *ready) {
     *image = 0;
     if (!g->surface || !*ready)
         return TSR_OK;
-    VkResult r = vkAcquireNextImageKHR(
-        g->device, g->swapchain, UINT64_MAX, f->acquired, VK_NULL_HANDLE, image);
+    VkResult r = vkAcquireNextImageKHR(g->device, g->swapchain, UINT64_MAX, f->acquired, VK_NULL_HANDLE, image);
     g->stale |= r == VK_ERROR_OUT_OF_DATE_KHR || r == VK_SUBOPTIMAL_KHR;
     *ready = r != VK_ERROR_OUT_OF_DATE_KHR;
     return *ready ? gpu_check(r, "vkAcquireNextImageKHR") : TSR_OK;
@@ -377,8 +367,8 @@ tsr_status gpu_draw(gpu *g, int lists, const float clear[4], bool *drawn) {
         return TSR_OK;
     GPU_DO(upload_lists(g, f, lists));
     GPU_TRY(vkResetDescriptorPool(g->device, f->sets, 0));
-    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+    VkCommandBufferBeginInfo begin = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
     GPU_TRY(vkBeginCommandBuffer(f->commands, &begin));
     VkClearValue color = {.color.float32 = {clear[0], clear[1], clear[2], clear[3]}};
     VkRenderPassBeginInfo pass = {
@@ -415,15 +405,14 @@ error:
 
 static void record_copy(gpu *g, VkCommandBuffer c, void *user) {
     (void)user;
-    VkBufferImageCopy all = {.imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1},
-        .imageExtent = {g->width, g->height, 1}};
-    vkCmdCopyImageToBuffer(
-        c, g->image[0], VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, g->readback.buffer, 1, &all);
+    VkBufferImageCopy all = {
+        .imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1}, .imageExtent = {g->width, g->height, 1}};
+    vkCmdCopyImageToBuffer(c, g->image[0], VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, g->readback.buffer, 1, &all);
     VkMemoryBarrier to_host = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
         .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
         .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
-    vkCmdPipelineBarrier(c, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1,
-        &to_host, 0, NULL, 0, NULL);
+    vkCmdPipelineBarrier(
+        c, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &to_host, 0, NULL, 0, NULL);
 }
 
 tsr_status gpu_read(gpu *g, uint8_t *rgb) {

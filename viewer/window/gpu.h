@@ -66,19 +66,18 @@ typedef struct gpu {
 
 /* A surface is the gpu's from here on, also on failure. TSR_ERR_UNSUPPORTED: this device does not
  * draw on it. */
-tsr_status gpu_open(
-    gpu *g, const tsr_preview_vulkan *vk, VkSurfaceKHR surface, int width, int height);
+tsr_status gpu_open(gpu *g, const tsr_preview_vulkan *vk, VkSurfaceKHR surface, int width, int height);
 void gpu_close(gpu *g);
 /* Another font atlas: white with this alpha, one byte a pixel. The texture for ui_atlas_texture is
  * in *texture. */
-tsr_status gpu_set_atlas(
-    gpu *g, const unsigned char *alpha, int width, int height, uint64_t *texture);
+tsr_status gpu_set_atlas(gpu *g, const unsigned char *alpha, int width, int height, uint64_t *texture);
 /* Another size, in pixels; without a surface the size is what the caller says. Zero is a window
  * that cannot be seen. */
 tsr_status gpu_resize(gpu *g, int width, int height);
 
-/* gpu_format.c: of the formats a surface has, one of more than 8 bits where there is one; never one that converts to sRGB,
- * for the numbers are that already, nor a colour space that is not sRGB's: pictures are made for no other. False: none. */
+/* gpu_format.c: of the formats a surface has, one of more than 8 bits where there is one; never one that converts to
+ * sRGB, for the numbers are that already, nor a colour space that is not sRGB's: pictures are made for no other. False:
+ * none. */
 bool gpu_choose_format(const VkSurfaceFormatKHR *have, uint32_t n, VkSurfaceFormatKHR *out, bool *deep);
 
 /* Draws the lists of the frame that ui_end ended, over a colour. *drawn false: there was nothing to
@@ -91,16 +90,15 @@ tsr_status gpu_read(gpu *g, uint8_t *rgb);
 const char *gpu_last_error(void);
 
 /* gpu_setup.c, for gpu.c */
-tsr_status gpu_fail(tsr_status status, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+tsr_status gpu_fail(tsr_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 tsr_status gpu_check(VkResult r, const char *call);
 tsr_status gpu_make_pass(gpu *g);
 tsr_status gpu_make_pipeline(gpu *g);
 tsr_status gpu_make_frames(gpu *g);
 tsr_status gpu_buffer_need(gpu *g, gpu_buffer *b, VkDeviceSize bytes, VkBufferUsageFlags usage);
 void gpu_buffer_free(gpu *g, gpu_buffer *b);
-tsr_status gpu_make_image(gpu *g, VkFormat format, uint32_t width, uint32_t height,
-    VkImageUsageFlags usage, VkImage *image, VkDeviceMemory *memory);
+tsr_status gpu_make_image(gpu *g, VkFormat format, uint32_t width, uint32_t height, VkImageUsageFlags usage,
+    VkImage *image, VkDeviceMemory *memory);
 tsr_status gpu_make_view(gpu *g, VkImage image, VkFormat format, VkImageView *out);
 tsr_status gpu_run(gpu *g, void (*record)(gpu *g, VkCommandBuffer c, void *user), void *user);
 void gpu_move_image(VkCommandBuffer c, VkImage image, VkImageLayout from, VkImageLayout to);
@@ -108,17 +106,17 @@ void gpu_move_image(VkCommandBuffer c, VkImage image, VkImageLayout from, VkImag
 /* Tests: the next call of the window fails as if the device were lost. */
 void gpu_fail_next(void);
 
-#define GPU_TRY(call)                                                                              \
-    do {                                                                                           \
-        status = gpu_check((call), #call);                                                         \
-        if (status != TSR_OK)                                                                      \
-            goto error;                                                                            \
+#define GPU_TRY(call)                                                                                                  \
+    do {                                                                                                               \
+        status = gpu_check((call), #call);                                                                             \
+        if (status != TSR_OK)                                                                                          \
+            goto error;                                                                                                \
     } while (0)
-#define GPU_DO(call)                                                                               \
-    do {                                                                                           \
-        status = (call);                                                                           \
-        if (status != TSR_OK)                                                                      \
-            goto error;                                                                            \
+#define GPU_DO(call)                                                                                                   \
+    do {                                                                                                               \
+        status = (call);                                                                                               \
+        if (status != TSR_OK)                                                                                          \
+            goto error;                                                                                                \
     } while (0)
 
 #endif

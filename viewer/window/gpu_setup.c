@@ -40,11 +40,9 @@ tsr_status gpu_check(VkResult r, const char *call) {
     if (r >= 0)
         return TSR_OK;
     int n = (int)strcspn(call, "(");
-    return gpu_fail(r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY
-                        ? TSR_ERR_MEMORY
-                        : TSR_ERR_DEVICE,
-        "window: %.*s failed (%d)%s", n, call, r,
-        r == VK_ERROR_DEVICE_LOST ? ", the device was lost" : "");
+    return gpu_fail(
+        r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY ? TSR_ERR_MEMORY : TSR_ERR_DEVICE,
+        "window: %.*s failed (%d)%s", n, call, r, r == VK_ERROR_DEVICE_LOST ? ", the device was lost" : "");
 }
 
 /* ---------------------------------------------------------------- memory */
@@ -56,13 +54,11 @@ static int memory_type(const gpu *g, uint32_t bits, VkMemoryPropertyFlags want) 
     return -1;
 }
 
-static tsr_status allocate(
-    gpu *g, const VkMemoryRequirements *need, VkMemoryPropertyFlags want, VkDeviceMemory *out) {
+static tsr_status allocate(gpu *g, const VkMemoryRequirements *need, VkMemoryPropertyFlags want, VkDeviceMemory *out) {
     tsr_status status;
     int type = memory_type(g, need->memoryTypeBits, want);
     if (type < 0)
-        return gpu_fail(
-            TSR_ERR_DEVICE, "window: the device has no memory of the kind it draws from");
+        return gpu_fail(TSR_ERR_DEVICE, "window: the device has no memory of the kind it draws from");
     VkMemoryAllocateInfo info = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
         .allocationSize = need->size,
@@ -84,14 +80,12 @@ tsr_status gpu_buffer_need(gpu *g, gpu_buffer *b, VkDeviceSize bytes, VkBufferUs
     if (b->bytes >= bytes && b->buffer)
         return TSR_OK;
     gpu_buffer_free(g, b);
-    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-        .size = bytes + bytes / 2 + 4096,
-        .usage = usage};
+    VkBufferCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes + bytes / 2 + 4096, .usage = usage};
     GPU_TRY(vkCreateBuffer(g->device, &info, NULL, &b->buffer));
     VkMemoryRequirements need;
     vkGetBufferMemoryRequirements(g->device, b->buffer, &need);
-    GPU_DO(allocate(g, &need,
-        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT, &b->memory));
+    GPU_DO(allocate(g, &need, VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT, &b->memory));
     GPU_TRY(vkBindBufferMemory(g->device, b->buffer, b->memory, 0));
     GPU_TRY(vkMapMemory(g->device, b->memory, 0, VK_WHOLE_SIZE, 0, &b->mapped));
     b->bytes = info.size;
@@ -101,8 +95,8 @@ error:
     return status;
 }
 
-tsr_status gpu_make_image(gpu *g, VkFormat format, uint32_t width, uint32_t height,
-    VkImageUsageFlags usage, VkImage *image, VkDeviceMemory *memory) {
+tsr_status gpu_make_image(gpu *g, VkFormat format, uint32_t width, uint32_t height, VkImageUsageFlags usage,
+    VkImage *image, VkDeviceMemory *memory) {
     tsr_status status;
     VkImageCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
@@ -150,8 +144,8 @@ void gpu_move_image(VkCommandBuffer c, VkImage image, VkImageLayout from, VkImag
         .image = image,
         .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1},
     };
-    vkCmdPipelineBarrier(c, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT,
-        0, 0, NULL, 0, NULL, 1, &change);
+    vkCmdPipelineBarrier(
+        c, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0, 0, NULL, 0, NULL, 1, &change);
 }
 
 tsr_status gpu_run(gpu *g, void (*record)(gpu *g, VkCommandBuffer c, void *user), void *user) {
@@ -163,14 +157,13 @@ tsr_status gpu_run(gpu *g, void (*record)(gpu *g, VkCommandBuffer c, void *user)
         .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
         .commandBufferCount = 1,
     };
-    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+    VkCommandBufferBeginInfo begin = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
     GPU_TRY(vkAllocateCommandBuffers(g->device, &allocation, &c));
     GPU_TRY(vkBeginCommandBuffer(c, &begin));
     record(g, c, user);
     GPU_TRY(vkEndCommandBuffer(c));
-    VkSubmitInfo submit = {
-        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &c};
+    VkSubmitInfo submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &c};
     GPU_TRY(vkQueueSubmit(g->queue, 1, &submit, VK_NULL_HANDLE));
     GPU_TRY(vkQueueWaitIdle(g->queue));
 error:
@@ -190,16 +183,14 @@ tsr_status gpu_make_pass(gpu *g) {
         .storeOp = VK_ATTACHMENT_STORE_OP_STORE,
         .stencilLoadOp = VK_ATTACHMENT_LOAD_OP_DONT_CARE,
         .stencilStoreOp = VK_ATTACHMENT_STORE_OP_DONT_CARE,
-        .finalLayout =
-            g->surface ? VK_IMAGE_LAYOUT_PRESENT_SRC_KHR : VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL,
+        .finalLayout = g->surface ? VK_IMAGE_LAYOUT_PRESENT_SRC_KHR : VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL,
     };
     VkAttachmentReference reference = {0, VK_IMAGE_LAYOUT_COLOR_ATTACHMENT_OPTIMAL};
     VkSubpassDescription subpass = {.pipelineBindPoint = VK_PIPELINE_BIND_POINT_GRAPHICS,
         .colorAttachmentCount = 1,
         .pColorAttachments = &reference};
     VkSubpassDependency around[] = {
-        {VK_SUBPASS_EXTERNAL, 0,
-            VK_PIPELINE_STAGE_COLOR_ATTACHMENT_OUTPUT_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+        {VK_SUBPASS_EXTERNAL, 0, VK_PIPELINE_STAGE_COLOR_ATTACHMENT_OUTPUT_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
             VK_PIPELINE_STAGE_COLOR_ATTACHMENT_OUTPUT_BIT, VK_ACCESS_COLOR_ATTACHMENT_WRITE_BIT,
             VK_ACCESS_COLOR_ATTACHMENT_WRITE_BIT, 0},
         {0, VK_SUBPASS_EXTERNAL, VK_PIPELINE_STAGE_COLOR_ATTACHMENT_OUTPUT_BIT,
@@ -236,12 +227,9 @@ static tsr_status make_layout(gpu *g) {
     VkDescriptorSetLayoutBinding binding = {
         0, VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER, 1, VK_SHADER_STAGE_FRAGMENT_BIT, NULL};
     VkDescriptorSetLayoutCreateInfo set = {
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-        .bindingCount = 1,
-        .pBindings = &binding};
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = 1, .pBindings = &binding};
     GPU_TRY(vkCreateDescriptorSetLayout(g->device, &set, NULL, &g->set_layout));
-    VkPushConstantRange push = {
-        VK_SHADER_STAGE_VERTEX_BIT | VK_SHADER_STAGE_FRAGMENT_BIT, 0, 3 * sizeof(float)};
+    VkPushConstantRange push = {VK_SHADER_STAGE_VERTEX_BIT | VK_SHADER_STAGE_FRAGMENT_BIT, 0, 3 * sizeof(float)};
     VkPipelineLayoutCreateInfo layout = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
         .setLayoutCount = 1,
@@ -278,8 +266,8 @@ tsr_status gpu_make_pipeline(gpu *g) {
             .pName = "main",
         };
     VkVertexInputBindingDescription binding = {0, 20, VK_VERTEX_INPUT_RATE_VERTEX}; /* ui_vertex */
-    VkVertexInputAttributeDescription attributes[] = {{0, 0, VK_FORMAT_R32G32_SFLOAT, 0},
-        {1, 0, VK_FORMAT_R32G32_SFLOAT, 8}, {2, 0, VK_FORMAT_R8G8B8A8_UNORM, 16}};
+    VkVertexInputAttributeDescription attributes[] = {
+        {0, 0, VK_FORMAT_R32G32_SFLOAT, 0}, {1, 0, VK_FORMAT_R32G32_SFLOAT, 8}, {2, 0, VK_FORMAT_R8G8B8A8_UNORM, 16}};
     VkPipelineVertexInputStateCreateInfo input = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_VERTEX_INPUT_STATE_CREATE_INFO,
         .vertexBindingDescriptionCount = 1,
@@ -291,15 +279,12 @@ tsr_status gpu_make_pipeline(gpu *g) {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_INPUT_ASSEMBLY_STATE_CREATE_INFO,
         .topology = VK_PRIMITIVE_TOPOLOGY_TRIANGLE_LIST};
     VkPipelineViewportStateCreateInfo viewport = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_VIEWPORT_STATE_CREATE_INFO,
-        .viewportCount = 1,
-        .scissorCount = 1};
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_VIEWPORT_STATE_CREATE_INFO, .viewportCount = 1, .scissorCount = 1};
     VkPipelineRasterizationStateCreateInfo raster = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_RASTERIZATION_STATE_CREATE_INFO,
         .cullMode = VK_CULL_MODE_NONE,
         .lineWidth = 1};
-    VkPipelineMultisampleStateCreateInfo samples = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_MULTISAMPLE_STATE_CREATE_INFO,
+    VkPipelineMultisampleStateCreateInfo samples = {.sType = VK_STRUCTURE_TYPE_PIPELINE_MULTISAMPLE_STATE_CREATE_INFO,
         .rasterizationSamples = VK_SAMPLE_COUNT_1_BIT};
     VkPipelineColorBlendAttachmentState blend = {
         .blendEnable = VK_TRUE,
@@ -309,13 +294,11 @@ tsr_status gpu_make_pipeline(gpu *g) {
         .dstAlphaBlendFactor = VK_BLEND_FACTOR_ONE_MINUS_SRC_ALPHA,
         .colorWriteMask = 0xf,
     };
-    VkPipelineColorBlendStateCreateInfo blends = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_COLOR_BLEND_STATE_CREATE_INFO,
+    VkPipelineColorBlendStateCreateInfo blends = {.sType = VK_STRUCTURE_TYPE_PIPELINE_COLOR_BLEND_STATE_CREATE_INFO,
         .attachmentCount = 1,
         .pAttachments = &blend};
     VkDynamicState dynamic[] = {VK_DYNAMIC_STATE_VIEWPORT, VK_DYNAMIC_STATE_SCISSOR};
-    VkPipelineDynamicStateCreateInfo dynamics = {
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_DYNAMIC_STATE_CREATE_INFO,
+    VkPipelineDynamicStateCreateInfo dynamics = {.sType = VK_STRUCTURE_TYPE_PIPELINE_DYNAMIC_STATE_CREATE_INFO,
         .dynamicStateCount = 2,
         .pDynamicStates = dynamic};
     VkGraphicsPipelineCreateInfo info = {
@@ -355,8 +338,7 @@ tsr_status gpu_make_frames(gpu *g) {
             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
             .commandBufferCount = 1,
         };
-        VkFenceCreateInfo fence = {
-            .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .flags = VK_FENCE_CREATE_SIGNALED_BIT};
+        VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .flags = VK_FENCE_CREATE_SIGNALED_BIT};
         VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO};
         VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER, GPU_TEXTURES};
         VkDescriptorPoolCreateInfo sets = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,

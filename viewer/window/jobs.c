@@ -191,7 +191,8 @@ static void tell(app *a, const job *j) {
     if (j->status != TSR_OK && !stopped)
         app_say(a, true, "%s", j->error);
     else if (j->kind == JOB_TUNE)
-        app_say(a, false, stopped ? "Tuning was stopped" : "Tuned; the best tile is kept for this device, model and precision");
+        app_say(a, false,
+            stopped ? "Tuning was stopped" : "Tuned; the best tile is kept for this device, model and precision");
     else if (j->kind == JOB_RENDER)
         app_say(a, false, stopped ? "Not rendered: %s was stopped" : "Rendered: %s", stopped ? j->what : j->path);
 }

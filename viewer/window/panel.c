@@ -6,8 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const ui_color part_color[] = {
-    UI_RGB(0x5b8def), UI_RGB(0x9d78e6), COLOR_ACCENT, COLOR_WARN, UI_RGB(0xdd7596)};
+static const ui_color part_color[] = {UI_RGB(0x5b8def), UI_RGB(0x9d78e6), COLOR_ACCENT, COLOR_WARN, UI_RGB(0xdd7596)};
 static const char *const part_name[] = {"weights", "arena", "caches", "slots", "frames"};
 enum { PARTS = 5 };
 
@@ -20,7 +19,9 @@ static void state_text(app *a, const tsr_preview_info *i, char *out, size_t size
     switch (i->state) {
     case TSR_PREVIEW_IDLE:
         snprintf(out, size, "%s",
-            jobs_running(a) == JOB_MEASURE ? "Measuring 8 bits" : a->plan_error[0] ? "Does not fit" : "Stopped");
+            jobs_running(a) == JOB_MEASURE ? "Measuring 8 bits"
+            : a->plan_error[0]             ? "Does not fit"
+                                           : "Stopped");
         break;
     case TSR_PREVIEW_PREPARING:
         snprintf(out, size, "Preparing");
@@ -45,9 +46,8 @@ static void draw_head(app *a, const tsr_preview_info *i) {
     float w = ui_width(), line = ui_line_height(UI_BOLD);
     widget_text_clipped(UI_BOLD, (ui_rect){ui_left(), ui_top(), w, 0}, COLOR_TEXT, a->name, false);
     ui_space(line + app_px(a, 5));
-    snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %d frames \xc2\xb7 %s on %s", i->width,
-        i->height, i->frames, tsr_precision_name(a->planned.precision),
-        a->planned.device ? a->planned.device : "?");
+    snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %d frames \xc2\xb7 %s on %s", i->width, i->height, i->frames,
+        tsr_precision_name(a->planned.precision), a->planned.device ? a->planned.device : "?");
     widget_text_clipped(UI_SMALL, (ui_rect){ui_left(), ui_top(), w, 0}, COLOR_DIM, text, false);
     ui_space(ui_line_height(UI_SMALL) + app_px(a, 12));
     bool busy = i->state == TSR_PREVIEW_DECODING || i->state == TSR_PREVIEW_PREPARING;
@@ -57,8 +57,7 @@ static void draw_head(app *a, const tsr_preview_info *i) {
                                        : COLOR_ACCENT_DARK);
     ui_space(app_px(a, 7));
     state_text(a, i, text, sizeof text);
-    ui_text(UI_SMALL, ui_left(), ui_top(), i->state == TSR_PREVIEW_FAILED ? COLOR_BAD : COLOR_DIM,
-        text);
+    ui_text(UI_SMALL, ui_left(), ui_top(), i->state == TSR_PREVIEW_FAILED ? COLOR_BAD : COLOR_DIM, text);
     ui_space(ui_line_height(UI_SMALL));
     if (i->error && *i->error) {
         ui_space(app_px(a, 6));
@@ -99,12 +98,10 @@ static void draw_dial(app *a, dial d, const char *id, const char *label, const c
     char text[64];
     int position = decode_position(a, d);
     bool resting;
-    const char *value =
-        decode_text(a, d, a->positions_of[d].count ? a->positions_of[d].value[position] : 0, text);
+    const char *value = decode_text(a, d, a->positions_of[d].count ? a->positions_of[d].value[position] : 0, text);
     if (position == 0)
         value = auto_text(a, d, text);
-    if (widget_slider(a, id, label, value, a->positions_of[d].count, &position, &resting, fit_of,
-            &d, tooltip))
+    if (widget_slider(a, id, label, value, a->positions_of[d].count, &position, &resting, fit_of, &d, tooltip))
         decode_set(a, d, position, resting);
     ui_space(app_px(a, 4));
 }
@@ -124,8 +121,8 @@ static void draw_tiles(app *a) {
         draw_dial(a, DIAL_OVERLAP, "overlap", "Overlap",
             "Tiles overlap by this much and fade into each other: more hides seams better and "
             "costs time. Keys , and .");
-    if (widget_button(a, "linked", "Square", NULL, 0, a->set.linked, true,
-            "Tiles as high as wide; off: two sliders.")) {
+    if (widget_button(
+            a, "linked", "Square", NULL, 0, a->set.linked, true, "Tiles as high as wide; off: two sliders.")) {
         a->set.linked = !a->set.linked;
         a->set.value[DIAL_TILE_HEIGHT] = a->set.value[DIAL_TILE_WIDTH];
         decode_scales(a);
@@ -142,8 +139,8 @@ static void draw_tiles(app *a) {
         return;
     }
     if (p->columns * p->rows > 1)
-        snprintf(text, sizeof text, "%d \xc3\x97 %d of %d \xc3\x97 %d", p->columns, p->rows,
-            p->tile_width, p->tile_height);
+        snprintf(
+            text, sizeof text, "%d \xc3\x97 %d of %d \xc3\x97 %d", p->columns, p->rows, p->tile_width, p->tile_height);
     else
         snprintf(text, sizeof text, "untiled, no seams");
     widget_fact(a, "Plan", text);
@@ -151,8 +148,7 @@ static void draw_tiles(app *a) {
         snprintf(text, sizeof text, "%d \xc3\x97 %d px", p->overlap_width, p->overlap_height);
         widget_fact(a, "Overlap", text);
     }
-    snprintf(text, sizeof text, "%.2f TFLOP \xc2\xb7 %.0f ms to plan", p->flops * 1e-12,
-        1e3 * a->plan_seconds);
+    snprintf(text, sizeof text, "%.2f TFLOP \xc2\xb7 %.0f ms to plan", p->flops * 1e-12, 1e3 * a->plan_seconds);
     widget_fact(a, "Work", text);
 }
 
@@ -165,8 +161,7 @@ static void draw_compute(app *a) {
         disabled[k] = planner_fit(a->planner, DIAL_PRECISION, k) == FIT_NO;
     ui_text(UI_NORMAL, ui_left(), ui_top(), COLOR_DIM, "Precision");
     ui_space(ui_line_height(UI_NORMAL) + app_px(a, 6));
-    int clicked = widget_choices(a, "precision", precision_names, 6,
-        decode_position(a, DIAL_PRECISION), disabled,
+    int clicked = widget_choices(a, "precision", precision_names, 6, decode_position(a, DIAL_PRECISION), disabled,
         "f32 is the reference; 16 bits halve the memory and are as good to the eye; 8 bits are "
         "fastest where the device has them and cost a "
         "little quality. Key p.");
@@ -197,13 +192,11 @@ static void part_bytes(const tsr_plan_bytes *b, double out[PARTS]) {
 static void draw_bar(app *a, const tsr_preview_info *i, const tsr_plan_info *p) {
     double part[PARTS], used = (double)(i->backend_bytes + i->slot_bytes + i->frame_bytes);
     part_bytes(&p->bytes, part);
-    double most =
-        fmax(fmax((double)p->bytes.total, used), p->budget < 1ll << 50 ? (double)p->budget : 0);
+    double most = fmax(fmax((double)p->bytes.total, used), p->budget < 1ll << 50 ? (double)p->budget : 0);
     /* A small plan in a large budget would be a line: the bar shows at most four times what is
      * planned. */
     double shown = fmin(most, 4 * fmax((double)p->bytes.total, used));
-    float w = ui_width(), h = app_px(a, 16), x = ui_left(), y = ui_top(), at = x,
-          gap = app_px(a, 1);
+    float w = ui_width(), h = app_px(a, 16), x = ui_left(), y = ui_top(), at = x, gap = app_px(a, 1);
     ui_item item = ui_add("plan-bar", w, h + app_px(a, 9));
     (void)item;
     ui_tooltip("What the plan takes of device memory, part by part; the thin bar is what is really "
@@ -222,8 +215,7 @@ static void draw_bar(app *a, const tsr_preview_info *i, const tsr_plan_info *p) 
     ui_fill(thin, COLOR_TEXT, thin.h / 2);
     float mark = x + (float)((double)p->budget / shown) * w;
     if (mark <= x + w)
-        ui_fill((ui_rect){fminf(mark, x + w - app_px(a, 2)), y - app_px(a, 3), app_px(a, 2),
-                    h + app_px(a, 6)},
+        ui_fill((ui_rect){fminf(mark, x + w - app_px(a, 2)), y - app_px(a, 3), app_px(a, 2), h + app_px(a, 6)},
             UI_RGB(0xffffff), 0);
 }
 
@@ -237,8 +229,8 @@ static void draw_legend(app *a, const tsr_plan_info *p) {
         float lx = x + (k % 2 ? w + app_px(a, 16) : 0), ly = y + (float)(k / 2) * line;
         ui_fill((ui_rect){lx, ly + app_px(a, 3), dot, dot}, part_color[k], app_px(a, 2));
         ui_text(UI_SMALL, lx + dot + app_px(a, 6), ly, COLOR_DIM, part_name[k]);
-        widget_text_clipped(UI_SMALL, (ui_rect){lx + w / 2, ly, w / 2, 0}, COLOR_TEXT,
-            bytes_text(text, (int64_t)part[k]), true);
+        widget_text_clipped(
+            UI_SMALL, (ui_rect){lx + w / 2, ly, w / 2, 0}, COLOR_TEXT, bytes_text(text, (int64_t)part[k]), true);
     }
     ui_space(line * 3 + app_px(a, 4));
 }
@@ -259,8 +251,7 @@ static void draw_memory(app *a, const tsr_preview_info *i) {
     widget_fact(a, "Planned", text);
     widget_fact(a, "Used", bytes_text(used, i->backend_bytes + i->slot_bytes + i->frame_bytes));
     if (i->total_bytes > 0) {
-        snprintf(text, sizeof text, "%s of %s", bytes_text(total, i->free_bytes),
-            bytes_text(budget, i->total_bytes));
+        snprintf(text, sizeof text, "%s of %s", bytes_text(total, i->free_bytes), bytes_text(budget, i->total_bytes));
         widget_fact(a, "Free on the machine", text);
     }
 }
@@ -276,8 +267,8 @@ struct toggle {
 static void draw_toggles(app *a, const struct toggle *t, int n) {
     float left = ui_left(), right = left + ui_width(), gap = app_px(a, 6);
     for (int k = 0; k < n; k++) {
-        float w = ui_text_width(UI_SMALL, t[k].label) + app_px(a, 7) +
-                  ui_text_width(UI_SMALL, t[k].key) + app_px(a, 20);
+        float w =
+            ui_text_width(UI_SMALL, t[k].label) + app_px(a, 7) + ui_text_width(UI_SMALL, t[k].key) + app_px(a, 20);
         if (k) {
             ui_same_line(gap);
             if (ui_left() + w > right) {
@@ -292,8 +283,7 @@ static void draw_toggles(app *a, const struct toggle *t, int n) {
 static void draw_compare(app *a, const tsr_preview_info *i) {
     char text[64];
     const struct toggle compare[] = {
-        {"wipe", "Wipe", "w", &a->look.wipe,
-            "The kept frames left of the line, the new ones right; drag the line."},
+        {"wipe", "Wipe", "w", &a->look.wipe, "The kept frames left of the line, the new ones right; drag the line."},
         {"difference", "Difference", "d", &a->look.difference,
             "How far the new frames are from the kept ones, magnified."},
     };
@@ -329,14 +319,12 @@ static void draw_compare(app *a, const tsr_preview_info *i) {
 
 static void draw_show(app *a, const tsr_preview_info *i) {
     const struct toggle overlays[] = {
-        {"grid", "Grid", "g", &a->look.grid,
-            "Where tiles hand over to each other; the one in hand is outlined."},
+        {"grid", "Grid", "g", &a->look.grid, "Where tiles hand over to each other; the one in hand is outlined."},
         {"seams", "Seams", "e", &a->look.seams, "Where tiles overlap."},
         {"weights", "Fade", "u", &a->look.weights,
             "Where tiles fade into each other, brightest where both weigh the same."},
         {"heat", "Heat", "h", &a->look.heat, "How long each tile takes."},
-        {"nearest", "Pixels", "n", &a->look.nearest,
-            "Every pixel a square; off: smooth between them."},
+        {"nearest", "Pixels", "n", &a->look.nearest, "Every pixel a square; off: smooth between them."},
     };
     widget_heading(a, "SHOW");
     draw_toggles(a, overlays, 5);
@@ -371,8 +359,7 @@ static void draw_write(app *a) {
         widget_fact(a, "Rendering", what);
         widget_progress(a, ui_width(), share, COLOR_ACCENT);
         ui_space(app_px(a, 8));
-        if (widget_button(a, "stop", "Stop", NULL, half, false, true,
-                "Gives up the render; nothing is left of it.")) {
+        if (widget_button(a, "stop", "Stop", NULL, half, false, true, "Gives up the render; nothing is left of it.")) {
             jobs_stop(a);
             decode_resume(a);
         }
@@ -385,8 +372,7 @@ void panel_draw(app *a, ui_rect r) {
     ui_area_begin("panel", r, padding, COLOR_PANEL, false);
     ui_draw_on(UI_HERE);
     if (!a->latent) {
-        widget_text_clipped(
-            UI_BOLD, (ui_rect){ui_left(), ui_top(), ui_width(), 0}, COLOR_TEXT, "Tessera", false);
+        widget_text_clipped(UI_BOLD, (ui_rect){ui_left(), ui_top(), ui_width(), 0}, COLOR_TEXT, "Tessera", false);
         ui_space(ui_line_height(UI_BOLD) + app_px(a, 6));
         ui_paragraph(UI_SMALL, COLOR_DIM, "Nothing is open.");
         draw_write(a);

@@ -19,9 +19,8 @@ static void turn(app *a, bool must) {
 
 static void nap(double seconds) {
     if (seconds > 0)
-        nanosleep(&(struct timespec){.tv_sec = (time_t)seconds,
-                      .tv_nsec = (long)(1e9 * (seconds - floor(seconds)))},
-            NULL);
+        nanosleep(
+            &(struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)(1e9 * (seconds - floor(seconds)))}, NULL);
 }
 
 static void settle(app *a) {
@@ -43,17 +42,14 @@ static bool over(app *a, const char *what, double number, double began) {
     bool still = a->start_at == 0 && a->seek_at == 0 && !i->blending && !i->animating;
     if (strcmp(what, "idle") == 0)
         return still &&
-               (i->state == TSR_PREVIEW_DONE || i->state == TSR_PREVIEW_FAILED ||
-                   i->state == TSR_PREVIEW_IDLE) &&
-               (i->whole == i->frames || i->state != TSR_PREVIEW_DONE) &&
-               jobs_running(a) == JOB_NONE;
+               (i->state == TSR_PREVIEW_DONE || i->state == TSR_PREVIEW_FAILED || i->state == TSR_PREVIEW_IDLE) &&
+               (i->whole == i->frames || i->state != TSR_PREVIEW_DONE) && jobs_running(a) == JOB_NONE;
     if (strcmp(what, "rough") == 0)
         return i->rough;
     if (strcmp(what, "first") == 0)
         return a->start_at == 0 && i->first_seconds > 0;
     if (strcmp(what, "frame") == 0)
-        return a->start_at == 0 &&
-               tsr_preview_frame_state(a->preview, (int64_t)number) == TSR_FRAME_WHOLE &&
+        return a->start_at == 0 && tsr_preview_frame_state(a->preview, (int64_t)number) == TSR_FRAME_WHOLE &&
                !i->animating;
     if (strcmp(what, "tiles") == 0)
         return a->start_at == 0 && tiles_done(a) >= number && !i->blending && !i->animating;
@@ -75,10 +71,8 @@ static int wait_for(app *a, const char *what, double number) {
     while (!a->quit) {
         turn(a, false);
         if (app_time() - began > PATIENCE)
-            return failure(TSR_ERR_UNSUPPORTED,
-                "script: waited %g s for %s; the machine is too busy", PATIENCE, what);
-        if (strcmp(what, "draws") == 0 ? a->frames_drawn - drawn >= (int)number
-                                       : over(a, what, number, began))
+            return failure(TSR_ERR_UNSUPPORTED, "script: waited %g s for %s; the machine is too busy", PATIENCE, what);
+        if (strcmp(what, "draws") == 0 ? a->frames_drawn - drawn >= (int)number : over(a, what, number, began))
             break;
         if (strcmp(what, "draws") == 0)
             app_touch(a);
@@ -99,9 +93,8 @@ static bool press_key(app *a, const char *name) {
     static const struct {
         const char *name;
         key key;
-    } keys[] = {{"Left", KEY_LEFT}, {"Right", KEY_RIGHT}, {"Home", KEY_HOME}, {"End", KEY_END},
-        {"Tab", KEY_TAB}, {"Escape", KEY_ESCAPE}, {"Enter", KEY_ENTER},
-        {"Backspace", KEY_BACKSPACE}, {"Delete", KEY_DELETE}};
+    } keys[] = {{"Left", KEY_LEFT}, {"Right", KEY_RIGHT}, {"Home", KEY_HOME}, {"End", KEY_END}, {"Tab", KEY_TAB},
+        {"Escape", KEY_ESCAPE}, {"Enter", KEY_ENTER}, {"Backspace", KEY_BACKSPACE}, {"Delete", KEY_DELETE}};
     event e = {.kind = EVENT_KEY};
     if (strncmp(name, "shift+", 6) == 0) {
         e.shift = true;
@@ -153,9 +146,9 @@ static bool set_switch(app *a, const char *name, const char *value) {
         const char *name;
         bool *on;
     } switches[] = {{"square", &a->set.linked}, {"blend", &a->set.blend}, {"loop", &a->look.loop},
-        {"panel", &a->look.panel}, {"pixels", &a->look.nearest}, {"grid", &a->look.grid},
-        {"seams", &a->look.seams}, {"fade", &a->look.weights}, {"heat", &a->look.heat},
-        {"wipe", &a->look.wipe}, {"difference", &a->look.difference}};
+        {"panel", &a->look.panel}, {"pixels", &a->look.nearest}, {"grid", &a->look.grid}, {"seams", &a->look.seams},
+        {"fade", &a->look.weights}, {"heat", &a->look.heat}, {"wipe", &a->look.wipe},
+        {"difference", &a->look.difference}};
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
         if (strcmp(switches[i].name, name) == 0) {
             *switches[i].on = strcmp(value, "on") == 0;
@@ -172,10 +165,10 @@ static bool set_dial(app *a, const char *name, const char *value) {
     static const struct {
         const char *name;
         dial dial;
-    } dials[] = {{"tile", DIAL_TILE_WIDTH}, {"tile-height", DIAL_TILE_HEIGHT},
-        {"overlap", DIAL_OVERLAP}, {"vram", DIAL_VRAM}};
-    static const char *const precisions[] = {"auto", "f32", "fp16", "bf16", "fp8", "int8"},
-                             *const caches[] = {"auto", "device", "host"};
+    } dials[] = {
+        {"tile", DIAL_TILE_WIDTH}, {"tile-height", DIAL_TILE_HEIGHT}, {"overlap", DIAL_OVERLAP}, {"vram", DIAL_VRAM}};
+    static const char *const precisions[] = {"auto", "f32", "fp16", "bf16", "fp8", "int8"}, *const caches[] = {"auto",
+                                                                                                "device", "host"};
     char *end;
     double v = strtod(value, &end);
     int64_t number = strcmp(value, "auto") == 0 ? (strcmp(name, "overlap") == 0 ? -1 : 0)
@@ -224,19 +217,16 @@ static int screenshot(app *a, const char *path) {
     uint8_t *rgb = malloc(bytes);
     if (!rgb)
         return failure(TSR_ERR_MEMORY, "out of memory: a picture of %dx%d", w, h);
-    tsr_frame frame = {
-        .width = w, .height = h, .pixels = TSR_PIXELS_RGB8, .data = rgb, .bytes = bytes};
+    tsr_frame frame = {.width = w, .height = h, .pixels = TSR_PIXELS_RGB8, .data = rgb, .bytes = bytes};
     tsr_status status = gpu_read(&a->gpu, rgb);
-    int failed_by = status != TSR_OK ? failure(status, "%s", gpu_last_error())
-                                     : failed(action_write_png(path, &frame));
+    int failed_by = status != TSR_OK ? failure(status, "%s", gpu_last_error()) : failed(action_write_png(path, &frame));
     free(rgb);
     return failed_by;
 }
 
 /* All that a test or a benchmark may ask. */
 static void print(app *a) {
-    static const char *const states[] = {
-        "idle", "preparing", "decoding", "paused", "done", "failed"};
+    static const char *const states[] = {"idle", "preparing", "decoding", "paused", "done", "failed"};
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
     const tsr_plan_info *p = &a->planned;
     json j;
@@ -319,7 +309,7 @@ static bool item_command(app *a, char **w, int n) {
         button(a, false);
     } else if (strcmp(w[0], "slide") == 0 && n == 4) {
         y = (double)(r.y + 0.8f * r.h); /* where a slider has its knob */
-        double last = (double)r.w - 1; /* the right edge is no longer on it */
+        double last = (double)r.w - 1;  /* the right edge is no longer on it */
         drag(a, x + atof(w[2]) * last, y, x + atof(w[3]) * last, y);
     } else {
         return false;
@@ -332,9 +322,7 @@ static int run_command(app *a, char **w, int n, const char *rest) {
     if (strcmp(w[0], "size") == 0 && n == 3 && strcmp(w[1], "0") == 0)
         send(a, (event){.kind = EVENT_RESIZE}); /* minimised */
     else if (strcmp(w[0], "size") == 0 && n == 3)
-        send(a, (event){.kind = EVENT_RESIZE,
-                    .x = bounded(w[1], 100, 16384),
-                    .y = bounded(w[2], 100, 16384)});
+        send(a, (event){.kind = EVENT_RESIZE, .x = bounded(w[1], 100, 16384), .y = bounded(w[2], 100, 16384)});
     else if (strcmp(w[0], "scale") == 0 && n == 2)
         send(a, (event){.kind = EVENT_SCALE, .x = bounded(w[1], 0.5, 4)});
     else if (strcmp(w[0], "key") == 0 && n == 2)
@@ -399,8 +387,7 @@ int script_run(app *a, const char *script, const char *picture) {
     if (script && !f)
         return failure(TSR_ERR_IO, "cannot read: %s", script);
     settle(a);
-    for (int number = 1; f && status == EXIT_OK && !a->quit && fgets(line, sizeof line, f);
-         number++)
+    for (int number = 1; f && status == EXIT_OK && !a->quit && fgets(line, sizeof line, f); number++)
         status = run_line(a, line, script, number);
     if (f && f != stdin)
         fclose(f);

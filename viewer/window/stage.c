@@ -39,15 +39,13 @@ static bool visible(const app *a, const tsr_preview_info *i, int *x0, int *y0, i
 }
 
 static void compare(app *a, const tsr_preview_info *i) {
-    if (!(a->look.wipe || a->look.difference) || !i->has_reference ||
-        a->now - a->compared_at < COMPARE_EVERY)
+    if (!(a->look.wipe || a->look.difference) || !i->has_reference || a->now - a->compared_at < COMPARE_EVERY)
         return;
     int x0 = (int)fmax(0, floor(a->left)), y0 = (int)fmax(0, floor(a->top));
     int x1 = (int)fmin(i->width, ceil(a->left + (double)a->stage.w / a->zoom)),
         y1 = (int)fmin(i->height, ceil(a->top + (double)a->stage.h / a->zoom));
     a->compared_at = a->now;
-    if (x1 > x0 && y1 > y0 &&
-        tsr_preview_compare(a->preview, a->frame, x0, y0, x1 - x0, y1 - y0) == TSR_ERR_DEVICE)
+    if (x1 > x0 && y1 > y0 && tsr_preview_compare(a->preview, a->frame, x0, y0, x1 - x0, y1 - y0) == TSR_ERR_DEVICE)
         a->lost = true;
 }
 
@@ -55,8 +53,7 @@ static void draw_picture(app *a, const tsr_preview_info *i) {
     int x0, y0, x1, y1;
     if (!visible(a, i, &x0, &y0, &x1, &y1))
         return;
-    bool whole_pixels =
-        a->zoom >= 1 && fabs(a->zoom - round(a->zoom)) < 1e-9 && (a->look.nearest || a->zoom == 1);
+    bool whole_pixels = a->zoom >= 1 && fabs(a->zoom - round(a->zoom)) < 1e-9 && (a->look.nearest || a->zoom == 1);
     if (a->image_stale || !a->image.view || i->animating) {
         tsr_preview_view v = TSR_PREVIEW_VIEW_DEFAULT;
         v.frame = a->frame;
@@ -84,8 +81,8 @@ static void draw_picture(app *a, const tsr_preview_info *i) {
         compare(a, i);
     }
     float w = (float)(x1 - x0), h = (float)(y1 - y0);
-    ui_image(a->image.view, (ui_rect){a->stage.x + (float)x0, a->stage.y + (float)y0, w, h},
-        w / (float)a->image.width, h / (float)a->image.height);
+    ui_image(a->image.view, (ui_rect){a->stage.x + (float)x0, a->stage.y + (float)y0, w, h}, w / (float)a->image.width,
+        h / (float)a->image.height);
 }
 
 /* ---------------------------------------------------------------- over it */
@@ -136,13 +133,12 @@ static void draw_heat(app *a, const tsr_plan_info *p) {
         ui_rect r = core_of(a, p, k, &t);
         double share = most > least * 1.001 ? (t.seconds - least) / (most - least) : 0.5;
         ui_fill(r, ui_alpha(heat_color(share), 0.38f), 0);
-        snprintf(text, sizeof text, t.seconds < 1 ? "%.0f ms" : "%.2f s",
-            t.seconds < 1 ? 1e3 * t.seconds : t.seconds);
+        snprintf(text, sizeof text, t.seconds < 1 ? "%.0f ms" : "%.2f s", t.seconds < 1 ? 1e3 * t.seconds : t.seconds);
         float tw = ui_text_width(UI_SMALL, text), pad = app_px(a, 5), h = ui_line_height(UI_SMALL);
         if (tw + 4 * pad > r.w || h + 4 * pad > r.h)
             continue;
-        ui_rect back = {floorf(r.x + (r.w - tw) / 2) - pad, floorf(r.y + (r.h - h) / 2) - pad,
-            tw + 2 * pad, h + 2 * pad};
+        ui_rect back = {
+            floorf(r.x + (r.w - tw) / 2) - pad, floorf(r.y + (r.h - h) / 2) - pad, tw + 2 * pad, h + 2 * pad};
         ui_fill(back, ui_alpha(COLOR_STAGE, 0.65f), app_px(a, 4));
         ui_text(UI_SMALL, back.x + pad, back.y + pad, COLOR_TEXT, text);
     }
@@ -150,20 +146,15 @@ static void draw_heat(app *a, const tsr_plan_info *p) {
 
 static void draw_seams(app *a, const tsr_plan_info *p) {
     tsr_preview_tile t, n;
-    float top = to_y(a, 0), left = to_x(a, 0), bottom = to_y(a, p->height),
-          right = to_x(a, p->width);
+    float top = to_y(a, 0), left = to_x(a, 0), bottom = to_y(a, p->height), right = to_x(a, p->width);
     ui_color c = ui_alpha(COLOR_WARN, 0.28f);
     for (int k = 0; k + 1 < p->columns; k++)
         if (tsr_preview_get_tile(a->preview, k, &t) && tsr_preview_get_tile(a->preview, k + 1, &n))
-            ui_fill(
-                (ui_rect){to_x(a, n.x), top, to_x(a, t.x + t.width) - to_x(a, n.x), bottom - top},
-                c, 0);
+            ui_fill((ui_rect){to_x(a, n.x), top, to_x(a, t.x + t.width) - to_x(a, n.x), bottom - top}, c, 0);
     for (int k = 0; k + 1 < p->rows; k++)
         if (tsr_preview_get_tile(a->preview, k * p->columns, &t) &&
             tsr_preview_get_tile(a->preview, (k + 1) * p->columns, &n))
-            ui_fill(
-                (ui_rect){left, to_y(a, n.y), right - left, to_y(a, t.y + t.height) - to_y(a, n.y)},
-                c, 0);
+            ui_fill((ui_rect){left, to_y(a, n.y), right - left, to_y(a, t.y + t.height) - to_y(a, n.y)}, c, 0);
 }
 
 static void draw_grid(app *a, const tsr_plan_info *p, bool lines) {
@@ -171,13 +162,10 @@ static void draw_grid(app *a, const tsr_plan_info *p, bool lines) {
     float thin = app_px(a, 1);
     for (int k = 0; tsr_preview_get_tile(a->preview, k, &t); k++) {
         ui_rect r = core_of(a, p, k, &t);
-        r = (ui_rect){floorf(r.x), floorf(r.y), floorf(r.x + r.w) - floorf(r.x),
-            floorf(r.y + r.h) - floorf(r.y)};
+        r = (ui_rect){floorf(r.x), floorf(r.y), floorf(r.x + r.w) - floorf(r.x), floorf(r.y + r.h) - floorf(r.y)};
         if (lines) {
-            ui_stroke((ui_rect){r.x, r.y, r.w + thin, r.h + thin}, ui_alpha(UI_RGB(0x000000), 0.5f),
-                0, 3 * thin);
-            ui_stroke((ui_rect){r.x, r.y, r.w + thin, r.h + thin}, ui_alpha(UI_RGB(0xffffff), 0.8f),
-                0, thin);
+            ui_stroke((ui_rect){r.x, r.y, r.w + thin, r.h + thin}, ui_alpha(UI_RGB(0x000000), 0.5f), 0, 3 * thin);
+            ui_stroke((ui_rect){r.x, r.y, r.w + thin, r.h + thin}, ui_alpha(UI_RGB(0xffffff), 0.8f), 0, thin);
         }
     }
     for (int k = 0; lines && tsr_preview_get_tile(a->preview, k, &t); k++)
@@ -186,22 +174,17 @@ static void draw_grid(app *a, const tsr_plan_info *p, bool lines) {
 }
 
 static void draw_wipe(app *a) {
-    float x = floorf(a->stage.x + (float)a->wipe * a->stage.w), y = a->stage.y + a->stage.h / 2,
-          s = app_px(a, 6), pad = app_px(a, 7);
-    ui_line(
-        x, a->stage.y, x, a->stage.y + a->stage.h, ui_alpha(UI_RGB(0x000000), 0.6f), app_px(a, 4));
+    float x = floorf(a->stage.x + (float)a->wipe * a->stage.w), y = a->stage.y + a->stage.h / 2, s = app_px(a, 6),
+          pad = app_px(a, 7);
+    ui_line(x, a->stage.y, x, a->stage.y + a->stage.h, ui_alpha(UI_RGB(0x000000), 0.6f), app_px(a, 4));
     ui_line(x, a->stage.y, x, a->stage.y + a->stage.h, UI_RGB(0xffffff), app_px(a, 2));
     ui_disc(x, y, app_px(a, 15), UI_RGB(0xffffff));
-    ui_triangle(
-        x - app_px(a, 3), y - s, x - app_px(a, 3), y + s, x - app_px(a, 3) - s, y, COLOR_STAGE);
-    ui_triangle(
-        x + app_px(a, 3), y - s, x + app_px(a, 3), y + s, x + app_px(a, 3) + s, y, COLOR_STAGE);
+    ui_triangle(x - app_px(a, 3), y - s, x - app_px(a, 3), y + s, x - app_px(a, 3) - s, y, COLOR_STAGE);
+    ui_triangle(x + app_px(a, 3), y - s, x + app_px(a, 3), y + s, x + app_px(a, 3) + s, y, COLOR_STAGE);
     for (int k = 0; k < 2; k++) {
         const char *text = k ? "B  now" : "A  kept";
-        float w = ui_text_width(UI_SMALL, text) + 2 * pad,
-              tx = k ? x + app_px(a, 12) : x - app_px(a, 12) - w;
-        ui_fill((ui_rect){tx, a->stage.y + app_px(a, 12), w,
-                    ui_line_height(UI_SMALL) + 2 * app_px(a, 5)},
+        float w = ui_text_width(UI_SMALL, text) + 2 * pad, tx = k ? x + app_px(a, 12) : x - app_px(a, 12) - w;
+        ui_fill((ui_rect){tx, a->stage.y + app_px(a, 12), w, ui_line_height(UI_SMALL) + 2 * app_px(a, 5)},
             ui_alpha(COLOR_STAGE, 0.75f), app_px(a, 4));
         ui_text(UI_SMALL, tx + pad, a->stage.y + app_px(a, 17), COLOR_TEXT, text);
     }
@@ -238,14 +221,12 @@ static void draw_welcome(app *a) {
     float w = fminf(a->stage.w - app_px(a, 40), app_px(a, 420)), pad = app_px(a, 28);
     float h = 2 * pad + ui_line_height(UI_LARGE) + app_px(a, 14) + ceilf(ui_text_height(UI_NORMAL, text, w - 2 * pad)) +
               app_px(a, 22 + 26 + 16) + ui_line_height(UI_SMALL);
-    ui_rect r = {
-        floorf(a->stage.x + (a->stage.w - w) / 2), floorf(a->stage.y + (a->stage.h - h) / 2), w, h};
+    ui_rect r = {floorf(a->stage.x + (a->stage.w - w) / 2), floorf(a->stage.y + (a->stage.h - h) / 2), w, h};
     ui_draw_on(UI_BEHIND); /* an area clips what is drawn in its padding */
     ui_stroke(r, COLOR_LINE, app_px(a, 10), app_px(a, 1.5f));
     ui_area_begin("welcome", r, pad, ui_alpha(COLOR_STAGE, 0), false);
     ui_draw_on(UI_HERE);
-    ui_text(UI_LARGE, ui_left(), ui_top(), COLOR_TEXT,
-        *a->folder ? "Waiting for a latent" : "Drop a latent here");
+    ui_text(UI_LARGE, ui_left(), ui_top(), COLOR_TEXT, *a->folder ? "Waiting for a latent" : "Drop a latent here");
     ui_space(ui_line_height(UI_LARGE) + app_px(a, 14));
     ui_paragraph(UI_NORMAL, COLOR_DIM, text);
     ui_space(app_px(a, 22));
@@ -322,6 +303,6 @@ void stage_event(app *a, const event *e) {
     else if (e->kind == EVENT_MOVE)
         move(a);
     else if (e->kind == EVENT_WHEEL && in_stage(a) && a->zoom > 0)
-        action_zoom(a, a->zoom * pow(WHEEL_FACTOR, e->y), a->mouse_x - (double)a->stage.x,
-            a->mouse_y - (double)a->stage.y);
+        action_zoom(
+            a, a->zoom * pow(WHEEL_FACTOR, e->y), a->mouse_x - (double)a->stage.x, a->mouse_y - (double)a->stage.y);
 }

@@ -43,19 +43,15 @@ static void draw_cells(app *a, ui_rect strip, int frames) {
     for (int c = 0; c < columns;) {
         tsr_preview_frame s = tsr_preview_frame_state(a->preview, (int64_t)c * frames / columns);
         int from = c++;
-        while (gap == 0 && c < columns &&
-               tsr_preview_frame_state(a->preview, (int64_t)c * frames / columns) == s)
+        while (gap == 0 && c < columns && tsr_preview_frame_state(a->preview, (int64_t)c * frames / columns) == s)
             c++;
-        float x0 = strip.x + strip.w * (float)from / (float)columns,
-              x1 = strip.x + strip.w * (float)c / (float)columns;
-        ui_fill((ui_rect){x0, strip.y, x1 - x0 - gap, strip.h}, frame_color(s),
-            gap > 0 ? app_px(a, 1.5f) : 0);
+        float x0 = strip.x + strip.w * (float)from / (float)columns, x1 = strip.x + strip.w * (float)c / (float)columns;
+        ui_fill((ui_rect){x0, strip.y, x1 - x0 - gap, strip.h}, frame_color(s), gap > 0 ? app_px(a, 1.5f) : 0);
     }
 }
 
 static void draw_strip(app *a, ui_rect area, int frames) {
-    float left = area.x + app_px(a, 176), right = area.x + area.w - app_px(a, 76),
-          h = app_px(a, 14);
+    float left = area.x + app_px(a, 176), right = area.x + area.w - app_px(a, 76), h = app_px(a, 14);
     if (right - left < app_px(a, 40))
         return;
     ui_rect strip = {left, floorf(area.y + area.h / 2 - h / 2), right - left, h};
@@ -69,18 +65,15 @@ static void draw_strip(app *a, ui_rect area, int frames) {
         a->playing = a->playing && !i.pressed;
     }
     draw_cells(a, strip, frames);
-    float cell = strip.w / (float)frames, x = strip.x + cell * ((float)a->frame + 0.5f),
-          s = app_px(a, 5);
-    ui_line(
-        x, strip.y - app_px(a, 4), x, strip.y + h + app_px(a, 4), UI_RGB(0xffffff), app_px(a, 2));
-    ui_triangle(x - s, strip.y - app_px(a, 9), x + s, strip.y - app_px(a, 9), x,
-        strip.y - app_px(a, 2), UI_RGB(0xffffff));
+    float cell = strip.w / (float)frames, x = strip.x + cell * ((float)a->frame + 0.5f), s = app_px(a, 5);
+    ui_line(x, strip.y - app_px(a, 4), x, strip.y + h + app_px(a, 4), UI_RGB(0xffffff), app_px(a, 2));
+    ui_triangle(
+        x - s, strip.y - app_px(a, 9), x + s, strip.y - app_px(a, 9), x, strip.y - app_px(a, 2), UI_RGB(0xffffff));
     if (i.hovered && !i.active) {
         char text[64];
         int64_t f = (int64_t)((i.mouse_x - strip.x) / strip.w * (float)frames);
         snprintf(text, sizeof text, "%lld", (long long)f);
-        ui_text(UI_SMALL, i.mouse_x - ui_text_width(UI_SMALL, text) / 2, strip.y + h + app_px(a, 6),
-            COLOR_DIM, text);
+        ui_text(UI_SMALL, i.mouse_x - ui_text_width(UI_SMALL, text) / 2, strip.y + h + app_px(a, 6), COLOR_DIM, text);
     }
 }
 
@@ -94,13 +87,12 @@ void timeline_draw(app *a, ui_rect r) {
         float x = r.x + app_px(a, 60), y = r.y + r.h / 2, line = ui_line_height(UI_NORMAL);
         snprintf(text, sizeof text, "%lld / %d", (long long)a->frame, i->frames - 1);
         ui_text(UI_NORMAL, x, y - line - app_px(a, 1), COLOR_TEXT, text);
-        snprintf(
-            text, sizeof text, "%.2f s \xc2\xb7 %.0f%%", (double)a->frame / a->fps, 100 * a->zoom);
+        snprintf(text, sizeof text, "%.2f s \xc2\xb7 %.0f%%", (double)a->frame / a->fps, 100 * a->zoom);
         ui_text(UI_SMALL, x, y + app_px(a, 3), COLOR_DIM, text);
         draw_strip(a, r, i->frames);
         ui_move_to(r.x + r.w - app_px(a, 62), y - app_px(a, 13));
-        if (widget_button(a, "loop", "Loop", NULL, app_px(a, 48), a->look.loop, true,
-                "Begins again at the end. Key l."))
+        if (widget_button(
+                a, "loop", "Loop", NULL, app_px(a, 48), a->look.loop, true, "Begins again at the end. Key l."))
             action_character(a, 'l');
     }
     ui_area_end();

@@ -32,9 +32,8 @@ static void draw_chart(app *a) {
     if (at >= 0 && at < t->points) {
         char text[128], bytes[32];
         const tsr_tune_point *p = &t->point[at];
-        snprintf(text, sizeof text, "%d \xc3\x97 %d: %.0f ms/Mpx, %s, %.1f s for the video",
-            p->tile_width, p->tile_height, p->ms_per_mpx, bytes_text(bytes, p->peak_bytes),
-            p->seconds);
+        snprintf(text, sizeof text, "%d \xc3\x97 %d: %.0f ms/Mpx, %s, %.1f s for the video", p->tile_width,
+            p->tile_height, p->ms_per_mpx, bytes_text(bytes, p->peak_bytes), p->seconds);
         ui_tooltip(text);
     }
     ui_space(app_px(a, 6));
@@ -43,8 +42,8 @@ static void draw_chart(app *a) {
 static void draw_best(app *a) {
     char text[96], bytes[32];
     const tsr_tune_point *best = &a->tuned.point[a->tuned.best];
-    snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %.0f ms/Mpx \xc2\xb7 %s", best->tile_width,
-        best->tile_height, best->ms_per_mpx, bytes_text(bytes, best->peak_bytes));
+    snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %.0f ms/Mpx \xc2\xb7 %s", best->tile_width, best->tile_height,
+        best->ms_per_mpx, bytes_text(bytes, best->peak_bytes));
     widget_fact(a, "Best", text);
     ui_space(app_px(a, 2));
 }
@@ -57,8 +56,7 @@ void tune_draw(app *a) {
         draw_chart(a);
     if (a->tuned.best >= 0)
         draw_best(a);
-    if (widget_button(a, "tune", runs ? "Stop" : "Tune", "t", half, runs,
-            runs || jobs_running(a) == JOB_NONE,
+    if (widget_button(a, "tune", runs ? "Stop" : "Tune", "t", half, runs, runs || jobs_running(a) == JOB_NONE,
             "Measures tile sizes under this budget and precision: bars are ms for a million "
             "pixels, dots peak "
             "memory. The best is kept for this machine. The preview waits meanwhile."))

@@ -18,8 +18,7 @@ typedef struct ui_rect {
 } ui_rect;
 
 typedef uint32_t ui_color; /* 0xAABBGGRR */
-#define UI_RGB(hex)                                                                                \
-    ((ui_color)(0xff000000u | ((hex)&0xff) << 16 | ((hex)&0xff00) | ((hex) >> 16 & 0xff)))
+#define UI_RGB(hex) ((ui_color)(0xff000000u | ((hex)&0xff) << 16 | ((hex)&0xff00) | ((hex) >> 16 & 0xff)))
 static inline ui_color ui_alpha(ui_color c, float a) {
     return (c & 0xffffffu) | (ui_color)((float)(c >> 24) * a + 0.5f) << 24;
 }
@@ -64,8 +63,7 @@ void ui_key_down(ui_key key, bool down, bool ctrl, bool shift);
 void ui_character(unsigned c);
 bool ui_typing(void); /* a text field has the keyboard */
 /* The clipboard of text fields and of ui_copy. */
-void ui_clipboard(
-    const char *(*get)(void *user), void (*set)(void *user, const char *text), void *user);
+void ui_clipboard(const char *(*get)(void *user), void (*set)(void *user, const char *text), void *user);
 
 /* ---------------------------------------------------------------- a frame */
 

@@ -50,9 +50,9 @@ extern "C" bool ui_open(void) {
     io.GetClipboardTextFn = clipboard_get;
     io.SetClipboardTextFn = clipboard_set;
     io.ConfigInputTextCursorBlink = false; /* what does not move needs no drawing */
-    static const int imgui_key[UI_KEYS] = {ImGuiKey_LeftArrow, ImGuiKey_RightArrow, ImGuiKey_Home,
-        ImGuiKey_End, ImGuiKey_Delete, ImGuiKey_Backspace, ImGuiKey_Enter, ImGuiKey_Escape,
-        ImGuiKey_A, ImGuiKey_C, ImGuiKey_V, ImGuiKey_X, ImGuiKey_Z};
+    static const int imgui_key[UI_KEYS] = {ImGuiKey_LeftArrow, ImGuiKey_RightArrow, ImGuiKey_Home, ImGuiKey_End,
+        ImGuiKey_Delete, ImGuiKey_Backspace, ImGuiKey_Enter, ImGuiKey_Escape, ImGuiKey_A, ImGuiKey_C, ImGuiKey_V,
+        ImGuiKey_X, ImGuiKey_Z};
     for (int i = 0; i < ImGuiKey_COUNT; i++)
         io.KeyMap[i] = -1;
     for (int i = 0; i < UI_KEYS; i++)
@@ -69,8 +69,7 @@ extern "C" void ui_close(void) {
 /* ---------------------------------------------------------------- fonts */
 
 static ImFont *load(ImFontAtlas *atlas, const char *const *paths, float size) {
-    static const ImWchar ranges[] = {
-        0x20, 0x17f, 0x2010, 0x2026, 0x2190, 0x2193, 0x2212, 0x2212, 0x221e, 0x221e, 0};
+    static const ImWchar ranges[] = {0x20, 0x17f, 0x2010, 0x2026, 0x2190, 0x2193, 0x2212, 0x2212, 0x221e, 0x221e, 0};
     ImFontConfig config;
     config.OversampleH = 2;
     config.PixelSnapH = true;
@@ -83,22 +82,18 @@ static ImFont *load(ImFontAtlas *atlas, const char *const *paths, float size) {
 
 extern "C" ui_atlas ui_fonts(float scale) {
     static const char *const regular[] = {"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
-        "/usr/share/fonts/dejavu/DejaVuSans.ttf",
-        "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf", "/usr/share/fonts/TTF/DejaVuSans.ttf",
-        "/usr/share/fonts/truetype/noto/NotoSans-Regular.ttf", nullptr};
+        "/usr/share/fonts/dejavu/DejaVuSans.ttf", "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf",
+        "/usr/share/fonts/TTF/DejaVuSans.ttf", "/usr/share/fonts/truetype/noto/NotoSans-Regular.ttf", nullptr};
     static const char *const bold[] = {"/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf",
-        "/usr/share/fonts/dejavu/DejaVuSans-Bold.ttf",
-        "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans-Bold.ttf",
-        "/usr/share/fonts/TTF/DejaVuSans-Bold.ttf",
-        "/usr/share/fonts/truetype/noto/NotoSans-Bold.ttf", nullptr};
+        "/usr/share/fonts/dejavu/DejaVuSans-Bold.ttf", "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans-Bold.ttf",
+        "/usr/share/fonts/TTF/DejaVuSans-Bold.ttf", "/usr/share/fonts/truetype/noto/NotoSans-Bold.ttf", nullptr};
     static const float size[UI_FONTS] = {13, 13, 11, 22};
     ImGuiIO &io = ImGui::GetIO();
     io.Fonts->Clear();
     ui.scale = scale;
     for (int i = 0; i < UI_FONTS; i++) {
         ui.font_size[i] = (float)(int)(size[i] * scale + 0.5f);
-        ui.font[i] =
-            load(io.Fonts, i == UI_BOLD || i == UI_LARGE ? bold : regular, ui.font_size[i]);
+        ui.font[i] = load(io.Fonts, i == UI_BOLD || i == UI_LARGE ? bold : regular, ui.font_size[i]);
     }
     ImGuiStyle style;
     style.WindowPadding = ImVec2(0, 0);
@@ -159,8 +154,7 @@ extern "C" bool ui_typing(void) {
     return ImGui::GetIO().WantTextInput;
 }
 
-extern "C" void ui_clipboard(
-    const char *(*get)(void *), void (*set)(void *, const char *), void *user) {
+extern "C" void ui_clipboard(const char *(*get)(void *), void (*set)(void *, const char *), void *user) {
     ui.get = get;
     ui.set = set;
     ui.user = user;
@@ -187,20 +181,19 @@ extern "C" int ui_end(void) {
 
 extern "C" ui_list ui_get_list(int i) {
     const ImDrawList *l = ImGui::GetDrawData()->CmdLists[i];
-    return ui_list{(const ui_vertex *)l->VtxBuffer.Data, l->IdxBuffer.Data, l->VtxBuffer.Size,
-        l->IdxBuffer.Size, l->CmdBuffer.Size};
+    return ui_list{(const ui_vertex *)l->VtxBuffer.Data, l->IdxBuffer.Data, l->VtxBuffer.Size, l->IdxBuffer.Size,
+        l->CmdBuffer.Size};
 }
 
 extern "C" ui_draw ui_get_draw(int list, int i) {
     const ImDrawCmd &c = ImGui::GetDrawData()->CmdLists[list]->CmdBuffer[i];
-    return ui_draw{(uint64_t)c.TextureId, {c.ClipRect.x, c.ClipRect.y, c.ClipRect.z, c.ClipRect.w},
-        c.IdxOffset, c.ElemCount, (int32_t)c.VtxOffset};
+    return ui_draw{(uint64_t)c.TextureId, {c.ClipRect.x, c.ClipRect.y, c.ClipRect.z, c.ClipRect.w}, c.IdxOffset,
+        c.ElemCount, (int32_t)c.VtxOffset};
 }
 
 /* ---------------------------------------------------------------- areas and items */
 
-extern "C" void ui_area_begin(
-    const char *id, ui_rect r, float padding, ui_color background, bool on_top) {
+extern "C" void ui_area_begin(const char *id, ui_rect r, float padding, ui_color background, bool on_top) {
     ImGui::SetNextWindowPos(ImVec2(r.x, r.y));
     ImGui::SetNextWindowSize(ImVec2(r.w, r.h));
     ImGui::PushStyleColor(ImGuiCol_WindowBg, background);
@@ -208,9 +201,8 @@ extern "C" void ui_area_begin(
     ImGui::PushStyleVar(ImGuiStyleVar_WindowRounding, on_top && padding > 0 ? 8 * ui.scale : 0.0f);
     ImGui::Begin(id, nullptr,
         ImGuiWindowFlags_NoTitleBar | ImGuiWindowFlags_NoResize | ImGuiWindowFlags_NoMove |
-            ImGuiWindowFlags_NoCollapse | ImGuiWindowFlags_NoFocusOnAppearing |
-            ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoNav |
-            (on_top ? 0 : ImGuiWindowFlags_NoBringToFrontOnFocus));
+            ImGuiWindowFlags_NoCollapse | ImGuiWindowFlags_NoFocusOnAppearing | ImGuiWindowFlags_NoSavedSettings |
+            ImGuiWindowFlags_NoNav | (on_top ? 0 : ImGuiWindowFlags_NoBringToFrontOnFocus));
     if (on_top) /* without the focus, which would be taken from the item that is held */
         ImGui::BringWindowToDisplayFront(ImGui::GetCurrentWindow());
     ui.list = ImGui::GetWindowDrawList();
@@ -261,8 +253,8 @@ static void note_item(const char *id, ui_rect r) {
 extern "C" ui_item ui_add(const char *id, float w, float h) {
     ImVec2 at = ImGui::GetCursorScreenPos(), mouse = ImGui::GetIO().MousePos;
     bool clicked = ImGui::InvisibleButton(id, ImVec2(w > 1 ? w : 1, h > 1 ? h : 1));
-    ui_item i = {{at.x, at.y, w, h}, ImGui::IsItemHovered(), ImGui::IsItemActive(), clicked,
-        ImGui::IsItemActivated(), ImGui::IsItemDeactivated(), mouse.x, mouse.y};
+    ui_item i = {{at.x, at.y, w, h}, ImGui::IsItemHovered(), ImGui::IsItemActive(), clicked, ImGui::IsItemActivated(),
+        ImGui::IsItemDeactivated(), mouse.x, mouse.y};
     ui.last = i;
     note_item(id, i.r);
     return i;
@@ -334,8 +326,7 @@ extern "C" void ui_line(float x0, float y0, float x1, float y1, ui_color c, floa
     ui.list->AddLine(ImVec2(x0, y0), ImVec2(x1, y1), c, thickness);
 }
 
-extern "C" void ui_triangle(
-    float x0, float y0, float x1, float y1, float x2, float y2, ui_color c) {
+extern "C" void ui_triangle(float x0, float y0, float x1, float y1, float x2, float y2, ui_color c) {
     ui.list->AddTriangleFilled(ImVec2(x0, y0), ImVec2(x1, y1), ImVec2(x2, y2), c);
 }
 
@@ -348,13 +339,12 @@ extern "C" void ui_ring(float x, float y, float radius, ui_color c, float thickn
 }
 
 extern "C" void ui_image(uint64_t texture, ui_rect r, float u1, float v1) {
-    ui.list->AddImage((ImTextureID)texture, ImVec2(r.x, r.y), ImVec2(r.x + r.w, r.y + r.h),
-        ImVec2(0, 0), ImVec2(u1, v1));
+    ui.list->AddImage(
+        (ImTextureID)texture, ImVec2(r.x, r.y), ImVec2(r.x + r.w, r.y + r.h), ImVec2(0, 0), ImVec2(u1, v1));
 }
 
 extern "C" void ui_text(ui_font font, float x, float y, ui_color c, const char *text) {
-    ui.list->AddText(
-        ui.font[font], ui.font_size[font], ImVec2((float)(int)x, (float)(int)y), c, text);
+    ui.list->AddText(ui.font[font], ui.font_size[font], ImVec2((float)(int)x, (float)(int)y), c, text);
 }
 
 extern "C" float ui_text_width(ui_font font, const char *text) {

@@ -42,8 +42,8 @@ void widget_fact(app *a, const char *name, const char *value) {
 
 /* ---------------------------------------------------------------- slider */
 
-static void draw_track(app *a, ui_rect track, int count,
-    fit (*fits)(app *a, const void *user, int position), const void *user) {
+static void draw_track(
+    app *a, ui_rect track, int count, fit (*fits)(app *a, const void *user, int position), const void *user) {
     ui_fill(track, COLOR_TRACK, track.h / 2);
     if (!fits || count < 2)
         return;
@@ -62,9 +62,8 @@ static void draw_track(app *a, ui_rect track, int count,
     }
 }
 
-bool widget_slider(app *a, const char *id, const char *label, const char *value, int count,
-    int *position, bool *resting, fit (*fits)(app *a, const void *user, int position),
-    const void *user, const char *tooltip) {
+bool widget_slider(app *a, const char *id, const char *label, const char *value, int count, int *position,
+    bool *resting, fit (*fits)(app *a, const void *user, int position), const void *user, const char *tooltip) {
     float line = ui_line_height(UI_NORMAL), radius = app_px(a, 7), w = ui_width();
     ui_item i = ui_add(id, w, line + app_px(a, 24));
     ui_tooltip(tooltip);
@@ -83,27 +82,25 @@ bool widget_slider(app *a, const char *id, const char *label, const char *value,
     }
     bool bad = fits && fits(a, user, *position) == FIT_NO, lit = i.hovered || i.active;
     ui_text(UI_NORMAL, i.r.x, i.r.y, COLOR_DIM, label);
-    widget_text_clipped(UI_NORMAL, (ui_rect){i.r.x + w / 3, i.r.y, w - w / 3, 0},
-        bad ? COLOR_BAD : COLOR_TEXT, value, true);
+    widget_text_clipped(
+        UI_NORMAL, (ui_rect){i.r.x + w / 3, i.r.y, w - w / 3, 0}, bad ? COLOR_BAD : COLOR_TEXT, value, true);
     draw_track(a, track, count, fits, user);
     float knob = track.x + (count > 1 ? track.w * (float)*position / (float)(count - 1) : 0),
           mid = track.y + track.h / 2;
     if (!bad)
-        ui_fill((ui_rect){track.x, track.y, knob - track.x, track.h},
-            ui_alpha(COLOR_ACCENT, lit ? 1.0f : 0.75f), track.h / 2);
+        ui_fill((ui_rect){track.x, track.y, knob - track.x, track.h}, ui_alpha(COLOR_ACCENT, lit ? 1.0f : 0.75f),
+            track.h / 2);
     ui_disc(knob, mid, radius, bad ? COLOR_BAD : lit ? UI_RGB(0xffffff) : COLOR_TEXT);
     if (i.active)
-        ui_ring(knob, mid, radius + app_px(a, 3), ui_alpha(bad ? COLOR_BAD : COLOR_ACCENT, 0.5f),
-            app_px(a, 3));
+        ui_ring(knob, mid, radius + app_px(a, 3), ui_alpha(bad ? COLOR_BAD : COLOR_ACCENT, 0.5f), app_px(a, 3));
     return moved || i.released;
 }
 
 /* ---------------------------------------------------------------- choices, buttons */
 
-int widget_choices(app *a, const char *id, const char *const *names, int count, int chosen,
-    const bool *disabled, const char *tooltip) {
-    float w = ui_width(), h = app_px(a, 26), x = ui_left(), y = ui_top(),
-          cell = floorf(w / (float)count);
+int widget_choices(app *a, const char *id, const char *const *names, int count, int chosen, const bool *disabled,
+    const char *tooltip) {
+    float w = ui_width(), h = app_px(a, 26), x = ui_left(), y = ui_top(), cell = floorf(w / (float)count);
     int clicked = -1;
     ui_fill((ui_rect){x, y, w, h}, COLOR_RAISED, app_px(a, 5));
     for (int i = 0; i < count; i++) {
@@ -115,8 +112,7 @@ int widget_choices(app *a, const char *id, const char *const *names, int count, 
         ui_tooltip(tooltip);
         if (it.clicked && !off)
             clicked = i;
-        ui_rect r = {it.r.x + app_px(a, 2), it.r.y + app_px(a, 2), it.r.w - app_px(a, 4),
-            it.r.h - app_px(a, 4)};
+        ui_rect r = {it.r.x + app_px(a, 2), it.r.y + app_px(a, 2), it.r.w - app_px(a, 4), it.r.h - app_px(a, 4)};
         if (i == chosen)
             ui_fill(r, COLOR_ACCENT_DARK, app_px(a, 4));
         else if (it.hovered && !off)
@@ -129,14 +125,14 @@ int widget_choices(app *a, const char *id, const char *const *names, int count, 
                           : COLOR_TEXT,
             names[i]);
         if (off)
-            ui_line(floorf(r.x + (r.w - tw) / 2), floorf(r.y + r.h / 2),
-                floorf(r.x + (r.w + tw) / 2), floorf(r.y + r.h / 2), COLOR_FAINT, app_px(a, 1));
+            ui_line(floorf(r.x + (r.w - tw) / 2), floorf(r.y + r.h / 2), floorf(r.x + (r.w + tw) / 2),
+                floorf(r.y + r.h / 2), COLOR_FAINT, app_px(a, 1));
     }
     return clicked;
 }
 
-bool widget_button(app *a, const char *id, const char *label, const char *letter, float w, bool on,
-    bool enabled, const char *tooltip) {
+bool widget_button(app *a, const char *id, const char *label, const char *letter, float w, bool on, bool enabled,
+    const char *tooltip) {
     float h = app_px(a, 26), text = ui_text_width(UI_SMALL, label), gap = letter ? app_px(a, 7) : 0,
           letter_w = letter ? ui_text_width(UI_SMALL, letter) : 0;
     ui_item i = ui_add(id, w > 0 ? w : text + gap + letter_w + app_px(a, 20), h);
@@ -151,8 +147,7 @@ bool widget_button(app *a, const char *id, const char *label, const char *letter
           y = floorf(i.r.y + (h - ui_line_height(UI_SMALL)) / 2) - app_px(a, 0.5f);
     ui_text(UI_SMALL, x, y, !enabled ? COLOR_FAINT : on ? COLOR_ACCENT : COLOR_TEXT, label);
     if (letter)
-        ui_text(
-            UI_SMALL, x + text + gap, y, on ? ui_alpha(COLOR_ACCENT, 0.6f) : COLOR_FAINT, letter);
+        ui_text(UI_SMALL, x + text + gap, y, on ? ui_alpha(COLOR_ACCENT, 0.6f) : COLOR_FAINT, letter);
     return i.clicked && enabled;
 }
 

@@ -27,16 +27,15 @@ void widget_text_clipped(ui_font font, ui_rect r, ui_color c, const char *text, 
 
 /* A labelled slider over positions 0..count-1; those whose fit is FIT_NO are marked. True where it
  * moved or was let go; *position is where it stands, *resting that it was let go. */
-bool widget_slider(app *a, const char *id, const char *label, const char *value, int count,
-    int *position, bool *resting, fit (*fits)(app *a, const void *user, int position),
-    const void *user, const char *tooltip);
+bool widget_slider(app *a, const char *id, const char *label, const char *value, int count, int *position,
+    bool *resting, fit (*fits)(app *a, const void *user, int position), const void *user, const char *tooltip);
 /* A row of choices; `disabled` (may be NULL) says which cannot be taken. Returns the one clicked,
  * -1: none. */
-int widget_choices(app *a, const char *id, const char *const *names, int count, int chosen,
-    const bool *disabled, const char *tooltip);
+int widget_choices(
+    app *a, const char *id, const char *const *names, int count, int chosen, const bool *disabled, const char *tooltip);
 /* True when clicked. `letter`: its key, shown dim; may be NULL. */
-bool widget_button(app *a, const char *id, const char *label, const char *letter, float w, bool on,
-    bool enabled, const char *tooltip);
+bool widget_button(
+    app *a, const char *id, const char *label, const char *letter, float w, bool on, bool enabled, const char *tooltip);
 void widget_progress(app *a, float w, double share, ui_color c);
 
 #endif

@@ -49,8 +49,8 @@ static int rows_of(const tsr_buffer *in, const tsr_op *op) {
 
 static tile_cut cut_of(const tsr_kernel *k, const tsr_buffer *in, const tsr_op *op) {
     int chunk = k->cin < CHUNK ? k->cin : CHUNK, frames = op->in.nt;
-    return tile_cut_of(rows_of(in, op), in->w, halo_of(k), TILE_PATCH / (int)sizeof(float) / (k->kt * chunk),
-        frames, blocks_of(k));
+    return tile_cut_of(
+        rows_of(in, op), in->w, halo_of(k), TILE_PATCH / (int)sizeof(float) / (k->kt * chunk), frames, blocks_of(k));
 }
 
 static bool can(const tsr_program *p, const tsr_op *op) {
@@ -59,13 +59,12 @@ static bool can(const tsr_program *p, const tsr_op *op) {
     bool plain = in->dtype == TSR_F32 && in->quant < 0 && out->dtype == TSR_F32 && out->quant < 0;
     bool whole = op->out.y0 == 0 && op->out.ny == out->h && op->cache < 0;
     bool same = k->phases == 4 ? !op->accumulate
-                               : k->kh == k->kw && k->kh % 2 && k->pad_top == k->kh / 2 &&
-                                     k->pad_left == k->kh / 2 && k->pad_bottom == k->kh / 2 &&
-                                     k->pad_right == k->kh / 2;
+                               : k->kh == k->kw && k->kh % 2 && k->pad_top == k->kh / 2 && k->pad_left == k->kh / 2 &&
+                                     k->pad_bottom == k->kh / 2 && k->pad_right == k->kh / 2;
     bool small = k->cin > 256 &&
                  tsr_picture_rows(in) * in->w < 32 * 32; /* weights outweigh pixels: oneDNN's order suits those */
-    return plain && whole && same && !small && k->sy == 1 && k->sx == 1 && k->kt * k->kh > 1 &&
-           k->cin % 4 == 0 && cut_of(k, in, op).w > 0;
+    return plain && whole && same && !small && k->sy == 1 && k->sx == 1 && k->kt * k->kh > 1 && k->cin % 4 == 0 &&
+           cut_of(k, in, op).w > 0;
 }
 
 static size_t scratch(const tsr_program *p, const tsr_op *op) {
@@ -81,13 +80,12 @@ static size_t kernel_bytes(const tsr_kernel *k, tsr_dtype input) {
 }
 
 static float *biases_of(const tsr_packed *k) {
-    return (float *)k->at +
-           (size_t)k->kernel->phases * (size_t)blocks_of(k->kernel) * block_weights(k->kernel);
+    return (float *)k->at + (size_t)k->kernel->phases * (size_t)blocks_of(k->kernel) * block_weights(k->kernel);
 }
 
 /* From the folded order, [phases][cout][kt][kh][kw][cin]. */
-static tsr_status pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
-    const float *weights, const float *biases) {
+static tsr_status pack(
+    tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     const tsr_kernel *k = packed->kernel;
     size_t filter = block_weights(k) / TILE_BLOCK, blocks = (size_t)blocks_of(k);
     (void)p, (void)op;
@@ -95,8 +93,7 @@ static tsr_status pack(tsr_packed *packed, const tsr_program *p, const tsr_op *o
     for (size_t phase = 0; phase < (size_t)k->phases; phase++)
         for (size_t o = 0; o < (size_t)k->cout; o++) {
             const float *from = weights + (phase * (size_t)k->cout + o) * filter;
-            float *to = (float *)packed->at + (phase * blocks + o / TILE_BLOCK) * block_weights(k) +
-                        o % TILE_BLOCK;
+            float *to = (float *)packed->at + (phase * blocks + o / TILE_BLOCK) * block_weights(k) + o % TILE_BLOCK;
             for (size_t i = 0; i < filter; i++)
                 to[i * TILE_BLOCK] = from[i];
         }
@@ -148,8 +145,8 @@ static void gather(const work *w) {
 
 /* sum[TILE_PIXELS][TILE_BLOCK] += n inputs of each pixel and tap times weights
  * [taps][cin][TILE_BLOCK]. A pixel's taps lie `stride` numbers apart. */
-__attribute__((target("avx2,fma"))) static void multiply(const float *const pixel[TILE_PIXELS],
-    const float *weight, int taps, size_t stride, size_t cin, size_t n, float (*sum)[TILE_BLOCK]) {
+__attribute__((target("avx2,fma"))) static void multiply(const float *const pixel[TILE_PIXELS], const float *weight,
+    int taps, size_t stride, size_t cin, size_t n, float (*sum)[TILE_BLOCK]) {
     __m256 s[TILE_PIXELS][2];
 #pragma GCC unroll 6
     for (int i = 0; i < TILE_PIXELS; i++) {
@@ -158,8 +155,8 @@ __attribute__((target("avx2,fma"))) static void multiply(const float *const pixe
     }
     for (int tap = 0; tap < taps; tap++, weight += cin * TILE_BLOCK) {
         size_t at = (size_t)tap * stride;
-        const float *a = pixel[0] + at, *b = pixel[1] + at, *c = pixel[2] + at, *d = pixel[3] + at,
-                    *e = pixel[4] + at, *f = pixel[5] + at, *w = weight;
+        const float *a = pixel[0] + at, *b = pixel[1] + at, *c = pixel[2] + at, *d = pixel[3] + at, *e = pixel[4] + at,
+                    *f = pixel[5] + at, *w = weight;
         for (size_t j = 0; j < n; j++, w += TILE_BLOCK) {
             const float *of[TILE_PIXELS] = {a + j, b + j, c + j, d + j, e + j, f + j};
             __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + 8);
@@ -213,22 +210,16 @@ static const float *bias_of(const work *w, int i, int phase) {
 
 static void run_block(const work *w, int phase, int block) {
     const tsr_kernel *k = w->k;
-    int o = block * TILE_BLOCK, n = k->cout - o < TILE_BLOCK ? k->cout - o : TILE_BLOCK,
-        pixels = w->u.h * w->u.w;
+    int o = block * TILE_BLOCK, n = k->cout - o < TILE_BLOCK ? k->cout - o : TILE_BLOCK, pixels = w->u.h * w->u.w;
     size_t tap = (size_t)k->cin * TILE_BLOCK;
-    const float *weight = (const float *)w->io->kernel->at +
-                          (size_t)(phase * blocks_of(k) + block) * block_weights(k);
+    const float *weight = (const float *)w->io->kernel->at + (size_t)(phase * blocks_of(k) + block) * block_weights(k);
     bool begun = w->c0 > 0 || w->io->op->accumulate;
-    memset(
-        w->s->sum, 0, (size_t)tile_pieces(pixels, TILE_PIXELS) * TILE_PIXELS * sizeof *w->s->sum);
+    memset(w->s->sum, 0, (size_t)tile_pieces(pixels, TILE_PIXELS) * TILE_PIXELS * sizeof *w->s->sum);
     for (int row = 0; row < k->kt * k->kh; row++) {
-        int t = row / k->kh, y = row % k->kh + (k->phases == 4 ? phase / 2 : 0),
-            x = k->phases == 4 ? phase % 2 : 0;
-        const float *base =
-            w->s->patch + (size_t)((t * w->u.rows + y) * w->u.columns + x) * (size_t)w->n;
+        int t = row / k->kh, y = row % k->kh + (k->phases == 4 ? phase / 2 : 0), x = k->phases == 4 ? phase % 2 : 0;
+        const float *base = w->s->patch + (size_t)((t * w->u.rows + y) * w->u.columns + x) * (size_t)w->n;
         for (int c = 0; c < w->n; c += PANEL)
-            sweep(w, base + c,
-                weight + (size_t)(row * k->kw) * tap + (size_t)(w->c0 + c) * TILE_BLOCK,
+            sweep(w, base + c, weight + (size_t)(row * k->kw) * tap + (size_t)(w->c0 + c) * TILE_BLOCK,
                 w->n - c < PANEL ? w->n - c : PANEL);
     }
     for (int i = 0; i < pixels; i++) {
@@ -271,8 +262,7 @@ static tsr_status run(const tsr_op_io *io) {
 }
 
 static bool here(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           !__builtin_cpu_supports("avx512f");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !__builtin_cpu_supports("avx512f");
 }
 
 const tsr_tier tsr_tier_avx2_f32 = {

@@ -51,9 +51,9 @@ static bool can(const tsr_program *p, const tsr_op *op) {
     const tsr_buffer *out = &p->buffer[op->out.buf];
     const tsr_kernel *k = &p->kernel[op->kernel];
     bool whole = op->out.y0 == 0 && op->out.ny == out->h && op->cache < 0;
-    return tsr_ref_is_u8(p, op->in.buf) && whole && out->dtype == TSR_F32 && out->quant < 0 &&
-           k->phases == 1 && k->sy == 1 && k->sx == 1 && k->kw <= MOST_TAPS && k->kw == k->kh &&
-           k->cin % 32 == 0 && cut_of(k, out, op->in.nt).w > 0;
+    return tsr_ref_is_u8(p, op->in.buf) && whole && out->dtype == TSR_F32 && out->quant < 0 && k->phases == 1 &&
+           k->sy == 1 && k->sx == 1 && k->kw <= MOST_TAPS && k->kw == k->kh && k->cin % 32 == 0 &&
+           cut_of(k, out, op->in.nt).w > 0;
 }
 
 static size_t scratch(const tsr_program *p, const tsr_op *op) {
@@ -84,8 +84,8 @@ static int8_t *codes_of(const tsr_packed *k) {
 }
 
 /* From the folded order, [cout][kt][kh][kw][cin]. */
-static tsr_status pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
-    const float *weights, const float *biases) {
+static tsr_status pack(
+    tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     const tsr_kernel *k = packed->kernel;
     size_t cout = (size_t)k->cout, filter = block_codes(k) / BLOCK;
     int8_t *codes = codes_of(packed);
@@ -127,15 +127,12 @@ typedef struct work {
 /* n codes, a multiple of 16. */
 __attribute__((target("avx2"))) static void widen(const uint8_t *from, int16_t *to, size_t n) {
     for (size_t i = 0; i < n; i += 16)
-        _mm256_storeu_si256((__m256i *)(to + i),
-            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(from + i))));
+        _mm256_storeu_si256((__m256i *)(to + i), _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(from + i))));
 }
 
-__attribute__((target("avx2"))) static void widen_signed(
-    const int8_t *from, int16_t *to, size_t n) {
+__attribute__((target("avx2"))) static void widen_signed(const int8_t *from, int16_t *to, size_t n) {
     for (size_t i = 0; i < n; i += 16)
-        _mm256_store_si256((__m256i *)(to + i),
-            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(from + i))));
+        _mm256_store_si256((__m256i *)(to + i), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(from + i))));
 }
 
 static void fill(int16_t *to, size_t n, int zero) {
@@ -148,8 +145,7 @@ static void gather_row(const work *w, int t, int y, int16_t *to) {
     const tsr_buffer *in = tsr_io_in(w->io);
     size_t c = (size_t)in->c;
     int first = w->u.x - w->io->kernel->kernel->pad_left, zero = w->io->range->zero;
-    int left = first < 0 ? -first : 0,
-        right = first + w->u.columns > in->w ? first + w->u.columns - in->w : 0;
+    int left = first < 0 ? -first : 0, right = first + w->u.columns > in->w ? first + w->u.columns - in->w : 0;
     if (y < 0 || y >= in->h) {
         fill(to, (size_t)w->u.columns * c, zero);
         return;
@@ -166,14 +162,14 @@ static void gather(const work *w) {
     int t0 = w->io->op->in.t0 + w->u.frame * k->st - (k->kt - 1);
     for (int t = 0; t < k->kt; t++)
         for (int y = 0; y < w->u.rows; y++)
-            gather_row(w, t0 + t, w->io->op->in.y0 + w->u.y - k->pad_top + y,
-                w->s->patch + (size_t)(t * w->u.rows + y) * row);
+            gather_row(
+                w, t0 + t, w->io->op->in.y0 + w->u.y - k->pad_top + y, w->s->patch + (size_t)(t * w->u.rows + y) * row);
 }
 
 /* sum[PIXELS][BLOCK] += codes of each pixel, [taps][n], times the panel, [taps][n / 2][BLOCK][2]. A
  * pixel's taps lie cin numbers apart. */
-__attribute__((target("avx2"))) static void multiply(const int16_t *const pixel[PIXELS],
-    const int16_t *panel, int taps, size_t cin, size_t n, int32_t (*sum)[BLOCK]) {
+__attribute__((target("avx2"))) static void multiply(
+    const int16_t *const pixel[PIXELS], const int16_t *panel, int taps, size_t cin, size_t n, int32_t (*sum)[BLOCK]) {
     __m256i s[PIXELS][2];
 #pragma GCC unroll 6
     for (int i = 0; i < PIXELS; i++) {
@@ -182,12 +178,11 @@ __attribute__((target("avx2"))) static void multiply(const int16_t *const pixel[
     }
     for (int tap = 0; tap < taps; tap++) {
         size_t at = (size_t)tap * cin;
-        const int16_t *a = pixel[0] + at, *b = pixel[1] + at, *c = pixel[2] + at,
-                      *d = pixel[3] + at, *e = pixel[4] + at, *f = pixel[5] + at;
+        const int16_t *a = pixel[0] + at, *b = pixel[1] + at, *c = pixel[2] + at, *d = pixel[3] + at,
+                      *e = pixel[4] + at, *f = pixel[5] + at;
         for (size_t j = 0; j < n; j += 2, panel += 2 * BLOCK) {
             const int16_t *of[PIXELS] = {a + j, b + j, c + j, d + j, e + j, f + j};
-            __m256i w0 = _mm256_load_si256((const __m256i *)panel),
-                    w1 = _mm256_load_si256((const __m256i *)panel + 1);
+            __m256i w0 = _mm256_load_si256((const __m256i *)panel), w1 = _mm256_load_si256((const __m256i *)panel + 1);
 #pragma GCC unroll 6
             for (int i = 0; i < PIXELS; i++) {
                 int32_t pair;
@@ -233,8 +228,8 @@ static void finish(const work *w, size_t block) {
     const int32_t *codes = sums_of(io->kernel) + o;
     int zero = io->range->zero;
     for (int p = 0; p < w->u.h * w->u.w; p++) {
-        float *to = (float *)tsr_pixel(out, io->out, op->out.t0 + w->u.frame * op->out_dt,
-                        w->u.y + p / w->u.w, w->u.x + p % w->u.w) +
+        float *to = (float *)tsr_pixel(
+                        out, io->out, op->out.t0 + w->u.frame * op->out_dt, w->u.y + p / w->u.w, w->u.x + p % w->u.w) +
                     o;
         const int32_t *sum = w->s->sum[p];
         for (size_t i = 0; i < n; i++) {

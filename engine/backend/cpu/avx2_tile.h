@@ -6,9 +6,8 @@
 #include "backend/cpu/ref.h"
 
 enum {
-    TILE_BLOCK = 16, /* output channels at a time: two vectors of sums */
-    TILE_PIXELS =
-        6, /* pixels at a time: 12 vectors of sums, 2 of weights, 1 of inputs, 1 of products */
+    TILE_BLOCK = 16,        /* output channels at a time: two vectors of sums */
+    TILE_PIXELS = 6,        /* pixels at a time: 12 vectors of sums, 2 of weights, 1 of inputs, 1 of products */
     TILE_PATCH = 256 << 10, /* bytes of a tile's input */
     TILE_MOST_PIXELS = 512, /* of a tile's output */
 };
@@ -68,8 +67,7 @@ static inline int tile_parts(const tile_cut *c, int frames) {
 
 /* h or w is not positive where tiles of equal size were done before the last. */
 static inline tile tile_at(const tile_cut *c, int i, int h, int w, int halo, int blocks) {
-    int split = i % c->splits, column = i / c->splits % c->columns,
-        row = i / c->splits / c->columns % c->rows;
+    int split = i % c->splits, column = i / c->splits % c->columns, row = i / c->splits / c->columns % c->rows;
     tile u = {.frame = i / c->splits / c->columns / c->rows,
         .y = row * c->h,
         .x = column * c->w,

@@ -19,9 +19,8 @@ static size_t kernel_bytes(void *ctx, const tsr_kernel *k, tsr_dtype input) {
         size_t bytes = tier->kernel_bytes ? tier->kernel_bytes(k, input) : 0;
         most = bytes > most ? bytes : most;
     }
-    return input == TSR_U8
-               ? tsr_align(most, sizeof(float)) + (size_t)k->cin * sizeof(float) /* the gain */
-               : most;
+    return input == TSR_U8 ? tsr_align(most, sizeof(float)) + (size_t)k->cin * sizeof(float) /* the gain */
+                           : most;
 }
 
 static size_t op_scratch(void *ctx, const tsr_program *p, const tsr_op *op) {
@@ -36,8 +35,7 @@ enum { MOST_LAYERS = 4096 }; /* more than a half may have */
 /* Everything but the codes of `int8` is f32; the numbers of other modes are rounded where a GPU
  * would round. */
 static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out) {
-    static _Thread_local uint8_t
-        eight[MOST_LAYERS]; /* programs are made from it before the next call */
+    static _Thread_local uint8_t eight[MOST_LAYERS]; /* programs are made from it before the next call */
     (void)ctx;
     *out = (tsr_numerics){.precision = wanted == TSR_PRECISION_AUTO ? TSR_PRECISION_F32 : wanted,
         .stream = TSR_F32,
@@ -107,8 +105,7 @@ static tsr_status slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
     out->host = tsr_mem_alloc(bytes);
     char text[32];
     return out->host ? TSR_OK
-                     : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for slots",
-                           tsr_bytes_text(text, (int64_t)bytes));
+                     : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for slots", tsr_bytes_text(text, (int64_t)bytes));
 }
 
 static void slab_free(tsr_backend *b, tsr_slab *s) {
@@ -158,17 +155,14 @@ static void report(tsr_backend *b, tsr_line_fn line, void *user) {
     char name[128], text[160], bytes[2][32];
     int64_t left, total;
     tsr_machine_name(name);
-    snprintf(
-        text, sizeof text, "%s, %s, %d threads", name, tsr_machine_instructions(), tsr_threads());
+    snprintf(text, sizeof text, "%s, %s, %d threads", name, tsr_machine_instructions(), tsr_threads());
     line(user, "cpu", text);
     size_t n = 0;
     for (int i = cpu->tiers - 1; i >= 0 && n < sizeof text; i--)
-        n += (size_t)snprintf(
-            text + n, sizeof text - n, "%s%s", tsr_tier_at(i)->name, i ? ", else " : "");
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", tsr_tier_at(i)->name, i ? ", else " : "");
     line(user, "ops", text);
     tsr_machine_memory(&left, &total);
-    snprintf(text, sizeof text, "%s free of %s", tsr_bytes_text(bytes[0], left),
-        tsr_bytes_text(bytes[1], total));
+    snprintf(text, sizeof text, "%s free of %s", tsr_bytes_text(bytes[0], left), tsr_bytes_text(bytes[1], total));
     line(user, "memory", text);
 }
 

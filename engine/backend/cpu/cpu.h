@@ -21,18 +21,18 @@ typedef struct tsr_cpu_stream tsr_cpu_stream; /* stream.h */
 struct tsr_exec {
     const tsr_plan *plan;
     char *weights, *arena, *caches, *host; /* the plan's blocks */
-    tsr_packed *packed;             /* [plan->weights] */
-    tsr_code_range
-        *range[TSR_STEP_COUNT];       /* [buffers of the program]: of the u8 codes that lie there */
-    const tsr_tier **packed_by;       /* [plan->weights] */
-    tsr_bound_op *op[TSR_STEP_COUNT]; /* [ops of the program] */
-    tsr_cpu_stream *stream;           /* NULL: no cache lives on the host */
-    atomic_llong not_finite;          /* of the step in hand: NaN and infinite numbers stored */
+    tsr_packed *packed;                    /* [plan->weights] */
+    tsr_code_range *range[TSR_STEP_COUNT]; /* [buffers of the program]: of the u8 codes that lie there */
+    const tsr_tier **packed_by;            /* [plan->weights] */
+    tsr_bound_op *op[TSR_STEP_COUNT];      /* [ops of the program] */
+    tsr_cpu_stream *stream;                /* NULL: no cache lives on the host */
+    atomic_llong not_finite;               /* of the step in hand: NaN and infinite numbers stored */
 };
 
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan);
 void tsr_exec_destroy(tsr_exec **x);
-/* Makes *x, of another plan of the same half, ready to run this one; kernels that are packed alike stay. NULL on failure. */
+/* Makes *x, of another plan of the same half, ready to run this one; kernels that are packed alike stay. NULL on
+ * failure. */
 tsr_status tsr_exec_turn(tsr_exec **x, tsr_cpu *cpu, const tsr_plan *plan);
 tsr_status tsr_exec_step(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args);
 /* weights.c: the weight block is the same but for how kernels lie in their places. */

@@ -47,8 +47,7 @@ static tsr_status bind_op(tsr_exec *x, int tiers, tsr_step step, int i) {
         .stats_in = op->kind == TSR_OP_NORM ? buffer_at(x, step, op->stats) : NULL,
         .kernel = weight < 0 ? NULL : &x->packed[weight],
         .slot_dtype = plan->slot_dtype,
-        .scratch =
-            plan->scratch_at[step][i] == SIZE_MAX ? NULL : x->arena + plan->scratch_at[step][i],
+        .scratch = plan->scratch_at[step][i] == SIZE_MAX ? NULL : x->arena + plan->scratch_at[step][i],
     };
     if (op->kind == TSR_OP_NORM) {
         b->io.gamma = (const float *)(x->weights + plan->norm_at[op->layer]);
@@ -86,17 +85,18 @@ static tsr_status allocate(char **out, size_t bytes, const char *what) {
     if (*out)
         return TSR_OK;
     char text[32];
-    return tsr_fail(TSR_ERR_MEMORY, "out of memory: %s for %s; give a smaller budget",
-        tsr_bytes_text(text, (int64_t)bytes), what);
+    return tsr_fail(
+        TSR_ERR_MEMORY, "out of memory: %s for %s; give a smaller budget", tsr_bytes_text(text, (int64_t)bytes), what);
 }
 
 /* Frames and caches of levels that run in bands. */
 static tsr_status allocate_host(tsr_exec *x) {
     char text[32];
     x->host = tsr_mem_alloc_host(x->plan->host_bytes);
-    return x->host ? TSR_OK
-                   : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s of host memory for frames in bands; give a larger budget",
-                         tsr_bytes_text(text, (int64_t)x->plan->host_bytes));
+    return x->host
+               ? TSR_OK
+               : tsr_fail(TSR_ERR_MEMORY, "out of memory: %s of host memory for frames in bands; give a larger budget",
+                     tsr_bytes_text(text, (int64_t)x->plan->host_bytes));
 }
 
 /* All but the weights. */

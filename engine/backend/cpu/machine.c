@@ -25,8 +25,7 @@ void tsr_machine_memory(int64_t *free_bytes, int64_t *total) {
     *free_bytes = available > 0 ? available * 1024 : 0;
     int64_t most = number_after("/sys/fs/cgroup/memory.max", ""),
             used = number_after("/sys/fs/cgroup/memory.current", "");
-    int64_t cached = number_after(
-        "/sys/fs/cgroup/memory.stat", "inactive_file"); /* given back when memory is short */
+    int64_t cached = number_after("/sys/fs/cgroup/memory.stat", "inactive_file"); /* given back when memory is short */
     if (most <= 0 || used < 0)
         return;
     int64_t left = most - used + (cached > 0 ? cached : 0);

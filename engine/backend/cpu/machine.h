@@ -9,6 +9,6 @@
 void tsr_machine_memory(int64_t *free_bytes, int64_t *total);
 void tsr_machine_name(char name[128]);      /* "AMD EPYC ..." */
 const char *tsr_machine_instructions(void); /* "AVX-512 VNNI", "AVX2", ... */
-double tsr_machine_bandwidth(void); /* bytes/s read and written by a large copy, measured now */
+double tsr_machine_bandwidth(void);         /* bytes/s read and written by a large copy, measured now */
 
 #endif

@@ -45,11 +45,9 @@ static void stats_pieces(void *ctx, size_t begin, size_t end) { /* of [nt][PIECE
     const tsr_buffer *in = &io->program->buffer[io->op->in.buf];
     int y0, y1;
     tsr_io_rows(io, io->op->in, &y0, &y1);
-    size_t c = (size_t)in->c, pixels = (size_t)(y1 - y0) * (size_t)in->w,
-           piece = piece_of(io->program, io->op);
+    size_t c = (size_t)in->c, pixels = (size_t)(y1 - y0) * (size_t)in->w, piece = piece_of(io->program, io->op);
     for (size_t i = begin; i < end; i++) {
-        size_t t = i / PIECES, first = pixels * (i % PIECES) / PIECES,
-               last = pixels * (i % PIECES + 1) / PIECES;
+        size_t t = i / PIECES, first = pixels * (i % PIECES) / PIECES, last = pixels * (i % PIECES + 1) / PIECES;
         const float *x =
             (const float *)io->in + (((ptrdiff_t)io->op->in.t0 + (ptrdiff_t)t) * in->h + y0) * in->w * in->c;
         double *sum = (double *)io->scratch + i * piece;
@@ -72,8 +70,7 @@ static void join_extremes(const tsr_op_io *io, size_t t, double *out) {
     for (size_t j = 0; j < c; j++) {
         float least = io->band ? (float)out[2 * j] : INFINITY, most = io->band ? (float)out[2 * j + 1] : -INFINITY;
         for (size_t i = 0; i < PIECES; i++) {
-            const float *piece =
-                (const float *)((const double *)io->scratch + (t * PIECES + i) * 3 * c + 2 * c);
+            const float *piece = (const float *)((const double *)io->scratch + (t * PIECES + i) * 3 * c + 2 * c);
             least = piece[j] < least ? piece[j] : least;
             most = piece[c + j] > most ? piece[c + j] : most;
         }
@@ -85,8 +82,7 @@ static void join_extremes(const tsr_op_io *io, size_t t, double *out) {
 static tsr_status stats_run(const tsr_op_io *io) {
     const tsr_op *op = io->op;
     const tsr_buffer *to = &io->program->buffer[op->out.buf];
-    size_t c = (size_t)io->program->buffer[op->in.buf].c, size = c / TSR_GROUPS,
-           length = piece_of(io->program, op);
+    size_t c = (size_t)io->program->buffer[op->in.buf].c, size = c / TSR_GROUPS, length = piece_of(io->program, op);
     tsr_parallel_for((size_t)op->in.nt * PIECES, 1, stats_pieces, (void *)io);
     for (size_t t = 0; t < (size_t)op->in.nt; t++) {
         double *frame = (double *)io->out + tsr_io_stats_at(to, op->out.t0 + (int)t);
@@ -111,8 +107,7 @@ static tsr_status stats_run(const tsr_op_io *io) {
 
 static bool norm_can(const tsr_program *p, const tsr_op *op) {
     const tsr_buffer *out = &p->buffer[op->out.buf];
-    return plain_f32(&p->buffer[op->in.buf]) &&
-           (plain_f32(out) || (is_u8(out) && p->quant[out->quant].scale == 0));
+    return plain_f32(&p->buffer[op->in.buf]) && (plain_f32(out) || (is_u8(out) && p->quant[out->quant].scale == 0));
 }
 
 /* Scratch: [nt][scale, shift][c], then for codes gain [c], float. */
@@ -127,34 +122,30 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][rows] */
     const tsr_buffer *in = &io->program->buffer[op->in.buf];
     size_t rows = (size_t)op->in.ny, row = (size_t)in->w * (size_t)in->c;
     while (begin < end) { /* all rows of one frame at once */
-        size_t t = begin / rows, y = begin % rows,
-               n = rows - y < end - begin ? rows - y : end - begin;
+        size_t t = begin / rows, y = begin % rows, n = rows - y < end - begin ? rows - y : end - begin;
         ptrdiff_t from = ((ptrdiff_t)op->in.t0 + (ptrdiff_t)t) * in->h + op->in.y0 + (ptrdiff_t)y;
         ptrdiff_t to = ((ptrdiff_t)op->out.t0 + (ptrdiff_t)t) * in->h + op->out.y0 + (ptrdiff_t)y;
         const float *scale = (const float *)io->scratch + t * 2 * (size_t)in->c;
         const float *x = (const float *)io->in + from * (ptrdiff_t)row;
         if (is_u8(&io->program->buffer[op->out.buf]))
-            simd->codes(x, (uint8_t *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c,
-                scale, scale + in->c,
-                (const float *)io->scratch + 2 * (size_t)op->in.nt * (size_t)in->c, io->range->zero,
-                op->silu);
+            simd->codes(x, (uint8_t *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c, scale, scale + in->c,
+                (const float *)io->scratch + 2 * (size_t)op->in.nt * (size_t)in->c, io->range->zero, op->silu);
         else
-            simd->affine(x, (float *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c, scale,
-                scale + in->c, op->silu);
+            simd->affine(
+                x, (float *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c, scale, scale + in->c, op->silu);
         begin += n;
     }
 }
 
 static tsr_status norm_run(const tsr_op_io *io) {
     const tsr_op *op = io->op;
-    const tsr_buffer *in = &io->program->buffer[op->in.buf],
-                     *stats = &io->program->buffer[op->stats];
+    const tsr_buffer *in = &io->program->buffer[op->in.buf], *stats = &io->program->buffer[op->stats];
     size_t c = (size_t)in->c;
     for (size_t t = 0; t < (size_t)op->in.nt; t++) {
         float *scale = (float *)io->scratch + t * 2 * c;
         tsr_norm_affine(io->stats_in + tsr_io_stats_at(stats, (int)t),
-            (double)in->c / TSR_GROUPS * tsr_picture_rows(in) * in->w, in->c, io->gamma, io->beta,
-            tsr_norm_eps(in), scale, scale + c);
+            (double)in->c / TSR_GROUPS * tsr_picture_rows(in) * in->w, in->c, io->gamma, io->beta, tsr_norm_eps(in),
+            scale, scale + c);
     }
     if (is_u8(&io->program->buffer[op->out.buf])) {
         tsr_io_choose_range(io);
@@ -173,21 +164,20 @@ static void unbind(void *bound) {
 }
 
 /* A tier for each instruction set: what an op is bound to is the table of loops. */
-#define TIER(suffix, title, check)                                                                 \
-    static tsr_status bind_##suffix(                                                               \
-        void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel) {          \
-        (void)p, (void)op, (void)kernel;                                                           \
-        *bound = (void *)&tsr_simd_##suffix;                                                       \
-        return TSR_OK;                                                                             \
-    }                                                                                              \
-    const tsr_tier tsr_tier_##suffix = {                                                           \
-        .name = title,                                                                             \
-        .here = check,                                                                             \
-        .op =                                                                                      \
-            {                                                                                      \
-                [TSR_OP_STATS] = {stats_can, stats_scratch, bind_##suffix, unbind, stats_run},     \
-                [TSR_OP_NORM] = {norm_can, norm_scratch, bind_##suffix, unbind, norm_run},         \
-            },                                                                                     \
+#define TIER(suffix, title, check)                                                                                     \
+    static tsr_status bind_##suffix(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel) {  \
+        (void)p, (void)op, (void)kernel;                                                                               \
+        *bound = (void *)&tsr_simd_##suffix;                                                                           \
+        return TSR_OK;                                                                                                 \
+    }                                                                                                                  \
+    const tsr_tier tsr_tier_##suffix = {                                                                               \
+        .name = title,                                                                                                 \
+        .here = check,                                                                                                 \
+        .op =                                                                                                          \
+            {                                                                                                          \
+                [TSR_OP_STATS] = {stats_can, stats_scratch, bind_##suffix, unbind, stats_run},                         \
+                [TSR_OP_NORM] = {norm_can, norm_scratch, bind_##suffix, unbind, norm_run},                             \
+            },                                                                                                         \
     };
 
 TIER(baseline, "vectors", NULL)

@@ -31,11 +31,9 @@ tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what) {
     case dnnl_out_of_memory:
         return tsr_fail(TSR_ERR_MEMORY, "oneDNN: out of memory in %s", what);
     case dnnl_unimplemented:
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "oneDNN: no implementation for %s; run with the plain C tier", what);
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN: no implementation for %s; run with the plain C tier", what);
     default:
-        return tsr_fail(TSR_ERR_DEVICE, "oneDNN: status %d from %s; run with the plain C tier",
-            (int)status, what);
+        return tsr_fail(TSR_ERR_DEVICE, "oneDNN: status %d from %s; run with the plain C tier", (int)status, what);
     }
 }
 
@@ -53,8 +51,8 @@ static tsr_dnnl_sizes measure(tsr_status (*create)(const void *ctx, dnnl_primiti
     return out;
 }
 
-tsr_dnnl_sizes tsr_dnnl_sizes_of(const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out),
-    const void *ctx) {
+tsr_dnnl_sizes tsr_dnnl_sizes_of(
+    const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out), const void *ctx) {
     enum { ENTRIES = 4096 };
     static struct {
         tsr_dnnl_shape key;
@@ -85,8 +83,7 @@ static bool here(void) {
     return tsr_dnnl_engine() && tsr_dnnl_stream();
 }
 
-static void gemm(int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta,
-    float *c, int ldc) {
+static void gemm(int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc) {
     dnnl_status_t status = dnnl_sgemm('N', 'N', m, n, k, 1, a, lda, b, ldb, beta, c, ldc);
     if (status != dnnl_success) /* it has no memory for its own buffers: slower, but right */
         tsr_sgemm_plain(m, n, k, a, lda, b, ldb, beta, c, ldc);
@@ -102,8 +99,8 @@ const tsr_tier tsr_tier_onednn = {
     .packed_for = tsr_dnnl_packed_for,
     .op =
         {
-            [TSR_OP_CONV] = {tsr_dnnl_conv_can, tsr_dnnl_conv_scratch, tsr_dnnl_conv_bind,
-                tsr_dnnl_conv_unbind, tsr_dnnl_conv_run},
+            [TSR_OP_CONV] = {tsr_dnnl_conv_can, tsr_dnnl_conv_scratch, tsr_dnnl_conv_bind, tsr_dnnl_conv_unbind,
+                tsr_dnnl_conv_run},
             [TSR_OP_ATTENTION] = {.can = tsr_dnnl_attention_can,
                 .scratch = tsr_dnnl_attention_scratch,
                 .run = tsr_dnnl_attention_run},

@@ -8,8 +8,7 @@
 #include <dnnl.h>
 
 extern const tsr_tier tsr_tier_onednn;
-extern const tsr_tier
-    tsr_tier_vnni; /* convolutions of 8-bit codes, where the CPU has instructions for them */
+extern const tsr_tier tsr_tier_vnni; /* convolutions of 8-bit codes, where the CPU has instructions for them */
 
 /* TSR_OK, or what oneDNN said about `what`. */
 tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what);
@@ -20,7 +19,8 @@ tsr_status tsr_dnnl_check(dnnl_status_t status, const char *what);
 dnnl_engine_t tsr_dnnl_engine(void);
 dnnl_stream_t tsr_dnnl_stream(void);
 
-/* All that a convolution's primitive depends on, [d][h][w][cin] -> [frames][oh][ow][cout]; hashed: no padding between. */
+/* All that a convolution's primitive depends on, [d][h][w][cin] -> [frames][oh][ow][cout]; hashed: no padding between.
+ */
 typedef struct tsr_dnnl_shape {
     int cin, cout;
     int kt, kh, kw, st, sy, sx;
@@ -34,20 +34,20 @@ typedef struct tsr_dnnl_sizes { /* bytes, in the layout that is fastest */
     size_t weights, scratch;
 } tsr_dnnl_sizes;
 
-/* From a table, else from the primitive that `create` describes: a plan compares many tile sizes, each with the same shapes
- * several times, and a window makes a hundred plans for every setting. 0 where there is no primitive: bind() will say so. */
-tsr_dnnl_sizes tsr_dnnl_sizes_of(const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out),
-    const void *ctx);
+/* From a table, else from the primitive that `create` describes: a plan compares many tile sizes, each with the same
+ * shapes several times, and a window makes a hundred plans for every setting. 0 where there is no primitive: bind()
+ * will say so. */
+tsr_dnnl_sizes tsr_dnnl_sizes_of(
+    const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out), const void *ctx);
 
 bool tsr_dnnl_conv_can(const tsr_program *p, const tsr_op *op);
 size_t tsr_dnnl_conv_scratch(const tsr_program *p, const tsr_op *op);
-tsr_status tsr_dnnl_conv_bind(
-    void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel);
+tsr_status tsr_dnnl_conv_bind(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel);
 void tsr_dnnl_conv_unbind(void *bound);
 tsr_status tsr_dnnl_conv_run(const tsr_op_io *io);
 size_t tsr_dnnl_kernel_bytes(const tsr_kernel *k, tsr_dtype input);
-tsr_status tsr_dnnl_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op,
-    const float *weights, const float *biases);
+tsr_status tsr_dnnl_pack(
+    tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases);
 void tsr_dnnl_unpack(tsr_packed *k);
 bool tsr_dnnl_packed_for(const tsr_packed *k, const tsr_program *p, const tsr_op *op);
 

@@ -69,22 +69,20 @@ typedef struct descs {
 static tsr_status describe(const shape *s, descs *d) {
     tsr_status status;
     int depth = (s->frames - 1) * s->st + s->kt;
-    int oh = (s->h + s->top + s->bottom - s->kh) / s->sy + 1,
-        ow = (s->w + s->left + s->right - s->kw) / s->sx + 1;
+    int oh = (s->h + s->top + s->bottom - s->kh) / s->sy + 1, ow = (s->w + s->left + s->right - s->kw) / s->sx + 1;
+    DNNL_TRY(
+        dnnl_memory_desc_init_by_tag(&d->src, 5, (dnnl_dims_t){1, s->cin, depth, s->h, s->w}, dnnl_f32, dnnl_ndhwc));
     DNNL_TRY(dnnl_memory_desc_init_by_tag(
-        &d->src, 5, (dnnl_dims_t){1, s->cin, depth, s->h, s->w}, dnnl_f32, dnnl_ndhwc));
-    DNNL_TRY(dnnl_memory_desc_init_by_tag(&d->weights, 5,
-        (dnnl_dims_t){s->cout, s->cin, s->kt, s->kh, s->kw}, dnnl_f32, dnnl_format_tag_any));
+        &d->weights, 5, (dnnl_dims_t){s->cout, s->cin, s->kt, s->kh, s->kw}, dnnl_f32, dnnl_format_tag_any));
     DNNL_TRY(dnnl_memory_desc_init_by_tag(&d->bias, 1, (dnnl_dims_t){s->cout}, dnnl_f32, dnnl_x));
-    DNNL_TRY(dnnl_memory_desc_init_by_tag(
-        &d->dst, 5, (dnnl_dims_t){1, s->cout, s->frames, oh, ow}, dnnl_f32, dnnl_ndhwc));
+    DNNL_TRY(
+        dnnl_memory_desc_init_by_tag(&d->dst, 5, (dnnl_dims_t){1, s->cout, s->frames, oh, ow}, dnnl_f32, dnnl_ndhwc));
 error:
     return status;
 }
 
 /* weights: the layout they lie in; NULL: whichever is fastest. */
-static tsr_status create_desc(
-    const shape *s, const dnnl_memory_desc_t *weights, dnnl_primitive_desc_t *out) {
+static tsr_status create_desc(const shape *s, const dnnl_memory_desc_t *weights, dnnl_primitive_desc_t *out) {
     tsr_status status;
     descs d;
     dnnl_convolution_desc_t conv;
@@ -92,10 +90,9 @@ static tsr_status create_desc(
     dnnl_post_ops_t post = NULL;
     *out = NULL;
     TSR_TRY(describe(s, &d));
-    DNNL_TRY(dnnl_convolution_forward_desc_init(&conv, dnnl_forward_inference,
-        dnnl_convolution_direct, &d.src, weights ? weights : &d.weights, &d.bias, &d.dst,
-        (dnnl_dims_t){s->st, s->sy, s->sx}, (dnnl_dims_t){0, s->top, s->left},
-        (dnnl_dims_t){0, s->bottom, s->right}));
+    DNNL_TRY(dnnl_convolution_forward_desc_init(&conv, dnnl_forward_inference, dnnl_convolution_direct, &d.src,
+        weights ? weights : &d.weights, &d.bias, &d.dst, (dnnl_dims_t){s->st, s->sy, s->sx},
+        (dnnl_dims_t){0, s->top, s->left}, (dnnl_dims_t){0, s->bottom, s->right}));
     DNNL_TRY(dnnl_primitive_attr_create(&attr));
     DNNL_TRY(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user));
     if (s->sum) {
@@ -130,8 +127,7 @@ static size_t round_up(size_t n, size_t to) {
  * most it may come to. Other layouts (without AVX-512) do not depend on it; those are asked about a
  * small picture. */
 static size_t weights_bound(const tsr_kernel *k) {
-    size_t taps = (size_t)k->kt * (size_t)k->kh * (size_t)k->kw,
-           blocks = round_up((size_t)k->cout, 16), most = 0;
+    size_t taps = (size_t)k->kt * (size_t)k->kh * (size_t)k->kw, blocks = round_up((size_t)k->cout, 16), most = 0;
     bool pointwise = taps == 1;
     for (size_t b = 16; b <= 64; b += 16)
         if (b <= blocks && (b != 48 || pointwise || blocks % 48 == 0) && round_up(blocks, b) > most)
@@ -148,13 +144,10 @@ size_t tsr_dnnl_kernel_bytes(const tsr_kernel *k, tsr_dtype input) {
     return (size_t)k->phases * weights_bound(k) + tsr_kernel_biases(k) * sizeof(float);
 }
 
-static size_t phase_bytes(
-    const tsr_program *p, const tsr_op *op) { /* of a phase's output before it is scattered */
+static size_t phase_bytes(const tsr_program *p, const tsr_op *op) { /* of a phase's output before it is scattered */
     const tsr_buffer *in = &p->buffer[op->in.buf];
     size_t pixels = (size_t)in->h * (size_t)in->w;
-    return phases_of(p, op) == 4
-               ? round_up(pixels * (size_t)p->kernel[op->kernel].cout * sizeof(float), LINE)
-               : 0;
+    return phases_of(p, op) == 4 ? round_up(pixels * (size_t)p->kernel[op->kernel].cout * sizeof(float), LINE) : 0;
 }
 
 size_t tsr_dnnl_conv_scratch(const tsr_program *p, const tsr_op *op) {
@@ -171,8 +164,7 @@ bool tsr_dnnl_conv_can(const tsr_program *p, const tsr_op *op) {
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
     bool plain = in->dtype == TSR_F32 && in->quant < 0 && out->dtype == TSR_F32 && out->quant < 0;
     bool whole = op->out.y0 == 0 && op->out.ny == out->h && op->cache < 0;
-    return plain && whole &&
-           (phases_of(p, op) == 4 ? !op->accumulate : op->out_dt == 1 || op->in.nt == 1);
+    return plain && whole && (phases_of(p, op) == 4 ? !op->accumulate : op->out_dt == 1 || op->in.nt == 1);
 }
 
 /* ---------------------------------------------------------------- packing */
@@ -182,8 +174,7 @@ typedef struct layout {
 } layout;
 
 /* The folded order, [cout][kt][kh][kw][cin]: oneDNN's odhwi. */
-static tsr_status reorder(
-    const tsr_kernel *k, const float *from, const dnnl_memory_desc_t *wanted, void *to) {
+static tsr_status reorder(const tsr_kernel *k, const float *from, const dnnl_memory_desc_t *wanted, void *to) {
     tsr_status status;
     dnnl_memory_desc_t plain;
     dnnl_memory_t src = NULL, dst = NULL;
@@ -196,8 +187,8 @@ static tsr_status reorder(
     DNNL_TRY(dnnl_memory_create(&dst, wanted, engine, to));
     DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, &plain, engine, wanted, engine, NULL));
     DNNL_TRY(dnnl_primitive_create(&primitive, desc));
-    DNNL_TRY(dnnl_primitive_execute(primitive, tsr_dnnl_stream(), 2,
-        (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
+    DNNL_TRY(dnnl_primitive_execute(
+        primitive, tsr_dnnl_stream(), 2, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
     DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
 error:
     if (primitive)
@@ -211,8 +202,8 @@ error:
     return status;
 }
 
-tsr_status tsr_dnnl_pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
-    const float *weights, const float *biases) {
+tsr_status tsr_dnnl_pack(
+    tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     const tsr_kernel *k = packed->kernel;
     size_t n = tsr_kernel_weights(k) / (size_t)k->phases, bytes = weights_bound(k);
     tsr_status status = TSR_OK;
@@ -229,14 +220,11 @@ tsr_status tsr_dnnl_pack(tsr_packed *packed, const tsr_program *p, const tsr_op 
         l->weights[i] = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
         dnnl_primitive_desc_destroy(desc);
         if (dnnl_memory_desc_get_size(&l->weights[i]) > bytes)
-            return tsr_fail(TSR_ERR_UNSUPPORTED,
-                "oneDNN wants %zu bytes for weights of %zu; run with the plain C tier",
+            return tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN wants %zu bytes for weights of %zu; run with the plain C tier",
                 dnnl_memory_desc_get_size(&l->weights[i]), bytes);
-        status = reorder(
-            k, weights + (size_t)i * n, &l->weights[i], (char *)packed->at + (size_t)i * bytes);
+        status = reorder(k, weights + (size_t)i * n, &l->weights[i], (char *)packed->at + (size_t)i * bytes);
     }
-    memcpy((char *)packed->at + (size_t)k->phases * bytes, biases,
-        tsr_kernel_biases(k) * sizeof(float));
+    memcpy((char *)packed->at + (size_t)k->phases * bytes, biases, tsr_kernel_biases(k) * sizeof(float));
     return status;
 }
 
@@ -271,8 +259,7 @@ typedef struct conv {
     part part[MOST_PHASES];
 } conv;
 
-static tsr_status bind_part(
-    part *out, const shape *s, const tsr_packed *kernel, int phase, size_t scratch) {
+static tsr_status bind_part(part *out, const shape *s, const tsr_packed *kernel, int phase, size_t scratch) {
     tsr_status status;
     descs d;
     const tsr_kernel *k = kernel->kernel;
@@ -280,21 +267,18 @@ static tsr_status bind_part(
     dnnl_engine_t engine = tsr_dnnl_engine();
     dnnl_primitive_desc_t desc = NULL;
     size_t bytes = weights_bound(k);
-    float *bias =
-        (float *)((char *)kernel->at + (size_t)k->phases * bytes) + phase * k->classes * k->cout;
+    float *bias = (float *)((char *)kernel->at + (size_t)k->phases * bytes) + phase * k->classes * k->cout;
     TSR_TRY(describe(s, &d));
     TSR_TRY(create_desc(s, &l->weights[phase], &desc));
     const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
     if (dnnl_memory_desc_get_size(pad) > scratch) {
-        status =
-            tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN wants %zu bytes of scratch, planned were %zu",
-                dnnl_memory_desc_get_size(pad), scratch);
+        status = tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN wants %zu bytes of scratch, planned were %zu",
+            dnnl_memory_desc_get_size(pad), scratch);
         goto error;
     }
     DNNL_TRY(dnnl_primitive_create(&out->primitive, desc));
     DNNL_TRY(dnnl_memory_create(&out->src, &d.src, engine, NULL));
-    DNNL_TRY(dnnl_memory_create(
-        &out->weights, &l->weights[phase], engine, (char *)kernel->at + (size_t)phase * bytes));
+    DNNL_TRY(dnnl_memory_create(&out->weights, &l->weights[phase], engine, (char *)kernel->at + (size_t)phase * bytes));
     DNNL_TRY(dnnl_memory_create(&out->bias, &d.bias, engine, bias));
     DNNL_TRY(dnnl_memory_create(&out->dst, &d.dst, engine, NULL));
     DNNL_TRY(dnnl_memory_create(&out->scratch, pad, engine, NULL));
@@ -304,8 +288,7 @@ error:
     return status;
 }
 
-tsr_status tsr_dnnl_conv_bind(
-    void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel) {
+tsr_status tsr_dnnl_conv_bind(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel) {
     size_t scratch = tsr_dnnl_conv_scratch(p, op) - phase_bytes(p, op);
     tsr_status status = TSR_OK;
     conv *c = calloc(1, sizeof *c);
@@ -323,8 +306,8 @@ tsr_status tsr_dnnl_conv_bind(
 void tsr_dnnl_conv_unbind(void *bound) {
     conv *c = bound;
     for (int i = 0; i < c->parts; i++) {
-        dnnl_memory_t memory[] = {c->part[i].scratch, c->part[i].dst, c->part[i].bias,
-            c->part[i].weights, c->part[i].src};
+        dnnl_memory_t memory[] = {
+            c->part[i].scratch, c->part[i].dst, c->part[i].bias, c->part[i].weights, c->part[i].src};
         for (size_t j = 0; j < sizeof memory / sizeof *memory; j++)
             if (memory[j])
                 dnnl_memory_destroy(memory[j]);
@@ -342,17 +325,17 @@ static tsr_status run_part(const part *u, const void *src, void *dst, void *scra
     DNNL_TRY(dnnl_memory_set_data_handle(u->dst, dst));
     DNNL_TRY(dnnl_memory_set_data_handle(u->scratch, scratch));
     DNNL_TRY(dnnl_primitive_execute(u->primitive, tsr_dnnl_stream(), 5,
-        (dnnl_exec_arg_t[]){{DNNL_ARG_SRC, u->src}, {DNNL_ARG_WEIGHTS, u->weights},
-            {DNNL_ARG_BIAS, u->bias}, {DNNL_ARG_DST, u->dst}, {DNNL_ARG_SCRATCHPAD, u->scratch}}));
+        (dnnl_exec_arg_t[]){{DNNL_ARG_SRC, u->src}, {DNNL_ARG_WEIGHTS, u->weights}, {DNNL_ARG_BIAS, u->bias},
+            {DNNL_ARG_DST, u->dst}, {DNNL_ARG_SCRATCHPAD, u->scratch}}));
     DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
 error:
     return status;
 }
 
 typedef struct scatter {
-    const float *from; /* [h][w][c] */
-    float *to;         /* the output frame, [2h][2w][c] */
-    const float *bias; /* [classes][c] of the phase */
+    const float *from;          /* [h][w][c] */
+    float *to;                  /* the output frame, [2h][2w][c] */
+    const float *bias;          /* [classes][c] of the phase */
     int h, w, c, p, r, classes; /* rows of `from` */
     int skip;                   /* of them before the first that has a place in `to` */
     int top, bottom;            /* the picture's first and last */
@@ -360,8 +343,7 @@ typedef struct scatter {
 
 static void scatter_pixel(const scatter *s, int y, int x) {
     const float *from = s->from + ((size_t)y * (size_t)s->w + (size_t)x) * (size_t)s->c;
-    float *to =
-        s->to + ((size_t)(2 * (y - s->skip) + s->p) * 2 * (size_t)s->w + (size_t)(2 * x + s->r)) * (size_t)s->c;
+    float *to = s->to + ((size_t)(2 * (y - s->skip) + s->p) * 2 * (size_t)s->w + (size_t)(2 * x + s->r)) * (size_t)s->c;
     int ey = y == (s->p ? s->bottom : s->top), ex = x == (s->r ? s->w - 1 : 0), class = ey * 2 + ex;
     if (class == 0 || s->classes == 1) {
         memcpy(to, from, (size_t)s->c * sizeof *to);
@@ -383,22 +365,19 @@ static tsr_status run_phases(const tsr_op_io *io, const conv *c, const float *in
     const tsr_op *op = io->op;
     const tsr_kernel *k = io->kernel->kernel;
     const tsr_buffer *from = &io->program->buffer[op->in.buf];
-    size_t frame = (size_t)from->h * (size_t)from->w * (size_t)from->c,
-           bytes = phase_bytes(io->program, op);
+    size_t frame = (size_t)from->h * (size_t)from->w * (size_t)from->c, bytes = phase_bytes(io->program, op);
     size_t out_frame = 2 * (size_t)op->out.ny * (size_t)from->w * (size_t)k->cout;
     int top = tsr_picture_begin(from, io->band);
-    const float *biases =
-        (const float *)((const char *)io->kernel->at + (size_t)k->phases * weights_bound(k));
+    const float *biases = (const float *)((const char *)io->kernel->at + (size_t)k->phases * weights_bound(k));
     for (int i = 0; i < op->in.nt; i++)
         for (int phase = 0; phase < c->parts; phase++) {
             void *scratch = (char *)io->scratch + bytes;
-            tsr_status status =
-                run_part(&c->part[phase], in + (size_t)i * frame, io->scratch, scratch);
+            tsr_status status = run_part(&c->part[phase], in + (size_t)i * frame, io->scratch, scratch);
             if (status != TSR_OK)
                 return status;
-            scatter s = {io->scratch, out + (size_t)(i * op->out_dt) * out_frame,
-                biases + phase * k->classes * k->cout, from->h, from->w, k->cout, phase / 2,
-                phase % 2, k->classes, op->in.y0, top, top + tsr_picture_rows(from) - 1};
+            scatter s = {io->scratch, out + (size_t)(i * op->out_dt) * out_frame, biases + phase * k->classes * k->cout,
+                from->h, from->w, k->cout, phase / 2, phase % 2, k->classes, op->in.y0, top,
+                top + tsr_picture_rows(from) - 1};
             tsr_parallel_for((size_t)op->out.ny / 2, 4, scatter_rows, &s);
         }
     return TSR_OK;
@@ -407,10 +386,8 @@ static tsr_status run_phases(const tsr_op_io *io, const conv *c, const float *in
 tsr_status tsr_dnnl_conv_run(const tsr_op_io *io) {
     const conv *c = io->bound;
     const tsr_op *op = io->op;
-    const tsr_buffer *from = &io->program->buffer[op->in.buf],
-                     *to = &io->program->buffer[op->out.buf];
-    ptrdiff_t in_frame = (ptrdiff_t)from->h * from->w * from->c,
-              out_frame = (ptrdiff_t)to->h * to->w * to->c;
+    const tsr_buffer *from = &io->program->buffer[op->in.buf], *to = &io->program->buffer[op->out.buf];
+    ptrdiff_t in_frame = (ptrdiff_t)from->h * from->w * from->c, out_frame = (ptrdiff_t)to->h * to->w * to->c;
     const float *in = (const float *)io->in + (op->in.t0 - (io->kernel->kernel->kt - 1)) * in_frame;
     float *out = (float *)io->out + op->out.t0 * out_frame;
     return c->parts == 1 ? run_part(&c->part[0], in, out, io->scratch) : run_phases(io, c, in, out);

@@ -47,10 +47,9 @@ static bool can(const tsr_program *p, const tsr_op *op) {
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
     const tsr_kernel *k = &p->kernel[op->kernel];
     bool codes = in->dtype == TSR_U8 && in->quant >= 0 && p->quant[in->quant].scale == 0;
-    bool whole = op->out.y0 == 0 && op->out.ny == out->h && op->cache < 0 &&
-                 (op->out_dt == 1 || op->in.nt == 1);
-    bool near = k->pad_top <= 1 && k->pad_bottom <= 1 && k->pad_left <= 1 && k->pad_right <= 1 &&
-                k->sy == 1 && k->sx == 1;
+    bool whole = op->out.y0 == 0 && op->out.ny == out->h && op->cache < 0 && (op->out_dt == 1 || op->in.nt == 1);
+    bool near =
+        k->pad_top <= 1 && k->pad_bottom <= 1 && k->pad_left <= 1 && k->pad_right <= 1 && k->sy == 1 && k->sx == 1;
     return codes && whole && near && k->phases == 1 && out->dtype == TSR_F32;
 }
 
@@ -65,12 +64,11 @@ static tsr_status describe(const tsr_program *p, const tsr_op *op, descs *d) {
     const tsr_kernel *k = &p->kernel[op->kernel];
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
     int depth = (op->in.nt - 1) * k->st + k->kt;
+    DNNL_TRY(
+        dnnl_memory_desc_init_by_tag(&d->src, 5, (dnnl_dims_t){1, k->cin, depth, in->h, in->w}, dnnl_u8, dnnl_ndhwc));
     DNNL_TRY(dnnl_memory_desc_init_by_tag(
-        &d->src, 5, (dnnl_dims_t){1, k->cin, depth, in->h, in->w}, dnnl_u8, dnnl_ndhwc));
-    DNNL_TRY(dnnl_memory_desc_init_by_tag(&d->weights, 5,
-        (dnnl_dims_t){k->cout, k->cin, k->kt, k->kh, k->kw}, dnnl_s8, dnnl_format_tag_any));
-    DNNL_TRY(dnnl_memory_desc_init_by_tag(
-        &d->vector, 5, (dnnl_dims_t){1, k->cout, 1, 1, 1}, dnnl_f32, dnnl_ncdhw));
+        &d->weights, 5, (dnnl_dims_t){k->cout, k->cin, k->kt, k->kh, k->kw}, dnnl_s8, dnnl_format_tag_any));
+    DNNL_TRY(dnnl_memory_desc_init_by_tag(&d->vector, 5, (dnnl_dims_t){1, k->cout, 1, 1, 1}, dnnl_f32, dnnl_ncdhw));
     DNNL_TRY(dnnl_memory_desc_init_by_tag(
         &d->dst, 5, (dnnl_dims_t){1, k->cout, op->in.nt, out->h, out->w}, dnnl_f32, dnnl_ndhwc));
 error:
@@ -78,8 +76,8 @@ error:
 }
 
 /* weights: the layout they lie in; NULL: whichever is fastest. */
-static tsr_status create_desc(const tsr_program *p, const tsr_op *op,
-    const dnnl_memory_desc_t *weights, dnnl_primitive_desc_t *out) {
+static tsr_status create_desc(
+    const tsr_program *p, const tsr_op *op, const dnnl_memory_desc_t *weights, dnnl_primitive_desc_t *out) {
     tsr_status status;
     const tsr_kernel *k = &p->kernel[op->kernel];
     descs d;
@@ -88,9 +86,9 @@ static tsr_status create_desc(const tsr_program *p, const tsr_op *op,
     dnnl_post_ops_t post = NULL;
     *out = NULL;
     TSR_TRY(describe(p, op, &d));
-    DNNL_TRY(dnnl_convolution_forward_desc_init(&conv, dnnl_forward_inference,
-        dnnl_convolution_direct, &d.src, weights ? weights : &d.weights, NULL, &d.dst,
-        (dnnl_dims_t){k->st, 1, 1}, (dnnl_dims_t){0, k->pad_top - op->in.y0, k->pad_left},
+    DNNL_TRY(dnnl_convolution_forward_desc_init(&conv, dnnl_forward_inference, dnnl_convolution_direct, &d.src,
+        weights ? weights : &d.weights, NULL, &d.dst, (dnnl_dims_t){k->st, 1, 1},
+        (dnnl_dims_t){0, k->pad_top - op->in.y0, k->pad_left},
         (dnnl_dims_t){0, k->pad_bottom - op->in.y0, k->pad_right})); /* bands have halo rows there */
     DNNL_TRY(dnnl_primitive_attr_create(&attr));
     DNNL_TRY(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user));
@@ -136,9 +134,8 @@ static size_t scratch(const tsr_program *p, const tsr_op *op) {
 
 /* Whether tap (b, c) reads outside of the picture at an edge. */
 static bool outside(const tsr_kernel *k, int edge, int b, int c) {
-    return edge == ALL || ((edge & ABOVE) && b < k->pad_top) ||
-           ((edge & BELOW) && b >= k->kh - k->pad_bottom) || ((edge & LEFT) && c < k->pad_left) ||
-           ((edge & RIGHT) && c >= k->kw - k->pad_right);
+    return edge == ALL || ((edge & ABOVE) && b < k->pad_top) || ((edge & BELOW) && b >= k->kh - k->pad_bottom) ||
+           ((edge & LEFT) && c < k->pad_left) || ((edge & RIGHT) && c >= k->kw - k->pad_right);
 }
 
 static void sum_filter(const tsr_kernel *k, const int8_t *filter, int32_t *sums, int o) {
@@ -155,8 +152,7 @@ static void sum_filter(const tsr_kernel *k, const int8_t *filter, int32_t *sums,
 }
 
 /* From the folded order, [cout][kt][kh][kw][cin]. */
-static tsr_status reorder(
-    const tsr_kernel *k, const int8_t *from, const dnnl_memory_desc_t *wanted, void *to) {
+static tsr_status reorder(const tsr_kernel *k, const int8_t *from, const dnnl_memory_desc_t *wanted, void *to) {
     tsr_status status;
     dnnl_memory_desc_t plain;
     dnnl_memory_t src = NULL, dst = NULL;
@@ -169,8 +165,8 @@ static tsr_status reorder(
     DNNL_TRY(dnnl_memory_create(&dst, wanted, engine, to));
     DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, &plain, engine, wanted, engine, NULL));
     DNNL_TRY(dnnl_primitive_create(&primitive, desc));
-    DNNL_TRY(dnnl_primitive_execute(primitive, tsr_dnnl_stream(), 2,
-        (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
+    DNNL_TRY(dnnl_primitive_execute(
+        primitive, tsr_dnnl_stream(), 2, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
     DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
 error:
     if (primitive)
@@ -184,8 +180,8 @@ error:
     return status;
 }
 
-static tsr_status pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
-    const float *weights, const float *biases) {
+static tsr_status pack(
+    tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     const tsr_kernel *k = packed->kernel;
     size_t n = tsr_kernel_weights(k), filter = n / (size_t)k->cout;
     dnnl_primitive_desc_t desc = NULL;
@@ -204,8 +200,7 @@ static tsr_status pack(tsr_packed *packed, const tsr_program *p, const tsr_op *o
     TSR_TRY(create_desc(p, op, NULL, &desc));
     *layout = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
     if (dnnl_memory_desc_get_size(layout) > codes_bytes(k))
-        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED,
-            "oneDNN wants %zu bytes for weights of %zu; run with the plain C tier",
+        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN wants %zu bytes for weights of %zu; run with the plain C tier",
             dnnl_memory_desc_get_size(layout), codes_bytes(k)));
     TSR_TRY(reorder(k, codes, layout, packed->at));
 error:
@@ -236,8 +231,7 @@ typedef struct conv {
     dnnl_memory_t src, weights, bias, scale, dst, scratch;
 } conv;
 
-static tsr_status bind(
-    void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel) {
+static tsr_status bind(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel) {
     tsr_status status;
     descs d;
     dnnl_engine_t engine = tsr_dnnl_engine();
@@ -304,8 +298,7 @@ static void mend_rows(void *ctx, size_t begin, size_t end) { /* of [frames][rows
         float *to = e->out + r * (size_t)out->w * (size_t)out->c;
         int step = row || out->w == 1 ? 1 : out->w - 1; /* between: the two ends only */
         for (int x = 0; x < out->w; x += step)
-            mend_pixel(e, to + (size_t)x * (size_t)out->c,
-                row | (x == 0 ? LEFT : 0) | (x == out->w - 1 ? RIGHT : 0));
+            mend_pixel(e, to + (size_t)x * (size_t)out->c, row | (x == 0 ? LEFT : 0) | (x == out->w - 1 ? RIGHT : 0));
     }
 }
 
@@ -327,8 +320,7 @@ static tsr_status run(const tsr_op_io *io) {
     const conv *c = io->bound;
     const tsr_op *op = io->op;
     const tsr_kernel *k = io->kernel->kernel;
-    const tsr_buffer *from = &io->program->buffer[op->in.buf],
-                     *to = &io->program->buffer[op->out.buf];
+    const tsr_buffer *from = &io->program->buffer[op->in.buf], *to = &io->program->buffer[op->out.buf];
     const float *ws = scales_at(io->kernel), *b = ws + k->cout;
     const int32_t *sums = sums_at(io->kernel);
     float *scale = io->scratch, *bias = scale + k->cout;
@@ -336,8 +328,7 @@ static tsr_status run(const tsr_op_io *io) {
         scale[o] = io->range->scale * ws[o];
         bias[o] = b[o] - scale[o] * (float)(io->range->zero * sums[ALL * k->cout + o]);
     }
-    ptrdiff_t in_frame = (ptrdiff_t)from->h * from->w * from->c,
-              out_frame = (ptrdiff_t)to->h * to->w * to->c;
+    ptrdiff_t in_frame = (ptrdiff_t)from->h * from->w * from->c, out_frame = (ptrdiff_t)to->h * to->w * to->c;
     uint8_t *in = (uint8_t *)io->in + (op->in.t0 - (k->kt - 1)) * in_frame;
     edges e = {io, sums, scale, (float *)io->out + op->out.t0 * out_frame};
     fill_outside(io, in, 0);
@@ -347,10 +338,9 @@ static tsr_status run(const tsr_op_io *io) {
     DNNL_TRY(dnnl_memory_set_data_handle(c->dst, e.out));
     DNNL_TRY(dnnl_memory_set_data_handle(c->scratch, (char *)io->scratch + vectors_bytes(k)));
     DNNL_TRY(dnnl_primitive_execute(c->primitive, tsr_dnnl_stream(), 6,
-        (dnnl_exec_arg_t[]){{DNNL_ARG_SRC, c->src}, {DNNL_ARG_WEIGHTS, c->weights},
-            {DNNL_ARG_DST, c->dst}, {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, c->scale},
-            {DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1, c->bias},
-            {DNNL_ARG_SCRATCHPAD, c->scratch}}));
+        (dnnl_exec_arg_t[]){{DNNL_ARG_SRC, c->src}, {DNNL_ARG_WEIGHTS, c->weights}, {DNNL_ARG_DST, c->dst},
+            {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, c->scale},
+            {DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1, c->bias}, {DNNL_ARG_SCRATCHPAD, c->scratch}}));
     DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
     tsr_parallel_for((size_t)op->in.nt * (size_t)to->h, 8, mend_rows, &e);
     fill_outside(io, in, io->range->zero);
@@ -364,8 +354,7 @@ error:
 static bool here(void) {
     dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
     return tsr_dnnl_engine() && tsr_dnnl_stream() &&
-           (isa == dnnl_cpu_isa_avx2_vnni ||
-               (isa & dnnl_cpu_isa_avx512_core_vnni) == dnnl_cpu_isa_avx512_core_vnni);
+           (isa == dnnl_cpu_isa_avx2_vnni || (isa & dnnl_cpu_isa_avx512_core_vnni) == dnnl_cpu_isa_avx512_core_vnni);
 }
 
 static void codes_gemm(int m, int n, int k, const uint8_t *x, const int8_t *w, int32_t *y) {

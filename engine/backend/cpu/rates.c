@@ -12,7 +12,7 @@ enum { FRESH = 3600 }; /* seconds */
 /* A product whose result nobody looks at. */
 typedef struct product {
     int m, n, k;
-    tsr_sgemm_fn gemm;             /* of f32, */
+    tsr_sgemm_fn gemm;            /* of f32, */
     tsr_codes_gemm_fn codes_gemm; /* or where not NULL of codes */
     void *x, *w, *y;
 } product;

@@ -8,8 +8,7 @@ static const tsr_quant *quant_of(const tsr_program *p, const tsr_buffer *b) {
     return b->quant < 0 ? &plain : &p->quant[b->quant];
 }
 
-void tsr_ref_get(
-    const tsr_program *p, const tsr_buffer *b, const void *pixel, int c0, int n, float *x) {
+void tsr_ref_get(const tsr_program *p, const tsr_buffer *b, const void *pixel, int c0, int n, float *x) {
     const tsr_quant *q = quant_of(p, b);
     tsr_to_f32(b->dtype, (const char *)pixel + (size_t)c0 * tsr_dtype_size(b->dtype), x, (size_t)n);
     if (b->quant < 0)
@@ -18,8 +17,7 @@ void tsr_ref_get(
         x[i] = (x[i] - (float)q->zero) * q->scale / (q->gain ? q->gain[c0 + i] : 1);
 }
 
-void tsr_ref_put(
-    const tsr_program *p, const tsr_buffer *b, void *pixel, int c0, int n, const float *x) {
+void tsr_ref_put(const tsr_program *p, const tsr_buffer *b, void *pixel, int c0, int n, const float *x) {
     const tsr_quant *q = quant_of(p, b);
     char *to = (char *)pixel + (size_t)c0 * tsr_dtype_size(b->dtype);
     if (b->quant < 0) {

@@ -28,8 +28,8 @@ void tsr_band_pad(const tsr_op_io *io);
 
 tsr_status tsr_ref_conv(const tsr_op_io *io);
 size_t tsr_ref_kernel_bytes(const tsr_kernel *k, tsr_dtype input);
-tsr_status tsr_ref_pack(tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights,
-    const float *biases);
+tsr_status tsr_ref_pack(
+    tsr_packed *k, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases);
 
 /* u8 codes whose range is chosen while decoding: exact sums of products of codes in 32 bits. */
 bool tsr_ref_is_u8(const tsr_program *p, int buffer);
@@ -47,16 +47,13 @@ static inline const tsr_buffer *tsr_io_out(const tsr_op_io *io) {
 }
 /* Pixel (t, y, x) of buffer b whose frame 0 lies at base; t may be negative, in the head. */
 static inline void *tsr_pixel(const tsr_buffer *b, const void *base, int t, int y, int x) {
-    ptrdiff_t i =
-        (((ptrdiff_t)t * b->h + y) * b->w + x) * b->c * (ptrdiff_t)tsr_dtype_size(b->dtype);
+    ptrdiff_t i = (((ptrdiff_t)t * b->h + y) * b->w + x) * b->c * (ptrdiff_t)tsr_dtype_size(b->dtype);
     return (char *)base + i;
 }
 /* n channels from c0 on of the pixel at `pixel`, as the real numbers they stand for. */
-void tsr_ref_get(
-    const tsr_program *p, const tsr_buffer *b, const void *pixel, int c0, int n, float *x);
+void tsr_ref_get(const tsr_program *p, const tsr_buffer *b, const void *pixel, int c0, int n, float *x);
 /* And back, rounded or quantised to the buffer's type. */
-void tsr_ref_put(
-    const tsr_program *p, const tsr_buffer *b, void *pixel, int c0, int n, const float *x);
+void tsr_ref_put(const tsr_program *p, const tsr_buffer *b, void *pixel, int c0, int n, const float *x);
 
 enum { TSR_REF_CHUNK = 64 }; /* channels at a time, so that small arrays on the stack do */
 

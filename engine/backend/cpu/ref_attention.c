@@ -45,9 +45,8 @@ static void attend(const tsr_op_io *io, int t, int at, float *q, float *kv, floa
             shrink = expf(largest - score);
             largest = score;
         }
-        float weight =
-            score == -INFINITY ? 0 : expf(score - largest); /* and nothing but those: 0 / 0 */
-        tsr_ref_get(io->program, in, pixel, 2 * c, c, kv);  /* value */
+        float weight = score == -INFINITY ? 0 : expf(score - largest); /* and nothing but those: 0 / 0 */
+        tsr_ref_get(io->program, in, pixel, 2 * c, c, kv);             /* value */
         total = total * (double)shrink + (double)weight;
         for (int i = 0; i < c; i++)
             sum[i] = sum[i] * shrink + weight * kv[i];
@@ -63,8 +62,7 @@ static void attention_parts(void *ctx, size_t begin, size_t end) { /* of [PARTS]
     const tsr_view *v = &io->op->out;
     size_t first = (size_t)v->y0 * (size_t)out->w, n = (size_t)v->ny * (size_t)out->w;
     for (size_t part = begin; part < end; part++) {
-        float *q = (float *)io->scratch + part * 3 * (size_t)out->c, *kv = q + out->c,
-              *sum = kv + out->c;
+        float *q = (float *)io->scratch + part * 3 * (size_t)out->c, *kv = q + out->c, *sum = kv + out->c;
         for (int t = 0; t < v->nt; t++)
             for (size_t i = n * part / PARTS; i < n * (part + 1) / PARTS; i++)
                 attend(io, t, (int)(first + i), q, kv, sum);

@@ -64,8 +64,8 @@ tsr_status tsr_band_page(const tsr_op_io *io) {
 
 static void *cache_row(const tsr_op_io *io, int frame, int row) {
     const tsr_cache *c = &io->program->cache[io->op->cache];
-    return (char *)io->cache + ((size_t)frame * (size_t)c->h + (size_t)row) * (size_t)c->w * (size_t)c->c *
-                                   tsr_dtype_size(c->dtype);
+    return (char *)io->cache +
+           ((size_t)frame * (size_t)c->h + (size_t)row) * (size_t)c->w * (size_t)c->c * tsr_dtype_size(c->dtype);
 }
 
 /* The row above was saved anew with the band before, which still holds the old one. */

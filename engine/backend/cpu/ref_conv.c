@@ -36,15 +36,14 @@ static void pack_taps(void *ctx, size_t begin, size_t end) { /* of [phases][taps
     }
 }
 
-tsr_status tsr_ref_pack(tsr_packed *packed, const tsr_program *p, const tsr_op *op,
-    const float *weights, const float *biases) {
+tsr_status tsr_ref_pack(
+    tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     if (tsr_ref_is_u8(p, op->in.buf)) {
         tsr_ref_pack8(packed, weights, biases);
         return TSR_OK;
     }
     const tsr_kernel *k = packed->kernel;
-    packing job = {weights, packed->at, (size_t)k->kt * (size_t)k->kh * (size_t)k->kw,
-        (size_t)k->cin, (size_t)k->cout};
+    packing job = {weights, packed->at, (size_t)k->kt * (size_t)k->kh * (size_t)k->kw, (size_t)k->cin, (size_t)k->cout};
     tsr_parallel_for((size_t)k->phases * job.taps, 1, pack_taps, &job);
     memcpy(job.to + tsr_kernel_weights(k), biases, tsr_kernel_biases(k) * sizeof *biases);
     return TSR_OK;
@@ -66,8 +65,7 @@ static const float *biases_at(const run *u, int x) {
     int top = tsr_picture_begin(in, u->io->band), row = u->row + u->io->op->in.y0;
     int ey = row == (u->p ? top + tsr_picture_rows(in) - 1 : top), ex = x == (u->r ? in->w - 1 : 0);
     int class = k->classes == 4 ? ey * 2 + ex : 0, phase = u->p * 2 + u->r;
-    return (const float *)u->io->kernel->at + tsr_kernel_weights(k) +
-           (phase * k->classes + class) * k->cout + u->o0;
+    return (const float *)u->io->kernel->at + tsr_kernel_weights(k) + (phase * k->classes + class) * k->cout + u->o0;
 }
 
 /* Input frame t, which may lie in the head or, where heads are not joined, in the cache. */
@@ -78,8 +76,8 @@ static const void *input_pixel(const tsr_op_io *io, int t, int y, int x) {
     return tsr_pixel(in, io->cache, io->program->cache[io->op->cache].frames + t, y, x);
 }
 
-static inline void multiply_add(float acc[PIXELS][CHANNELS], float x[PIXELS][CHANNELS], int nc,
-    const float *w, int ldw, int no) {
+static inline void multiply_add(
+    float acc[PIXELS][CHANNELS], float x[PIXELS][CHANNELS], int nc, const float *w, int ldw, int no) {
     for (int c = 0; c < nc; c++, w += ldw)
         for (int j = 0; j < PIXELS; j++)
             for (int o = 0; o < no; o++)
@@ -91,13 +89,12 @@ static void add_tap(const run *u, int a, int b, int c, float acc[PIXELS][CHANNEL
     const tsr_buffer *in = tsr_io_in(u->io);
     bool spread = k->phases == 4;
     int t = u->io->op->in.t0 + u->frame * k->st - (k->kt - 1) + a;
-    int y = u->io->op->in.y0 + u->row * k->sy + b - (spread ? 1 - u->p : k->pad_top),
-        tap = (a * k->kh + b) * k->kw + c;
+    int y = u->io->op->in.y0 + u->row * k->sy + b - (spread ? 1 - u->p : k->pad_top), tap = (a * k->kh + b) * k->kw + c;
     if (y < 0 || y >= in->h)
         return;
-    const float *w = (const float *)u->io->kernel->at + u->o0 +
-                     ((size_t)(u->p * 2 + u->r) * (size_t)(k->kt * k->kh * k->kw) + (size_t)tap) *
-                         (size_t)k->cin * (size_t)k->cout;
+    const float *w =
+        (const float *)u->io->kernel->at + u->o0 +
+        ((size_t)(u->p * 2 + u->r) * (size_t)(k->kt * k->kh * k->kw) + (size_t)tap) * (size_t)k->cin * (size_t)k->cout;
     for (int c0 = 0; c0 < k->cin; c0 += CHANNELS) {
         int nc = k->cin - c0 < CHANNELS ? k->cin - c0 : CHANNELS;
         float v[PIXELS][CHANNELS] = {0};
@@ -125,8 +122,8 @@ static void conv_run(const run *u) {
             for (int c = 0; c < u->k->kw; c++)
                 add_tap(u, a, b, c, acc);
     for (int j = 0; j < u->nx; j++) {
-        void *to = tsr_pixel(out, u->io->out, op->out.t0 + u->frame * op->out_dt,
-            u->row * spread + u->p, (u->x + j) * spread + u->r);
+        void *to = tsr_pixel(
+            out, u->io->out, op->out.t0 + u->frame * op->out_dt, u->row * spread + u->p, (u->x + j) * spread + u->r);
         if (op->accumulate) {
             tsr_ref_get(u->io->program, out, to, u->o0, u->no, old);
             for (int o = 0; o < u->no; o++)

@@ -16,8 +16,8 @@ size_t tsr_ref_kernel_bytes8(const tsr_kernel *k) {
 }
 
 void tsr_ref_pack8(tsr_packed *k, const float *weights, const float *biases) {
-    size_t cin = (size_t)k->kernel->cin, cout = (size_t)k->kernel->cout,
-           n = tsr_kernel_weights(k->kernel), filter = n / cout;
+    size_t cin = (size_t)k->kernel->cin, cout = (size_t)k->kernel->cout, n = tsr_kernel_weights(k->kernel),
+           filter = n / cout;
     float *scale = k->at;
     int32_t *sum = (int32_t *)(scale + 2 * cout);
     int8_t *to = (int8_t *)(sum + cout);
@@ -45,8 +45,7 @@ static void add_tap(const run *u, int a, int b, int c, int32_t acc[PIXELS][CHANN
     const tsr_buffer *in = tsr_io_in(io);
     int t = io->op->in.t0 + u->frame * k->st - (k->kt - 1) + a, y = io->op->in.y0 + u->row * k->sy + b - k->pad_top;
     size_t tap = (size_t)((a * k->kh + b) * k->kw + c), cout = (size_t)k->cout;
-    const int8_t *w =
-        (const int8_t *)io->kernel->at + 12 * cout + tap * (size_t)k->cin * cout + u->o0;
+    const int8_t *w = (const int8_t *)io->kernel->at + 12 * cout + tap * (size_t)k->cin * cout + u->o0;
     for (int j = 0; j < u->nx; j++) {
         int x = (u->x + j) * k->sx + c - k->pad_left;
         bool inside = y >= 0 && y < in->h && x >= 0 && x < in->w;
@@ -77,8 +76,7 @@ static void conv_run(const run *u) {
         if (op->accumulate)
             tsr_ref_get(io->program, out, to, u->o0, u->no, old);
         for (int o = 0; o < u->no; o++) {
-            y[o] = io->range->scale * scale[o] * (float)(acc[j][o] - io->range->zero * sum[o]) +
-                   bias[o];
+            y[o] = io->range->scale * scale[o] * (float)(acc[j][o] - io->range->zero * sum[o]) + bias[o];
             y[o] += op->accumulate ? old[o] : 0;
         }
         tsr_ref_put(io->program, out, to, u->o0, u->no, y);

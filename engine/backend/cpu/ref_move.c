@@ -12,8 +12,8 @@ static void input_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     const tsr_view *v = &io->op->out;
     for (size_t r = begin; r < end; r++) {
         int t = (int)(r / (size_t)v->ny), y = v->y0 + (int)(r % (size_t)v->ny);
-        const float *from = io->input + ((size_t)(io->op->in.t0 + t) * (size_t)out->h + (size_t)y) *
-                                            (size_t)out->w * (size_t)out->c;
+        const float *from =
+            io->input + ((size_t)(io->op->in.t0 + t) * (size_t)out->h + (size_t)y) * (size_t)out->w * (size_t)out->c;
         for (int x = 0; x < out->w; x++)
             tsr_ref_put(io->program, out, tsr_pixel(out, io->out, v->t0 + t, y, x), 0, out->c,
                 from + (size_t)x * (size_t)out->c);
@@ -52,8 +52,7 @@ tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
     if (op->section >= 0)
         return tsr_band_load(io);
     const tsr_cache *c = &io->program->cache[op->cache];
-    size_t skip =
-        (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
+    size_t skip = (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
     size_t bytes = (size_t)op->out.nt * frame_bytes(c);
     void *to = tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0);
     memcpy(to, (char *)io->cache + skip, bytes);
@@ -71,10 +70,9 @@ tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
     size_t size = frame_bytes(c);
     for (int i = 0; i < c->frames; i++) { /* upwards: what the cache gives itself lies ahead */
         int t = op->replicate ? op->in.t0 : op->in.t0 + i;
-        bool remembered =
-            t < -in->head; /* the heads are not joined: the frame is in the cache alone */
-        const void *from = remembered ? (char *)io->cache + (size_t)(c->frames + t) * size
-                                      : tsr_pixel(in, io->in, t, 0, 0);
+        bool remembered = t < -in->head; /* the heads are not joined: the frame is in the cache alone */
+        const void *from =
+            remembered ? (char *)io->cache + (size_t)(c->frames + t) * size : tsr_pixel(in, io->in, t, 0, 0);
         memmove((char *)io->cache + (size_t)i * size, from, size);
     }
     if (tsr_ref_is_u8(io->program, op->in.buf))

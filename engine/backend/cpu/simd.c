@@ -43,13 +43,11 @@ static inline float exponential(float x) {
     return p * from_bits((int32_t)((uint32_t)to_bits(shifted) << 23) + 0x3f800000);
 }
 
-static void sums(
-    const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares) {
+static void sums(const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares) {
     size_t n = (size_t)c, i = 0;
     for (; i + 4 <= pixels; i += 4, x += 4 * n)
         for (size_t j = 0; j < n; j++) {
-            double a = (double)x[j], b = (double)x[j + n], d = (double)x[j + 2 * n],
-                   e = (double)x[j + 3 * n];
+            double a = (double)x[j], b = (double)x[j + n], d = (double)x[j + 2 * n], e = (double)x[j + 3 * n];
             sum[j] += (a + b) + (d + e);
             squares[j] += (a * a + b * b) + (d * d + e * e);
         }
@@ -79,8 +77,8 @@ static void affine(const float *x, float *y, size_t pixels, int c, const float *
     }
 }
 
-static void extremes(const float *restrict x, size_t pixels, int c, double *restrict sum,
-    double *restrict squares, float *restrict least, float *restrict most) {
+static void extremes(const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares,
+    float *restrict least, float *restrict most) {
     size_t n = (size_t)c, i = 0;
     for (; i + 2 <= pixels; i += 2, x += 2 * n)
         for (size_t j = 0; j < n; j++) {
@@ -109,9 +107,8 @@ static inline uint8_t code_of(float v, float zero) {
     return (uint8_t)(int32_t)r;
 }
 
-static void codes(const float *restrict x, uint8_t *restrict y, size_t pixels, int c,
-    const float *restrict scale, const float *restrict shift, const float *restrict gain, int zero,
-    bool silu) {
+static void codes(const float *restrict x, uint8_t *restrict y, size_t pixels, int c, const float *restrict scale,
+    const float *restrict shift, const float *restrict gain, int zero, bool silu) {
     float z = (float)zero;
     for (size_t i = 0; i < pixels; i++, x += c, y += c) {
         if (silu) {

@@ -11,18 +11,15 @@ typedef struct tsr_simd {
     /* Adds to sum[c] and squares[c] those of x, [pixels][c]. */
     void (*sums)(const float *x, size_t pixels, int c, double *sum, double *squares);
     /* y = x * scale[c] + shift[c], then SiLU; [pixels][c]. x == y is allowed. */
-    void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale,
-        const float *shift, bool silu);
+    void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale, const float *shift, bool silu);
     /* As sums, and the smallest and largest of each channel. */
-    void (*extremes)(const float *x, size_t pixels, int c, double *sum, double *squares,
-        float *least, float *most);
+    void (*extremes)(const float *x, size_t pixels, int c, double *sum, double *squares, float *least, float *most);
     /* y = x * scale[c] + shift[c], then SiLU, then the u8 code: rounded y * gain[c] + zero, within
      * 0..255. */
-    void (*codes)(const float *x, uint8_t *y, size_t pixels, int c, const float *scale,
-        const float *shift, const float *gain, int zero, bool silu);
+    void (*codes)(const float *x, uint8_t *y, size_t pixels, int c, const float *scale, const float *shift,
+        const float *gain, int zero, bool silu);
     float (*largest)(const float *x, int n, float so_far);
-    float (*exponentials)(
-        float *x, int n, float largest); /* x = exp(x - largest), 0 below e^-87; returns their sum */
+    float (*exponentials)(float *x, int n, float largest); /* x = exp(x - largest), 0 below e^-87; returns their sum */
     void (*scale)(float *x, int n, float by);
 } tsr_simd;
 

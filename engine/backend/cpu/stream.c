@@ -150,7 +150,8 @@ tsr_status tsr_cpu_stream_create(tsr_cpu_stream **out, const tsr_plan *plan, cha
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory"));
     s->host = tsr_mem_alloc_host(plan->host_bytes);
     if (!s->host)
-        TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory: %s of host memory for caches; give a larger budget, or allow tiles",
+        TSR_TRY(tsr_fail(TSR_ERR_MEMORY,
+            "out of memory: %s of host memory for caches; give a larger budget, or allow tiles",
             tsr_bytes_text(text, (int64_t)plan->host_bytes)));
     TSR_TRY(start(s));
     *out = s;

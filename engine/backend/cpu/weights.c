@@ -12,8 +12,7 @@ static const tsr_op *largest_user(const tsr_plan *plan, int weight, int *step) {
         const tsr_program *p = plan->program[s];
         for (int i = 0; p && i < p->ops; i++) {
             const tsr_op *op = &p->op[i];
-            if (op->kernel < 0 || plan->weight_of[s][op->kernel] != weight ||
-                tsr_op_flops(p, op) <= most)
+            if (op->kernel < 0 || plan->weight_of[s][op->kernel] != weight || tsr_op_flops(p, op) <= most)
                 continue;
             most = tsr_op_flops(p, op);
             largest = op;
@@ -63,7 +62,8 @@ static void scale_filters(const tsr_kernel *k, const float *scale, float *weight
 /* Whether it lies there as it would be packed now, from the plan before. */
 static bool lies_there(const tsr_exec *x, int tiers, int weight, const tsr_program *p, const tsr_op *op) {
     const tsr_tier *tier = x->packed_by[weight];
-    return tier == tier_of_kernel(x->plan, tiers, weight) && (!tier->packed_for || tier->packed_for(&x->packed[weight], p, op));
+    return tier == tier_of_kernel(x->plan, tiers, weight) &&
+           (!tier->packed_for || tier->packed_for(&x->packed[weight], p, op));
 }
 
 static void unpack(tsr_exec *x, int weight) {
@@ -99,8 +99,7 @@ static tsr_status pack_kernels(tsr_exec *x, int tiers, bool again) {
     const tsr_plan *plan = x->plan;
     size_t weights = 0, biases = 0;
     for (int i = 0; i < plan->weights; i++) {
-        size_t w = tsr_kernel_weights(plan->weight[i].kernel),
-               b = tsr_kernel_biases(plan->weight[i].kernel);
+        size_t w = tsr_kernel_weights(plan->weight[i].kernel), b = tsr_kernel_biases(plan->weight[i].kernel);
         weights = w > weights ? w : weights;
         biases = b > biases ? b : biases;
     }
@@ -139,8 +138,8 @@ bool tsr_exec_same_weights(const tsr_plan *a, const tsr_plan *b) {
         return false;
     for (int i = 0; i < a->weights; i++) {
         const tsr_plan_weight *u = &a->weight[i], *v = &b->weight[i];
-        if (memcmp(u->kernel, v->kernel, sizeof *u->kernel) != 0 || u->input != v->input || u->at != v->at || u->bytes != v->bytes ||
-            type_of_kernel(a, i) != type_of_kernel(b, i))
+        if (memcmp(u->kernel, v->kernel, sizeof *u->kernel) != 0 || u->input != v->input || u->at != v->at ||
+            u->bytes != v->bytes || type_of_kernel(a, i) != type_of_kernel(b, i))
             return false;
     }
     return memcmp(a->norm_at, b->norm_at, (size_t)a->half->layers * sizeof *a->norm_at) == 0;

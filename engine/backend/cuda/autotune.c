@@ -68,8 +68,8 @@ static void read_line(tsr_cuda *c, const char *line) {
     for (int e = 0; e < TSR_CUDA_CONV_ELEMENTS; e++)
         for (int f = 0; f < TSR_CUDA_FAMILIES; f++)
             for (int s = 0; s < TSR_CONV_SHAPE_COUNT; s++)
-                if (strcmp(element, tsr_dtype_name(tsr_cuda_element[e])) == 0 &&
-                    strcmp(family, family_name[f]) == 0 && strcmp(shape, tsr_conv_forms[s].name) == 0)
+                if (strcmp(element, tsr_dtype_name(tsr_cuda_element[e])) == 0 && strcmp(family, family_name[f]) == 0 &&
+                    strcmp(shape, tsr_conv_forms[s].name) == 0)
                     c->tuned[e][f] = (tsr_conv_shape)s; /* where it cannot be, tsr_cuda_shape() takes another */
 }
 
@@ -92,8 +92,8 @@ static void write_file(const tsr_cuda *c) {
     for (int e = 0; e < TSR_CUDA_CONV_ELEMENTS; e++)
         for (int f = 0; f < TSR_CUDA_FAMILIES; f++)
             if (c->tuned[e][f] != TSR_CONV_SHAPE_COUNT)
-                n += snprintf(text + n, sizeof text - (size_t)n, "%s %s %s\n",
-                    tsr_dtype_name(tsr_cuda_element[e]), family_name[f], tsr_conv_forms[c->tuned[e][f]].name);
+                n += snprintf(text + n, sizeof text - (size_t)n, "%s %s %s\n", tsr_dtype_name(tsr_cuda_element[e]),
+                    family_name[f], tsr_conv_forms[c->tuned[e][f]].name);
     file_name(c, name);
     c->base.keep(name, text);
 }

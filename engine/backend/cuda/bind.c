@@ -74,8 +74,7 @@ static uint32_t *extremes_at(const partials *s, float *scratch) {
 static int most_tiles(const tsr_cuda *c, const tsr_program *p, const tsr_op *op) {
     tsr_conv_shape shape[TSR_CONV_CHOICES];
     int most = 0;
-    int n = tsr_conv_choices(
-        &p->kernel[op->kernel], p->buffer[op->in.buf].dtype, tsr_cuda_hopper(c), shape);
+    int n = tsr_conv_choices(&p->kernel[op->kernel], p->buffer[op->in.buf].dtype, tsr_cuda_hopper(c), shape);
     for (int i = 0; i < n; i++) {
         int tiles = conv_tiles(p, op, shape[i]);
         most = tiles > most ? tiles : most;
@@ -113,8 +112,7 @@ tsr_cuda_launch *tsr_bind_add(tsr_binder *b) {
     return l;
 }
 
-tsr_cuda_launch *tsr_bind_pass(
-    tsr_binder *b, tsr_cuda_pass pass, unsigned gx, unsigned gy, unsigned shared) {
+tsr_cuda_launch *tsr_bind_pass(tsr_binder *b, tsr_cuda_pass pass, unsigned gx, unsigned gy, unsigned shared) {
     tsr_cuda_launch *l = tsr_bind_add(b);
     if (!l)
         return NULL;
@@ -154,8 +152,7 @@ static void *scratch_of(const tsr_binder *b) {
 /* ---------------------------------------------------------------- each kind of op */
 
 /* Statistics of frames first .. first + n of the buffer `stats`, from partials number `from`.. of `s` in scratch. */
-static tsr_status reduce(
-    tsr_binder *b, const partials *s, int from, int n, int stats, int first, tsr_dtype type) {
+static tsr_status reduce(tsr_binder *b, const partials *s, int from, int n, int stats, int first, tsr_dtype type) {
     tsr_cuda_launch *l = tsr_bind_pass(b, PASS_tsr_reduce, TSR_GROUPS, (unsigned)n, TSR_REDUCE_SHARED);
     if (!l)
         return tsr_bind_no_memory();
@@ -194,15 +191,14 @@ static void conv_pointers(const tsr_binder *b, const tsr_op *op, int weight, tsr
 /* Adds the kernel of a conv whose input is of this type. */
 static tsr_status add_conv(tsr_binder *b, const tsr_op *op, tsr_cuda_launch **out) {
     const tsr_buffer *in = &b->p->buffer[op->in.buf];
-    const tsr_conv_packing *packing =
-        &b->x->packing[b->x->plan->weight_of[b->kind][op->kernel]];
+    const tsr_conv_packing *packing = &b->x->packing[b->x->plan->weight_of[b->kind][op->kernel]];
     CUkernel kernel = NULL;
     for (int i = 0; i < TSR_CUDA_CONV_ELEMENTS; i++)
         if (tsr_cuda_element[i] == in->dtype)
             kernel = b->x->cuda->conv[i][packing->shape];
     if (!kernel)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: no kernel for this conv of %s; use --device cpu",
-            tsr_dtype_name(in->dtype));
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "cuda: no kernel for this conv of %s; use --device cpu", tsr_dtype_name(in->dtype));
     *out = tsr_bind_add(b);
     if (!*out)
         return tsr_bind_no_memory();
@@ -215,8 +211,7 @@ static tsr_status bind_conv(tsr_binder *b, const tsr_op *op) {
     const tsr_program *p = b->p;
     const tsr_kernel *k = &p->kernel[op->kernel];
     const tsr_buffer *in = &p->buffer[op->in.buf], *out = &p->buffer[op->out.buf];
-    int weight = b->x->plan->weight_of[b->kind][op->kernel],
-        tiles = conv_tiles(p, op, b->x->packing[weight].shape);
+    int weight = b->x->plan->weight_of[b->kind][op->kernel], tiles = conv_tiles(p, op, b->x->packing[weight].shape);
     tsr_cuda_launch *l = NULL;
     tsr_status status = add_conv(b, op, &l);
     if (status != TSR_OK)
@@ -267,8 +262,7 @@ static tsr_status bind_stats(tsr_binder *b, const tsr_op *op) {
     if (gathered(b->p, op))
         return TSR_OK;
     unsigned tiles = tsr_bind_blocks((int64_t)in->h * in->w, STATS_PIXELS);
-    tsr_cuda_launch *l =
-        tsr_bind_pass(b, PASS_tsr_stats, tiles, (unsigned)op->in.nt, TSR_STATS_SHARED);
+    tsr_cuda_launch *l = tsr_bind_pass(b, PASS_tsr_stats, tiles, (unsigned)op->in.nt, TSR_STATS_SHARED);
     if (!l)
         return tsr_bind_no_memory();
     partials s = partials_of(b->p, op->out.buf, op->in.nt, (int)tiles, in->c);
@@ -307,8 +301,8 @@ static tsr_status bind_norm(tsr_binder *b, const tsr_op *op) {
     tsr_status status = out->dtype == TSR_U8 ? tsr_bind_range(b, op, &args) : TSR_OK;
     if (status != TSR_OK)
         return status;
-    tsr_cuda_launch *l = tsr_bind_pass(
-        b, PASS_tsr_norm, tsr_bind_blocks(pixels, NORM_PIXELS), (unsigned)op->in.nt, TSR_NORM_SHARED);
+    tsr_cuda_launch *l =
+        tsr_bind_pass(b, PASS_tsr_norm, tsr_bind_blocks(pixels, NORM_PIXELS), (unsigned)op->in.nt, TSR_NORM_SHARED);
     if (!l)
         return tsr_bind_no_memory();
     l->args.norm = args;
@@ -318,9 +312,8 @@ static tsr_status bind_norm(tsr_binder *b, const tsr_op *op) {
 static tsr_status bind_attention(tsr_binder *b, const tsr_op *op) {
     const tsr_buffer *in = &b->p->buffer[op->in.buf], *out = &b->p->buffer[op->out.buf];
     int tokens = in->h * in->w;
-    tsr_cuda_launch *l =
-        tsr_bind_pass(b, in->dtype == TSR_BF16 ? PASS_tsr_attention_bf16 : PASS_tsr_attention_f16,
-            tsr_bind_blocks(tokens, TSR_ATTENTION_TOKENS), (unsigned)op->in.nt, TSR_ATTENTION_SHARED);
+    tsr_cuda_launch *l = tsr_bind_pass(b, in->dtype == TSR_BF16 ? PASS_tsr_attention_bf16 : PASS_tsr_attention_f16,
+        tsr_bind_blocks(tokens, TSR_ATTENTION_TOKENS), (unsigned)op->in.nt, TSR_ATTENTION_SHARED);
     if (!l)
         return tsr_bind_no_memory();
     l->args.attention = (tsr_attention_args){.qkv = tsr_bind_frame(b, op->in.buf, op->in.t0),
@@ -338,9 +331,8 @@ static tsr_status bind_input(tsr_binder *b, const tsr_op *op) {
     tsr_cuda_launch *l = tsr_bind_pass(b, PASS_tsr_input, tsr_bind_blocks(n, 1024), 1, 0);
     if (!l)
         return tsr_bind_no_memory();
-    l->args.input = (tsr_input_args){.out = tsr_bind_frame(b, op->out.buf, op->out.t0),
-        .n = n,
-        .out_type = (int32_t)elem_of(out->dtype)};
+    l->args.input = (tsr_input_args){
+        .out = tsr_bind_frame(b, op->out.buf, op->out.t0), .n = n, .out_type = (int32_t)elem_of(out->dtype)};
     l->moves = MOVES_INPUT;
     l->from = (size_t)op->in.t0 * frame * sizeof(float);
     return TSR_OK;

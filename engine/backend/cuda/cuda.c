@@ -228,8 +228,8 @@ static void report(tsr_backend *b, tsr_line_fn line, void *user) {
     tsr_cuda *c = (tsr_cuda *)b;
     char text[192], why[128], bytes[2][32];
     size_t left = 0, total = 0;
-    snprintf(text, sizeof text, "%s, %d multiprocessors, driver for CUDA %d.%d", c->name, c->sms,
-        tsr_cu.version / 1000, tsr_cu.version % 1000 / 10);
+    snprintf(text, sizeof text, "%s, %d multiprocessors, driver for CUDA %d.%d", c->name, c->sms, tsr_cu.version / 1000,
+        tsr_cu.version % 1000 / 10);
     line(user, "cuda", text);
     tsr_precision precision = best(b, NULL, why);
     snprintf(text, sizeof text, "%s: %s", tsr_precision_name(precision), why);
@@ -263,8 +263,8 @@ static tsr_status find_kernel(tsr_cuda *c, const char *name, int shared, CUkerne
     tsr_status status;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuLibraryGetKernel(out, c->library, name), name));
     if (shared > 48 << 10) /* more has to be asked for */
-        TSR_TRY(tsr_cu_check(tsr_cu.p_cuKernelSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                                 shared, *out, c->device),
+        TSR_TRY(tsr_cu_check(
+            tsr_cu.p_cuKernelSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared, *out, c->device),
             name));
 error:
     return status;
@@ -320,8 +320,8 @@ static tsr_status choose_device(tsr_cuda *c, int index) {
         TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED,
             "cuda: %s is too old: the kernels need sm_80 (Ampere) or newer; use --device cpu", c->name));
     if (!attribute(c, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED))
-        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED,
-            "cuda: %s has no virtual memory management here; use --device cpu", c->name));
+        TSR_TRY(
+            tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: %s has no virtual memory management here; use --device cpu", c->name));
 error:
     return status;
 }

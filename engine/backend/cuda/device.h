@@ -10,14 +10,16 @@
 #include <pthread.h>
 
 /* The kernels that are not convolutions. */
-#define TSR_CUDA_PASSES(X)                                                                         \
-    X(tsr_stats) X(tsr_reduce) X(tsr_set_range) X(tsr_requantise) X(tsr_norm)                      \
-    X(tsr_attention_f16) X(tsr_attention_bf16) X(tsr_input) X(tsr_store)
+/* clang-format off */
+#define TSR_CUDA_PASSES(X) \
+    X(tsr_stats) X(tsr_reduce) X(tsr_set_range) X(tsr_requantise) X(tsr_norm) X(tsr_attention_f16) \
+    X(tsr_attention_bf16) X(tsr_input) X(tsr_store)
+/* clang-format on */
 typedef enum tsr_cuda_pass {
 #define X(name) PASS_##name,
     TSR_CUDA_PASSES(X)
 #undef X
-    TSR_CUDA_PASS_COUNT
+        TSR_CUDA_PASS_COUNT
 } tsr_cuda_pass;
 enum { TSR_CUDA_CONV_ELEMENTS = 4 };
 extern const tsr_dtype tsr_cuda_element[TSR_CUDA_CONV_ELEMENTS]; /* inputs of convs */
@@ -28,7 +30,7 @@ typedef enum tsr_cuda_family { TSR_CUDA_3X3, TSR_CUDA_2X2, TSR_CUDA_FAMILIES } t
 /* Device memory of one VMM reservation. */
 typedef struct tsr_cuda_block {
     CUdeviceptr at;
-    size_t bytes; /* rounded up to the granularity; 0: none */
+    size_t bytes;                        /* rounded up to the granularity; 0: none */
     CUmemGenericAllocationHandle handle; /* 0 once the mapping alone keeps it */
     bool mapped;
 } tsr_cuda_block;
@@ -42,12 +44,12 @@ typedef struct tsr_cuda {
     CUkernel conv[TSR_CUDA_CONV_ELEMENTS][TSR_CONV_SHAPE_COUNT]; /* NULL: no such kernel */
     CUkernel pass[TSR_CUDA_PASS_COUNT];
     char name[96];
-    int major, minor, sms; /* compute capability; multiprocessors */
-    bool exports;          /* memory can be exported */
-    CUexternalSemaphore lane, progress; /* shared timelines (backend.h); NULL: none */
+    int major, minor, sms;                                           /* compute capability; multiprocessors */
+    bool exports;                                                    /* memory can be exported */
+    CUexternalSemaphore lane, progress;                              /* shared timelines (backend.h); NULL: none */
     tsr_conv_shape tuned[TSR_CUDA_CONV_ELEMENTS][TSR_CUDA_FAMILIES]; /* TSR_CONV_SHAPE_COUNT: not known */
-    bool tuned_read;       /* what the cache folder knows */
-    uint8_t *eight;        /* [eight_layers], of the half that numerics() was last asked about */
+    bool tuned_read;                                                 /* what the cache folder knows */
+    uint8_t *eight; /* [eight_layers], of the half that numerics() was last asked about */
     int eight_layers;
 } tsr_cuda;
 
@@ -56,8 +58,7 @@ bool tsr_cuda_fp8(const tsr_cuda *c); /* it multiplies e4m3 itself */
 tsr_status tsr_cuda_enter(const tsr_cuda *c);
 
 /* exported: for another API to import, through an fd of block->handle that the caller then releases. */
-tsr_status tsr_cuda_block_create(
-    const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out);
+tsr_status tsr_cuda_block_create(const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out);
 void tsr_cuda_block_destroy(tsr_cuda_block *b);
 
 /* slab.c */

@@ -19,8 +19,8 @@ static tsr_status check_version(void *library) {
     CUresult (*version)(int *) = NULL;
     *(void **)&version = symbol(library, "cuDriverGetVersion");
     if (!version || version(&tsr_cu.version) != CUDA_SUCCESS)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "cuda: libcuda.so.1 does not say its version; reinstall the NVIDIA driver");
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "cuda: libcuda.so.1 does not say its version; reinstall the NVIDIA driver");
     if (tsr_cu.version < NEEDED)
         return tsr_fail(TSR_ERR_UNSUPPORTED,
             "cuda: the NVIDIA driver here speaks CUDA %d.%d; update it to CUDA 13 (r580) or newer",
@@ -30,30 +30,28 @@ static tsr_status check_version(void *library) {
 
 static tsr_status find_functions(void *library) {
     const char *missing = NULL;
-#define X(f)                                                                                       \
-    *(void **)&tsr_cu.p_##f = symbol(library, TEXT(f));                                            \
-    if (!tsr_cu.p_##f)                                                                             \
+#define X(f)                                                                                                           \
+    *(void **)&tsr_cu.p_##f = symbol(library, TEXT(f));                                                                \
+    if (!tsr_cu.p_##f)                                                                                                 \
         missing = TEXT(f);
     TSR_CU_FUNCTIONS(X)
 #undef X
     if (missing)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "cuda: libcuda.so.1 has no %s; reinstall the NVIDIA driver", missing);
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: libcuda.so.1 has no %s; reinstall the NVIDIA driver", missing);
     return TSR_OK;
 }
 
 static tsr_status load(void) {
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "cuda: no NVIDIA driver here (libcuda.so.1); install one, or use --device cpu");
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "cuda: no NVIDIA driver here (libcuda.so.1); install one, or use --device cpu");
     tsr_status status;
     TSR_TRY(check_version(library));
     TSR_TRY(find_functions(library));
     CUresult r = tsr_cu.p_cuInit(0);
     if (r == CUDA_ERROR_NO_DEVICE)
-        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED,
-            "cuda: a driver, but no NVIDIA GPU that it can use; use --device cpu"));
+        TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: a driver, but no NVIDIA GPU that it can use; use --device cpu"));
     TSR_TRY(tsr_cu_check(r, "starting the driver"));
     return TSR_OK; /* never closed: the driver keeps threads of its own */
 error:
@@ -79,6 +77,6 @@ tsr_status tsr_cu_check(CUresult r, const char *what) {
         return TSR_OK;
     tsr_cu.p_cuGetErrorName(r, &name);
     tsr_cu.p_cuGetErrorString(r, &text);
-    return tsr_fail(r == CUDA_ERROR_OUT_OF_MEMORY ? TSR_ERR_MEMORY : TSR_ERR_DEVICE,
-        "cuda: %s: %s (%s)", what, text ? text : "unknown error", name ? name : "no name");
+    return tsr_fail(r == CUDA_ERROR_OUT_OF_MEMORY ? TSR_ERR_MEMORY : TSR_ERR_DEVICE, "cuda: %s: %s (%s)", what,
+        text ? text : "unknown error", name ? name : "no name");
 }

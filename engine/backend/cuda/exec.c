@@ -11,11 +11,10 @@
 static tsr_status check_precision(const tsr_plan *plan) {
     tsr_precision wanted = plan->params.precision, have = plan->numerics.precision;
     if (wanted == TSR_PRECISION_F32)
-        return tsr_fail(TSR_ERR_UNSUPPORTED,
-            "cuda: there is no f32 on the GPU; use --precision fp16, or --device cpu");
+        return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: there is no f32 on the GPU; use --precision fp16, or --device cpu");
     if (wanted != TSR_PRECISION_AUTO && wanted != have)
-        tsr_log(TSR_LOG_WARN, "cuda: %s is not to be had on this GPU yet: %s instead",
-            tsr_precision_name(wanted), tsr_precision_name(have));
+        tsr_log(TSR_LOG_WARN, "cuda: %s is not to be had on this GPU yet: %s instead", tsr_precision_name(wanted),
+            tsr_precision_name(have));
     return TSR_OK;
 }
 
@@ -24,8 +23,8 @@ static tsr_status take_memory(tsr_exec *x) {
     size_t weights = tsr_align(p->weight_bytes, p->target.align);
     size_t arena = tsr_align(p->arena_bytes, p->target.align);
     size_t caches = p->cache_bytes * (size_t)p->cache_sets;
-    tsr_status status = tsr_cuda_block_create(
-        x->cuda, weights + arena + caches, false, "weights, activations and caches", &x->memory);
+    tsr_status status =
+        tsr_cuda_block_create(x->cuda, weights + arena + caches, false, "weights, activations and caches", &x->memory);
     x->weights = x->memory.at;
     x->arena = x->weights + weights;
     x->caches = x->arena + arena;
@@ -44,8 +43,8 @@ static tsr_status take_host_memory(tsr_exec *x) {
     }
     size_t flag = TSR_CUDA_IN_FLIGHT * x->input_bytes;
     void *host = NULL;
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostAlloc(&host, flag + sizeof *x->flag,
-                             CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemHostAlloc(&host, flag + sizeof *x->flag, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
         "pinning host memory"));
     x->host = host;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->host_at, host, 0), "pinning host memory"));
@@ -71,8 +70,8 @@ static tsr_status take_streams(tsr_exec *x) {
     x->away_host = host;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->away, host, 0), "pinning host memory"));
     for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS; c++)
-        TSR_TRY(tsr_cu_check(
-            tsr_cu.p_cuStreamCreate(&x->copies[c], CU_STREAM_NON_BLOCKING), "making a stream for caches"));
+        TSR_TRY(
+            tsr_cu_check(tsr_cu.p_cuStreamCreate(&x->copies[c], CU_STREAM_NON_BLOCKING), "making a stream for caches"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->meet, CU_EVENT_DISABLE_TIMING), "making an event"));
 error:
     return status;
@@ -109,8 +108,7 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
     TSR_TRY(tsr_cuda_autotune(x));
     TSR_TRY(tsr_cuda_weights(x));
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
-        TSR_TRY(tsr_cu_check(
-            tsr_cu.p_cuEventCreate(&x->ring[i].event, CU_EVENT_DISABLE_TIMING), "making an event"));
+        TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->ring[i].event, CU_EVENT_DISABLE_TIMING), "making an event"));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         if (plan->program[s])
             TSR_TRY(tsr_cuda_bind_step(x, s));
@@ -276,8 +274,8 @@ static CUresult run_plain(tsr_exec *x, tsr_cuda_launch *l) {
         }
     if (!l->kernel)
         return tsr_cu.p_cuMemcpyAsync(l->args.copy.to, l->args.copy.from, l->args.copy.bytes, stream);
-    return tsr_cu.p_cuLaunchKernel((CUfunction)l->kernel, l->grid[0], l->grid[1], l->grid[2],
-        TSR_CONV_THREADS, 1, 1, l->shared, stream, param, NULL);
+    return tsr_cu.p_cuLaunchKernel((CUfunction)l->kernel, l->grid[0], l->grid[1], l->grid[2], TSR_CONV_THREADS, 1, 1,
+        l->shared, stream, param, NULL);
 }
 
 /* A failure of this launch, with its op. */
@@ -318,8 +316,8 @@ static tsr_status build_graph(tsr_exec *x, tsr_step step) {
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuGraphCreate(&s->graph, 0), "making a graph"));
     TSR_TRY(add_nodes(x, step, s->graph));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuGraphInstantiate(&s->exec, s->graph, 0), "making a graph ready"));
-    tsr_log(TSR_LOG_INFO, "[BLACKWELL_ENGINE] CUDA Graph Captured: %s step, %d nodes",
-        tsr_step_name(step), s->launches);
+    tsr_log(
+        TSR_LOG_INFO, "[BLACKWELL_ENGINE] CUDA Graph Captured: %s step, %d nodes", tsr_step_name(step), s->launches);
     return TSR_OK;
 error:
     if (s->graph)
@@ -419,8 +417,7 @@ tsr_status tsr_cuda_exec_step(tsr_exec *x, const tsr_step_args *args) {
 static void look_at_flag(tsr_exec *x) {
     int op = *x->flag;
     if (op && !atomic_exchange(&x->warned, true))
-        tsr_log(TSR_LOG_WARN,
-            "cuda: op %d gave infinite or undefined numbers in %s; use %s--device cpu", op - 1,
+        tsr_log(TSR_LOG_WARN, "cuda: op %d gave infinite or undefined numbers in %s; use %s--device cpu", op - 1,
             tsr_precision_name(x->plan->numerics.precision),
             x->plan->numerics.precision == TSR_PRECISION_BF16 ? "" : "--precision bf16, or ");
 }

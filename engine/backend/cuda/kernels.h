@@ -6,8 +6,8 @@
  * A kernel is found by its symbol. Conv kernels: tsr_conv_ELEMENT_SHAPE; the others are listed at their structs.
  *
  * All have 256 threads a block. TSR_*_BLOCKS is how many blocks an SM must be able to hold at once: registers at most
- * 65536 / (256 * blocks) a thread and shared memory at most 99 KiB / blocks (Hopper's own: 227), without spilling. It is the kernel's
- * launch bound, and tests/cuda/check_fatbin.py holds the compiled code to it.
+ * 65536 / (256 * blocks) a thread and shared memory at most 99 KiB / blocks (Hopper's own: 227), without spilling. It
+ * is the kernel's launch bound, and tests/cuda/check_fatbin.py holds the compiled code to it.
  */
 #ifndef TSR_CUDA_KERNELS_H
 #define TSR_CUDA_KERNELS_H
@@ -55,30 +55,31 @@ typedef struct tsr_range {
 } tsr_range;
 
 typedef struct tsr_conv_args {
-    const void *in;      /* [frames][h][w][cin], 16-byte aligned */
-    const void *past;    /* end of the frames before frame 0 */
-    const void *weights; /* packed, see below */
-    const float *scale;  /* [phases][n_padded]; 8-bit elements only */
-    const float *bias;   /* [phases][classes][n_padded] */
+    const void *in;            /* [frames][h][w][cin], 16-byte aligned */
+    const void *past;          /* end of the frames before frame 0 */
+    const void *weights;       /* packed, see below */
+    const float *scale;        /* [phases][n_padded]; 8-bit elements only */
+    const float *bias;         /* [phases][classes][n_padded] */
     const int32_t *weight_sum; /* [phases][n_padded]; U8 only */
     const tsr_range *range;    /* U8 only */
-    void *out;           /* frame of output 0, [..][out_h][out_w][cout] of out_type */
-    float *partial;      /* [frames][tiles][cout][2]: sum, sum of squares; or NULL */
-    uint32_t *extremes;  /* [frames][tiles][cout]: smallest (low half) and largest value, as out_type; or NULL. Not F32 */
+    void *out;                 /* frame of output 0, [..][out_h][out_w][cout] of out_type */
+    float *partial;            /* [frames][tiles][cout][2]: sum, sum of squares; or NULL */
+    uint32_t
+        *extremes; /* [frames][tiles][cout]: smallest (low half) and largest value, as out_type; or NULL. Not F32 */
     int32_t *flag;
     int32_t flag_value;
-    int32_t frames;      /* outputs */
+    int32_t frames; /* outputs */
     int32_t t0, st, kt;
-    int32_t h, w, cin;           /* of the input */
-    int32_t rows, cols;          /* outputs a phase computes: rows y0 .. y0+rows-1 */
-    int32_t y0;                  /* first output row */
-    int32_t out_h, out_w, cout;  /* of the buffer written */
-    int32_t out_dt;              /* frames from one output to the next */
-    int32_t pad_top, pad_left;   /* of phase 0 */
-    int32_t classes;             /* 1 or 4 */
-    int32_t accumulate;          /* add to out */
-    int32_t out_type;            /* tsr_elem: F16, BF16; F32 for shape K33O */
-    int32_t n_blocks;            /* ceil(cout / couts); n_padded = n_blocks * couts */
+    int32_t h, w, cin;          /* of the input */
+    int32_t rows, cols;         /* outputs a phase computes: rows y0 .. y0+rows-1 */
+    int32_t y0;                 /* first output row */
+    int32_t out_h, out_w, cout; /* of the buffer written */
+    int32_t out_dt;             /* frames from one output to the next */
+    int32_t pad_top, pad_left;  /* of phase 0 */
+    int32_t classes;            /* 1 or 4 */
+    int32_t accumulate;         /* add to out */
+    int32_t out_type;           /* tsr_elem: F16, BF16; F32 for shape K33O */
+    int32_t n_blocks;           /* ceil(cout / couts); n_padded = n_blocks * couts */
     int32_t tiles_x;
 } tsr_conv_args;
 
@@ -91,26 +92,25 @@ typedef struct tsr_conv_args {
  *   K22   merged upsampler phases
  *   K11   1x1: shortcuts, q k v and output projections
  *   K33S  3x3 with stride 2 (encoder). Columns lie by parity in shared memory, so that taps read neighbours.
- *   K33H  Hopper's own: 16x16 pixels of 128 bytes, 2.3 bytes per kFLOP; a warpgroup multiplies, weights from shared memory
- *   K33J  the same with 8x16 pixels: more blocks, for small pictures
- *   K22H  merged upsampler phases likewise
- *   K33N  few input channels (latents, pictures); takes any cin, element by element where pixels are not 16-byte rows
- *   K33O  few output channels (pictures, moments); the only one with F32 output
+ *   K33H  Hopper's own: 16x16 pixels of 128 bytes, 2.3 bytes per kFLOP; a warpgroup multiplies, weights from shared
+ * memory K33J  the same with 8x16 pixels: more blocks, for small pictures K22H  merged upsampler phases likewise K33N
+ * few input channels (latents, pictures); takes any cin, element by element where pixels are not 16-byte rows K33O  few
+ * output channels (pictures, moments); the only one with F32 output
  *
  * All but K33N need cin * element size to be a multiple of 16; all but K33O need cout to be a multiple of 8.
  */
-#define TSR_CONV_SHAPES_8(X)                                                                       \
-    X(K33, 8, 128, 128, 3, 3, 1, 1, 2, 3)                                                          \
+#define TSR_CONV_SHAPES_8(X)                                                                                           \
+    X(K33, 8, 128, 128, 3, 3, 1, 1, 2, 3)                                                                              \
     X(K33T, 16, 64, 128, 3, 3, 1, 1, 2, 3)
-#define TSR_CONV_SHAPES_16(X)                                                                      \
-    X(K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)                                                          \
-    X(K11, 8, 128, 128, 1, 1, 1, 1, 3, 3)                                                          \
-    X(K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)                                                          \
-    X(K33N, 8, 32, 128, 3, 3, 1, 9, 2, 2)                                                          \
+#define TSR_CONV_SHAPES_16(X)                                                                                          \
+    X(K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)                                                                              \
+    X(K11, 8, 128, 128, 1, 1, 1, 1, 3, 3)                                                                              \
+    X(K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)                                                                              \
+    X(K33N, 8, 32, 128, 3, 3, 1, 9, 2, 2)                                                                              \
     X(K33O, 16, 64, 8, 3, 3, 1, 9, 2, 2)
 /* sm_90a only, where they multiply by wgmma. There is no other e4m3 on Hopper: its mma is emulated. */
-#define TSR_CONV_SHAPES_8H(X)                                                                      \
-    X(K33H, 16, 128, 128, 3, 3, 1, 1, 2, 3)                                                        \
+#define TSR_CONV_SHAPES_8H(X)                                                                                          \
+    X(K33H, 16, 128, 128, 3, 3, 1, 1, 2, 3)                                                                            \
     X(K33J, 8, 128, 128, 3, 3, 1, 1, 2, 3)
 #define TSR_CONV_SHAPES_16H(X) X(K22H, 16, 128, 128, 2, 2, 1, 1, 2, 3)
 #define TSR_CONV_SHAPES_H(X) TSR_CONV_SHAPES_8H(X) TSR_CONV_SHAPES_16H(X)
@@ -120,15 +120,15 @@ typedef enum tsr_conv_shape {
 #define X(name, th, chunk, couts, kh, kw, s, step, hs, ws) TSR_CONV_##name,
     TSR_CONV_SHAPES(X) TSR_CONV_SHAPES_H(X)
 #undef X
-    TSR_CONV_SHAPE_COUNT
+        TSR_CONV_SHAPE_COUNT
 } tsr_conv_shape;
 
 #define TSR_CONV_TILE_W 16
 #define TSR_CONV_THREADS 256
 #define TSR_CONV_BLOCKS 1
-#define TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s)                                                  \
-    ((((th) - 1) * (s) + (kh)) * ((TSR_CONV_TILE_W - 1) * (s) + (kw)) * (chunk))
-#define TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws)                                 \
+#define TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s)                                                                      \
+    ((((th)-1) * (s) + (kh)) * ((TSR_CONV_TILE_W - 1) * (s) + (kw)) * (chunk))
+#define TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws)                                                     \
     (((TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s) + 127) / 128 * 128) * (hs) + (step) * (couts) * (chunk) * (ws))
 
 /*
@@ -204,9 +204,9 @@ typedef struct tsr_requantise_args {
  *   F16, BF16: v rounded
  * all to nearest even. Grid: x = ceil(pixels / pixels_per_block), y = frames; 256 threads; TSR_NORM_SHARED bytes. */
 typedef struct tsr_norm_args {
-    const void *in;     /* [frames][pixels][c] of in_type: F16, BF16 */
-    void *out;          /* [frames][pixels][c] of out_type: E4M3 (sm_89 and newer), U8, F16, BF16 */
-    const double *sums; /* [frames][pairs][2], groups first; or NULL */
+    const void *in;            /* [frames][pixels][c] of in_type: F16, BF16 */
+    void *out;                 /* [frames][pixels][c] of out_type: E4M3 (sm_89 and newer), U8, F16, BF16 */
+    const double *sums;        /* [frames][pairs][2], groups first; or NULL */
     const float *gamma, *beta; /* [c]; with sums */
     const float *gain;         /* [c]; U8 */
     const tsr_range *range;    /* U8 */

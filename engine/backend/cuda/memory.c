@@ -5,8 +5,7 @@ static tsr_status create(const CUmemAllocationProp *prop, size_t bytes, tsr_cuda
     tsr_status status;
     size_t granularity = 0;
     CUmemAccessDesc access = {.location = prop->location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemGetAllocationGranularity(
-                             &granularity, prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemGetAllocationGranularity(&granularity, prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
         "asking for the granularity"));
     size_t rounded = (bytes + granularity - 1) / granularity * granularity;
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemAddressReserve(&b->at, rounded, 0, 0, 0), "reserving addresses"));
@@ -22,8 +21,8 @@ error:
 tsr_status tsr_cuda_block_create(
     const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out) {
     char text[32];
-    CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-        .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = c->device}};
+    CUmemAllocationProp prop = {
+        .type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = c->device}};
     if (exported)
         tsr_cuda_prop_exported(&prop);
     *out = (tsr_cuda_block){0};

@@ -4,16 +4,15 @@
 
 #include <string.h>
 
-#define FORM(eight, hopper, name, th, chunk, couts, kh, kw, s, step, hs, ws)                               \
-    [TSR_CONV_##name] = {#name, th, chunk, couts, kh, kw, s,                                       \
-        TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s),                                                 \
+#define FORM(eight, hopper, name, th, chunk, couts, kh, kw, s, step, hs, ws)                                           \
+    [TSR_CONV_##name] = {#name, th, chunk, couts, kh, kw, s, TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s),                \
         TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws), eight, hopper},
 #define ALL(...) FORM(true, false, __VA_ARGS__)
 #define ONLY_16(...) FORM(false, false, __VA_ARGS__)
 #define HOPPER(...) FORM(true, true, __VA_ARGS__)
 #define HOPPER_16(...) FORM(false, true, __VA_ARGS__)
-const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {TSR_CONV_SHAPES_8(ALL)
-        TSR_CONV_SHAPES_16(ONLY_16) TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_16H(HOPPER_16)};
+const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {
+    TSR_CONV_SHAPES_8(ALL) TSR_CONV_SHAPES_16(ONLY_16) TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_16H(HOPPER_16)};
 
 /* 3x3: all tiles. Hopper multiplies e4m3 by wgmma alone. */
 static int squares(tsr_dtype input, bool hopper, tsr_conv_shape *out) {
@@ -43,8 +42,7 @@ static tsr_conv_shape single(const tsr_kernel *k, bool rows, bool octets) {
     return TSR_CONV_SHAPE_COUNT;
 }
 
-int tsr_conv_choices(
-    const tsr_kernel *k, tsr_dtype input, bool hopper, tsr_conv_shape out[TSR_CONV_CHOICES]) {
+int tsr_conv_choices(const tsr_kernel *k, tsr_dtype input, bool hopper, tsr_conv_shape out[TSR_CONV_CHOICES]) {
     int size = (int)tsr_dtype_size(input), n = 0;
     bool rows = k->cin * size % 16 == 0, octets = k->cout % 8 == 0, whole = rows && octets;
     bool three = k->kh == 3 && k->kw == 3 && k->sy == 1 && k->sx == 1;
@@ -81,8 +79,7 @@ tsr_conv_packing tsr_conv_packing_of(const tsr_kernel *k, tsr_conv_shape shape, 
     p.n_padded = p.n_blocks * f->couts;
     size_t vector = (size_t)k->phases * (size_t)p.n_padded * 4;
     size_t taps = (size_t)k->kt * (size_t)k->kh * (size_t)k->kw;
-    p.weights = place(&p.bytes,
-        (size_t)k->phases * (size_t)p.n_padded * taps * (size_t)p.chunks * (size_t)f->chunk);
+    p.weights = place(&p.bytes, (size_t)k->phases * (size_t)p.n_padded * taps * (size_t)p.chunks * (size_t)f->chunk);
     p.bias = place(&p.bytes, vector * (size_t)k->classes);
     if (size == 1) {
         p.scale = place(&p.bytes, vector);
@@ -105,8 +102,7 @@ static void pack_row(uint8_t *tile, int row, int chunk, const uint8_t *from, int
     }
 }
 
-static void pack_weights(
-    const tsr_conv_packing *p, const tsr_kernel *k, const uint8_t *codes, uint8_t *out) {
+static void pack_weights(const tsr_conv_packing *p, const tsr_kernel *k, const uint8_t *codes, uint8_t *out) {
     const tsr_conv_form *f = &tsr_conv_forms[p->shape];
     int size = (int)tsr_dtype_size(p->input), taps = k->kh * k->kw, pixel_bytes = k->cin * size;
     size_t tile_bytes = (size_t)f->couts * (size_t)f->chunk;
@@ -118,31 +114,25 @@ static void pack_weights(
                         int bytes = pixel_bytes - chunk * f->chunk;
                         bytes = bytes < f->chunk ? bytes : f->chunk;
                         for (int c = 0; c < f->couts && block * f->couts + c < k->cout; c++) {
-                            size_t filter =
-                                (size_t)phase * (size_t)k->cout + (size_t)(block * f->couts + c);
-                            size_t from =
-                                (filter * (size_t)k->kt + (size_t)t) * (size_t)taps + (size_t)tap;
+                            size_t filter = (size_t)phase * (size_t)k->cout + (size_t)(block * f->couts + c);
+                            size_t from = (filter * (size_t)k->kt + (size_t)t) * (size_t)taps + (size_t)tap;
                             int row = f->couts < 32 ? c : tsr_conv_row(c);
-                            pack_row(out, row, f->chunk,
-                                codes + from * (size_t)pixel_bytes + chunk * f->chunk, bytes);
+                            pack_row(out, row, f->chunk, codes + from * (size_t)pixel_bytes + chunk * f->chunk, bytes);
                         }
                     }
 }
 
-void tsr_conv_pack(
-    const tsr_conv_packing *p, const tsr_kernel *k, const tsr_conv_weights *w, void *out) {
+void tsr_conv_pack(const tsr_conv_packing *p, const tsr_kernel *k, const tsr_conv_weights *w, void *out) {
     uint8_t *base = out;
     memset(base, 0, p->bytes);
     pack_weights(p, k, w->codes, base + p->weights);
     size_t filter = (size_t)k->kt * (size_t)k->kh * (size_t)k->kw * (size_t)k->cin;
     for (int v = 0; v < k->phases * k->classes; v++)
-        memcpy(base + p->bias + (size_t)(v * p->n_padded) * 4, w->bias + v * k->cout,
-            (size_t)k->cout * 4);
+        memcpy(base + p->bias + (size_t)(v * p->n_padded) * 4, w->bias + v * k->cout, (size_t)k->cout * 4);
     if (tsr_dtype_size(p->input) != 1)
         return;
     for (int phase = 0; phase < k->phases; phase++) {
-        memcpy(base + p->scale + (size_t)(phase * p->n_padded) * 4, w->scale + phase * k->cout,
-            (size_t)k->cout * 4);
+        memcpy(base + p->scale + (size_t)(phase * p->n_padded) * 4, w->scale + phase * k->cout, (size_t)k->cout * 4);
         int32_t *sum = (int32_t *)(base + p->weight_sum) + phase * p->n_padded;
         const int8_t *code = (const int8_t *)w->codes + (size_t)phase * (size_t)k->cout * filter;
         for (int c = 0; p->input == TSR_U8 && c < k->cout; c++)

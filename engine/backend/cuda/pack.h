@@ -36,10 +36,10 @@ tsr_conv_packing tsr_conv_packing_of(const tsr_kernel *k, tsr_conv_shape shape, 
 
 /* A kernel as the tensor cores read it. */
 typedef struct tsr_conv_weights {
-    const void *codes;        /* [phases][cout][kt][kh][kw][cin] of F16, BF16, E4M3, or s8 for U8 inputs */
-    const float *bias;        /* [phases][classes][cout] */
-    const float *scale;       /* [phases][cout]; 8-bit inputs only */
-    const float *gain;        /* [cin]; U8 only */
+    const void *codes;  /* [phases][cout][kt][kh][kw][cin] of F16, BF16, E4M3, or s8 for U8 inputs */
+    const float *bias;  /* [phases][classes][cout] */
+    const float *scale; /* [phases][cout]; 8-bit inputs only */
+    const float *gain;  /* [cin]; U8 only */
 } tsr_conv_weights;
 /* out: p->bytes. */
 void tsr_conv_pack(const tsr_conv_packing *p, const tsr_kernel *k, const tsr_conv_weights *w, void *out);

@@ -99,9 +99,9 @@ static tsr_status fill(const product *p, CUdeviceptr to, size_t bytes) {
             tsr_from_f32(p->type, &v, part + i, 1);
     }
     for (size_t i = 0; status == TSR_OK && i < bytes; i += PART)
-        status = tsr_cu_check(
-            tsr_cu.p_cuMemcpyHtoDAsync(to + i, part, bytes - i < PART ? bytes - i : PART, p->c->stream),
-            "filling a matrix");
+        status =
+            tsr_cu_check(tsr_cu.p_cuMemcpyHtoDAsync(to + i, part, bytes - i < PART ? bytes - i : PART, p->c->stream),
+                "filling a matrix");
     if (status == TSR_OK)
         status = tsr_cu_check(tsr_cu.p_cuStreamSynchronize(p->c->stream), "filling a matrix");
     free(part);
@@ -164,8 +164,8 @@ double tsr_cuda_gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n,
     float ms = 0;
     if (!describe(&p, precision) || tsr_cuda_enter(p.c) != TSR_OK || !find_cublas())
         return 0;
-    bool timed = take_matrices(&p) == TSR_OK && take_handles(&p) &&
-                 tsr_cuda_time(p.c, multiply, &p, TIMES, &ms) == TSR_OK;
+    bool timed =
+        take_matrices(&p) == TSR_OK && take_handles(&p) && tsr_cuda_time(p.c, multiply, &p, TIMES, &ms) == TSR_OK;
     give_back(&p);
     return timed && ms > 0 ? 2.0 * p.m * p.n * p.k / ((double)ms * 1e-3) : 0;
 }

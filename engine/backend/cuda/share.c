@@ -10,8 +10,7 @@
 const CUmemAllocationHandleType tsr_cuda_handle_type = CU_MEM_HANDLE_TYPE_WIN32;
 const CUdevice_attribute tsr_cuda_exports = CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED;
 static const CUexternalMemoryHandleType memory_type = CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32;
-static const CUexternalSemaphoreHandleType timeline_type =
-    CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_WIN32;
+static const CUexternalSemaphoreHandleType timeline_type = CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_WIN32;
 #define SET_HANDLE(info, h) ((info).handle.win32.handle = (h))
 
 void tsr_cuda_handle_close(tsr_handle handle) {
@@ -75,8 +74,8 @@ tsr_status tsr_cuda_foreign_import(
     handed_over(handle, r);
     TSR_TRY(tsr_cu_check(r, "importing Vulkan's memory"));
     CUDA_EXTERNAL_MEMORY_BUFFER_DESC all = {.size = bytes};
-    TSR_TRY(tsr_cu_check(
-        tsr_cu.p_cuExternalMemoryGetMappedBuffer(&out->at, out->memory, &all), "mapping Vulkan's memory"));
+    TSR_TRY(
+        tsr_cu_check(tsr_cu.p_cuExternalMemoryGetMappedBuffer(&out->at, out->memory, &all), "mapping Vulkan's memory"));
     return TSR_OK;
 error:
     tsr_cuda_foreign_release(out);

@@ -13,11 +13,14 @@ static tsr_status on_host(size_t bytes, tsr_slab *s) {
     void *host = NULL;
     tsr_status status;
     size_t pages = tsr_align(bytes, 4096);
-    TSR_TRY(tsr_cu_check(
-        tsr_cu.p_cuMemHostAlloc(&host, pages, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostAlloc(&host, pages, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
         "pinning host memory for slots"));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, host, 0), "pinning host memory for slots"));
-    *s = (tsr_slab){.kind = TSR_SLAB_HOST, .bytes = bytes, .export_bytes = pages, .host = host, .device = at,
+    *s = (tsr_slab){.kind = TSR_SLAB_HOST,
+        .bytes = bytes,
+        .export_bytes = pages,
+        .host = host,
+        .device = at,
         .handle = TSR_NO_HANDLE};
     return TSR_OK;
 error:
@@ -38,8 +41,12 @@ static tsr_status on_device(tsr_cuda *c, size_t bytes, tsr_slab *s) {
         tsr_cu.p_cuMemExportToShareableHandle(&handle, r->block.handle, tsr_cuda_handle_type, 0), "exporting memory"));
     tsr_cu.p_cuMemRelease(r->block.handle);
     r->block.handle = 0;
-    *s = (tsr_slab){.kind = TSR_SLAB_EXPORTED, .bytes = bytes, .export_bytes = r->block.bytes, .device = r->block.at,
-        .handle = handle, .backend = r};
+    *s = (tsr_slab){.kind = TSR_SLAB_EXPORTED,
+        .bytes = bytes,
+        .export_bytes = r->block.bytes,
+        .device = r->block.at,
+        .handle = handle,
+        .backend = r};
     return TSR_OK;
 error:
     tsr_cuda_block_destroy(&r->block);
@@ -67,8 +74,12 @@ tsr_status tsr_cuda_slab_import(
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");
     }
     r->foreign = foreign;
-    *out = (tsr_slab){.kind = TSR_SLAB_IMPORTED, .bytes = bytes, .export_bytes = export_bytes, .device = r->foreign.at,
-        .handle = TSR_NO_HANDLE, .backend = r};
+    *out = (tsr_slab){.kind = TSR_SLAB_IMPORTED,
+        .bytes = bytes,
+        .export_bytes = export_bytes,
+        .device = r->foreign.at,
+        .handle = TSR_NO_HANDLE,
+        .backend = r};
     return TSR_OK;
 }
 

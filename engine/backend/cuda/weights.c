@@ -68,10 +68,8 @@ static tsr_status choose_packing(tsr_exec *x) {
         const tsr_plan_weight *w = &x->plan->weight[i];
         tsr_conv_shape shape = tsr_cuda_shape(x->cuda, w->kernel, w->input);
         if (shape == TSR_CONV_SHAPE_COUNT)
-            return tsr_fail(TSR_ERR_UNSUPPORTED,
-                "cuda: no kernel for %s, %d to %d channels of %s; use --device cpu",
-                x->plan->half->layer[w->kernel->layer].name, w->kernel->cin, w->kernel->cout,
-                tsr_dtype_name(w->input));
+            return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: no kernel for %s, %d to %d channels of %s; use --device cpu",
+                x->plan->half->layer[w->kernel->layer].name, w->kernel->cin, w->kernel->cout, tsr_dtype_name(w->input));
         x->packing[i] = tsr_conv_packing_of(w->kernel, shape, w->input);
     }
     return TSR_OK;
@@ -93,8 +91,8 @@ tsr_status tsr_cuda_weights(tsr_exec *x) {
         channels = larger(channels, (size_t)x->plan->weight[i].kernel->cin);
     }
     /* Host memory, gone again when the weights are on the device. */
-    workshop w = {malloc(weights * sizeof(float)), malloc(biases * sizeof(float)),
-        malloc(biases * sizeof(float)), malloc(channels * sizeof(float)), malloc(weights * 2), malloc(packed)};
+    workshop w = {malloc(weights * sizeof(float)), malloc(biases * sizeof(float)), malloc(biases * sizeof(float)),
+        malloc(channels * sizeof(float)), malloc(weights * 2), malloc(packed)};
     if (!w.weights || !w.biases || !w.scale || !w.gain || !w.codes || !w.packed)
         status = tsr_fail(TSR_ERR_MEMORY, "cuda: out of memory for folding weights");
     for (int i = 0; i < x->plan->weights && status == TSR_OK; i++)

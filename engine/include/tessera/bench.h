@@ -16,7 +16,7 @@ typedef struct tsr_bench_params {
     tsr_plan_params plan; /* as for tsr_plan_create */
     int repetitions;      /* of everything; at least 1 */
 } tsr_bench_params;
-#define TSR_BENCH_PARAMS_DEFAULT                                                                   \
+#define TSR_BENCH_PARAMS_DEFAULT                                                                                       \
     { .extent = {2, 16, 16}, .plan = TSR_PLAN_PARAMS_DEFAULT, .repetitions = 3 }
 
 /* All ops of one shape in one kind of step of one tile. */
@@ -28,8 +28,8 @@ typedef struct tsr_bench_op {
     double share;      /* of the step's time, 0..1 */
     double flops;      /* of all of them together; 0 for ops that are bound by memory */
     double bytes;      /* they read and write */
-    double ceiling; /* FLOP/s of the device's plain matrix product of the same sizes; 0: unknown, or
-                       no product */
+    double ceiling;    /* FLOP/s of the device's plain matrix product of the same sizes; 0: unknown, or
+                          no product */
 } tsr_bench_op;
 
 /* One whole decode, without the first, which warms up. */
@@ -53,11 +53,11 @@ TSR_API tsr_status tsr_bench_decodes(tsr_engine *e, tsr_model *m, const tsr_benc
 
 /* A card by its figures; engine/session/roofline.c says where they come from. */
 typedef struct tsr_card {
-    const char *name, *text;   /* "5090"; in words */
-    double rate16, int8, fp8;  /* dense FLOP/s of its best instructions, f32 or s32 sums; fp8: 0 where it has none */
-    double bandwidth;          /* bytes/s */
-    int64_t memory;            /* bytes */
-    double efficiency;         /* share of its rates that convolutions are assumed to reach */
+    const char *name, *text;  /* "5090"; in words */
+    double rate16, int8, fp8; /* dense FLOP/s of its best instructions, f32 or s32 sums; fp8: 0 where it has none */
+    double bandwidth;         /* bytes/s */
+    int64_t memory;           /* bytes */
+    double efficiency;        /* share of its rates that convolutions are assumed to reach */
 } tsr_card;
 #define TSR_CARD_BANDWIDTH 0.85 /* share of its bandwidth that is assumed */
 #define TSR_CARD_LAUNCH 3e-6    /* seconds that are assumed from one launch of a graph to the next */

@@ -25,7 +25,8 @@ typedef struct tsr_difference {
 } tsr_difference;
 
 /* Two frames, float [height][width][3] each. Blocks are block x block pixels, those at the right and below cut. */
-TSR_API tsr_status tsr_compare_frames(const float *a, const float *b, int width, int height, int block, tsr_difference *out);
+TSR_API tsr_status tsr_compare_frames(
+    const float *a, const float *b, int width, int height, int block, tsr_difference *out);
 
 typedef struct tsr_compare_params {
     int block;              /* side of a block, pixels */
@@ -36,16 +37,17 @@ typedef struct tsr_compare_params {
     tsr_status (*on_frame)(void *user, const tsr_difference *d);
     void *user;
 } tsr_compare_params;
-#define TSR_COMPARE_PARAMS_DEFAULT {.block = 16}
+#define TSR_COMPARE_PARAMS_DEFAULT                                                                                     \
+    { .block = 16 }
 
 typedef struct tsr_comparison {
     int width, height;
     int64_t frames;
-    double psnr, ssim;     /* of all frames: PSNR of the mean of their squared errors, mean SSIM */
+    double psnr, ssim; /* of all frames: PSNR of the mean of their squared errors, mean SSIM */
     double largest;
-    tsr_difference worst;  /* the frame of the lowest PSNR */
-    tsr_difference block;  /* the frame that holds the worst block of all */
-    double gain;           /* what the difference picture is multiplied by */
+    tsr_difference worst; /* the frame of the lowest PSNR */
+    tsr_difference block; /* the frame that holds the worst block of all */
+    double gain;          /* what the difference picture is multiplied by */
 } tsr_comparison;
 
 /* TSR_ERR_ARGUMENT where sizes or numbers of frames differ. */

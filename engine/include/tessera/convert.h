@@ -39,8 +39,8 @@ typedef struct tsr_convert_report {
  * recorded in comfy.gguf.orig_shape.NAME (INT32), norms and biases are f32, and weights whose rows are not
  * whole blocks are f16. Weights beyond the range of fp16 stay f32, and the log says so. report may be NULL.
  */
-TSR_API tsr_status tsr_convert(const tsr_model *m, const char *path, const tsr_convert_params *params,
-    tsr_convert_report *report);
+TSR_API tsr_status tsr_convert(
+    const tsr_model *m, const char *path, const tsr_convert_params *params, tsr_convert_report *report);
 
 /* Decodes the same small latent of noise with both models, in f32, and compares the videos: PSNR in dB over the
  * decoder's range of 2; infinite where they are equal. TSR_ERR_UNSUPPORTED where the models have no decoder. */

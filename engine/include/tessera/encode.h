@@ -21,7 +21,8 @@ TSR_API tsr_status tsr_encode_extent(const tsr_model *m, int width, int height, 
 
 /* As tsr_plan_create, for the encoder: tile sizes and overlaps are pixels of the clip, tiles fade into each other in
  * latents. first_frame and end_frame are not looked at. Destroy with tsr_plan_destroy. */
-TSR_API tsr_status tsr_encode_plan(tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const tsr_plan_params *params);
+TSR_API tsr_status tsr_encode_plan(
+    tsr_plan **out, tsr_engine *e, const tsr_model *m, const tsr_extent *extent, const tsr_plan_params *params);
 
 typedef struct tsr_encode_params {
     int width, height; /* of the clip; the plan's extent is that of tsr_encode_extent */
@@ -32,8 +33,8 @@ typedef struct tsr_encode_params {
      * the call; the latent may be changed in place (tsr_encode_sample). */
     tsr_status (*on_latent)(void *user, int t, float *mean, const float *logvar);
     void (*on_progress)(void *user, const tsr_progress *progress); /* frames are frames of the clip; may be NULL */
-    /* Memory ran short although the plan said it would do, and a smaller plan begins, before any frame was read. `why` is one
-     * line; it is logged, too. May be NULL. */
+    /* Memory ran short although the plan said it would do, and a smaller plan begins, before any frame was read. `why`
+     * is one line; it is logged, too. May be NULL. */
     void (*on_plan)(void *user, const tsr_plan_info *plan, const char *why);
     void *user;
 } tsr_encode_params;
@@ -41,11 +42,13 @@ typedef struct tsr_encode_params {
 /* A status other than TSR_OK from a callback stops the run and is returned. tsr_cancel() works as for decodes. A latent
  * that is not finite is not handed out: TSR_ERR_NOT_FINITE, and a run in a wider precision begins at frame 0. In the
  * result `load` is the time spent in read_frame, `write` in on_latent; may be NULL. */
-TSR_API tsr_status tsr_encode(tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result);
+TSR_API tsr_status tsr_encode(
+    tsr_engine *e, tsr_model *m, const tsr_plan *plan, const tsr_encode_params *params, tsr_result *result);
 
 /* latent = mean + exp(logvar / 2) * n for count values of latent frame t, n from a normal distribution: the same draw
  * for the same seed, frame and size, anywhere. latent may be mean. */
-TSR_API void tsr_encode_sample(uint64_t seed, int t, size_t count, const float *mean, const float *logvar, float *latent);
+TSR_API void tsr_encode_sample(
+    uint64_t seed, int t, size_t count, const float *mean, const float *logvar, float *latent);
 
 /* ---------------------------------------------------------------- files */
 
@@ -64,7 +67,8 @@ typedef struct tsr_latent_writer tsr_latent_writer;
 /* Written as path.part and renamed by finish. */
 TSR_API tsr_status tsr_latent_writer_open(tsr_latent_writer **out, const tsr_latent_writer_params *params);
 /* Latent frames in order: float [C][h][w] each, unscaled; mean and logvar are looked at where stats are wanted. */
-TSR_API tsr_status tsr_latent_writer_frame(tsr_latent_writer *w, const float *latent, const float *mean, const float *logvar);
+TSR_API tsr_status tsr_latent_writer_frame(
+    tsr_latent_writer *w, const float *latent, const float *mean, const float *logvar);
 TSR_API tsr_status tsr_latent_writer_finish(tsr_latent_writer *w);
 /* Without a finish before it, removes the part file. */
 TSR_API void tsr_latent_writer_close(tsr_latent_writer **w);

@@ -28,21 +28,22 @@ TSR_API bool tsr_format_from_name(const char *name, tsr_format *out);
 TSR_API const char *tsr_format_name(tsr_format f);
 
 typedef struct tsr_writer_params {
-    const char *path;    /* "-": standard output; with %05d: numbered pictures; NULL for TSR_FORMAT_NULL */
+    const char *path; /* "-": standard output; with %05d: numbered pictures; NULL for TSR_FORMAT_NULL */
     tsr_format format;
     int width, height;
-    int64_t frames;      /* that will come, 0: not known; npy and safetensors need it, one picture wants 1 */
-    int64_t first;       /* index of the first of them; numbered pictures carry the index of their frame */
-    double fps;          /* 23.976, 29.97, 59.94 and the like become the exact n*1000/1001 */
-    int crf;             /* -1: the codec's default here */
-    const char *codec;   /* libav encoder name, NULL: the container's default here */
-    int depth;           /* bits: 8 or 10 for video, 8 or 16 for PNG */
+    int64_t frames;    /* that will come, 0: not known; npy and safetensors need it, one picture wants 1 */
+    int64_t first;     /* index of the first of them; numbered pictures carry the index of their frame */
+    double fps;        /* 23.976, 29.97, 59.94 and the like become the exact n*1000/1001 */
+    int crf;           /* -1: the codec's default here */
+    const char *codec; /* libav encoder name, NULL: the container's default here */
+    int depth;         /* bits: 8 or 10 for video, 8 or 16 for PNG */
     bool overwrite;
     const char *audio_from; /* mp4, mkv, webm: a clip whose sound is copied as it is, where it has any; NULL: none */
     double audio_start;     /* seconds of that clip's pictures that the first frame here stands for */
-    const char *resume;     /* to go on where a writer stopped, killed or failed: says what is written, below. NULL: not */
+    const char *resume; /* to go on where a writer stopped, killed or failed: says what is written, below. NULL: not */
 } tsr_writer_params;
-#define TSR_WRITER_PARAMS_DEFAULT {.fps = 24, .crf = -1, .depth = 8}
+#define TSR_WRITER_PARAMS_DEFAULT                                                                                      \
+    { .fps = 24, .crf = -1, .depth = 8 }
 
 /* What a writer takes. Video is BT.709, limited range, tagged so (Y4M has no tag for the matrix); 4:2:0 with
  * chroma sited left, or 4:4:4 where an odd width or height and an encoder that wants even ones ask for it. Opening
@@ -89,7 +90,7 @@ typedef struct tsr_media_info {
     bool variable;           /* frames are not evenly spaced in time; known once counted */
     int depth;               /* bits a channel */
     bool audio;
-    const char *notes;       /* "alpha is dropped; ...", or "" */
+    const char *notes; /* "alpha is dropped; ...", or "" */
 } tsr_media_info;
 
 /* Frames of a picture, of numbered pictures (%05d, from the lowest number there is, without gaps), of a video (any

@@ -30,7 +30,8 @@ typedef struct tsr_preview_params {
     void (*wake)(void *user);
     void *user;
 } tsr_preview_params;
-#define TSR_PREVIEW_PARAMS_DEFAULT {.keep_bytes = (int64_t)2 << 30}
+#define TSR_PREVIEW_PARAMS_DEFAULT                                                                                     \
+    { .keep_bytes = (int64_t)2 << 30 }
 
 /* The engine is the preview's until it is destroyed, and must not have opened Vulkan before (no decode, no report);
  * only plans may be made with it meanwhile. Its Vulkan device is opened here. */
@@ -41,11 +42,11 @@ TSR_API void tsr_preview_destroy(tsr_preview **p);
 /* Vulkan's handles: VkInstance, VkPhysicalDevice, VkDevice, VkQueue. Valid until tsr_preview_destroy. */
 typedef struct tsr_preview_vulkan {
     void *instance, *physical, *device, *queue;
-    uint32_t family;   /* of the queue */
-    bool draws;        /* the queue has graphics */
-    bool swapchain;    /* VK_KHR_swapchain is on */
-    int devices;       /* there are, for tsr_engine_params.vulkan_index */
-    const char *name;  /* of this one */
+    uint32_t family;  /* of the queue */
+    bool draws;       /* the queue has graphics */
+    bool swapchain;   /* VK_KHR_swapchain is on */
+    int devices;      /* there are, for tsr_engine_params.vulkan_index */
+    const char *name; /* of this one */
 } tsr_preview_vulkan;
 TSR_API tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p);
 
@@ -56,14 +57,14 @@ TSR_API tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p);
  * outlive the preview or its next video; both NULL: no video. */
 TSR_API tsr_status tsr_preview_open(tsr_preview *p, tsr_model *m, tsr_latent *z, int video);
 /* Begins to decode by *plan, which it takes over (*plan becomes NULL, also on failure). What runs is cancelled. Whole
- * frames are decoded anew, or kept where `go_on` says that only the plan's first and end frame are others. Where memory runs
- * short although the plan said it would do, a smaller one goes on (info.shrunk), here too. */
+ * frames are decoded anew, or kept where `go_on` says that only the plan's first and end frame are others. Where memory
+ * runs short although the plan said it would do, a smaller one goes on (info.shrunk), here too. */
 TSR_API tsr_status tsr_preview_start(tsr_preview *p, tsr_plan **plan, bool go_on);
 /* Asks the decode to stop; frames stay. */
 TSR_API void tsr_preview_stop(tsr_preview *p);
 /* Blends tiles that are done and takes note of what the decode did. Call it when woken, and again within 10 ms while
- * info.blending. Fails where Vulkan does (TSR_ERR_DEVICE: destroy everything and start again); how the decode ended is in
- * info. */
+ * info.blending. Fails where Vulkan does (TSR_ERR_DEVICE: destroy everything and start again); how the decode ended is
+ * in info. */
 TSR_API tsr_status tsr_preview_poll(tsr_preview *p);
 /* Frames nearest to this one are kept longest, and the decode pauses where only they would have to go. */
 TSR_API void tsr_preview_look_at(tsr_preview *p, int64_t frame);
@@ -72,28 +73,28 @@ typedef enum tsr_preview_state {
     TSR_PREVIEW_IDLE,      /* nothing was started yet, or it was stopped */
     TSR_PREVIEW_PREPARING, /* stopping what ran, packing weights */
     TSR_PREVIEW_DECODING,
-    TSR_PREVIEW_PAUSED,    /* there is no room for more frames near the one shown */
+    TSR_PREVIEW_PAUSED, /* there is no room for more frames near the one shown */
     TSR_PREVIEW_DONE,
-    TSR_PREVIEW_FAILED,    /* see error */
+    TSR_PREVIEW_FAILED, /* see error */
 } tsr_preview_state;
 
 typedef struct tsr_preview_info {
     tsr_preview_state state;
-    const tsr_plan_info *plan; /* of the last start; NULL before */
-    int frames, width, height; /* of the video; 0: none */
-    int whole;                 /* frames that are decoded by this plan */
-    bool blending;             /* poll again soon */
-    bool animating;            /* tiles of the frame shown last fade in */
-    bool rough;                /* there is a rough picture */
-    int tile, latent;          /* in hand; -1: none */
-    double share, seconds;     /* of the work; since start, until its end */
-    double first_seconds;      /* from start to its first whole frame; 0: not yet */
+    const tsr_plan_info *plan;                      /* of the last start; NULL before */
+    int frames, width, height;                      /* of the video; 0: none */
+    int whole;                                      /* frames that are decoded by this plan */
+    bool blending;                                  /* poll again soon */
+    bool animating;                                 /* tiles of the frame shown last fade in */
+    bool rough;                                     /* there is a rough picture */
+    int tile, latent;                               /* in hand; -1: none */
+    double share, seconds;                          /* of the work; since start, until its end */
+    double first_seconds;                           /* from start to its first whole frame; 0: not yet */
     int64_t backend_bytes, slot_bytes, frame_bytes; /* really allocated: weights, arena and caches; slots; frames */
-    int64_t free_bytes, total_bytes; /* device memory as the machine reports it; 0: unknown */
-    bool has_reference;        /* tsr_preview_keep was called */
-    double psnr;               /* of the last tsr_preview_compare, dB; NAN: not yet, INFINITY: equal */
-    const char *error;         /* of a decode that failed; else "" */
-    const char *shrunk;        /* memory ran short, and `plan` is a smaller one than was started: a line about it; else "" */
+    int64_t free_bytes, total_bytes;                /* device memory as the machine reports it; 0: unknown */
+    bool has_reference;                             /* tsr_preview_keep was called */
+    double psnr;        /* of the last tsr_preview_compare, dB; NAN: not yet, INFINITY: equal */
+    const char *error;  /* of a decode that failed; else "" */
+    const char *shrunk; /* memory ran short, and `plan` is a smaller one than was started: a line about it; else "" */
 } tsr_preview_info;
 /* As of the last poll. Valid until the next call. */
 TSR_API const tsr_preview_info *tsr_preview_get_info(tsr_preview *p);
@@ -118,24 +119,25 @@ TSR_API bool tsr_preview_get_tile(const tsr_preview *p, int tile, tsr_preview_ti
 
 typedef struct tsr_preview_view {
     int64_t frame;
-    int width, height;  /* of the picture to draw, pixels */
-    double left, top;   /* frame position of its upper left corner; a pixel's corner is a whole number */
-    double zoom;        /* pixels a frame pixel */
-    bool smooth;        /* interpolated; else every frame pixel is a square. Shrunk frames are averaged in any case */
-    bool dither;        /* to 8 bits as render does it; false: rounded */
-    bool deep;          /* 16-bit float instead of 8 bits */
-    bool weights;       /* light up where tiles fade into each other */
-    bool wipe;          /* the reference left of column wipe_at */
+    int width, height; /* of the picture to draw, pixels */
+    double left, top;  /* frame position of its upper left corner; a pixel's corner is a whole number */
+    double zoom;       /* pixels a frame pixel */
+    bool smooth;       /* interpolated; else every frame pixel is a square. Shrunk frames are averaged in any case */
+    bool dither;       /* to 8 bits as render does it; false: rounded */
+    bool deep;         /* 16-bit float instead of 8 bits */
+    bool weights;      /* light up where tiles fade into each other */
+    bool wipe;         /* the reference left of column wipe_at */
     double wipe_at;
-    bool difference;    /* |seen - reference| * gain instead of the picture */
+    bool difference; /* |seen - reference| * gain instead of the picture */
     double gain;
 } tsr_preview_view;
-#define TSR_PREVIEW_VIEW_DEFAULT {.zoom = 1, .dither = true, .gain = 1}
+#define TSR_PREVIEW_VIEW_DEFAULT                                                                                       \
+    { .zoom = 1, .dither = true, .gain = 1 }
 
 /* An image in the layout GENERAL: its upper left width x height is the picture, transparent black beyond the frame. */
 typedef struct tsr_preview_image {
-    uint64_t image, view;  /* VkImage, VkImageView; new ones where the picture grew */
-    int width, height;     /* of the whole image */
+    uint64_t image, view; /* VkImage, VkImageView; new ones where the picture grew */
+    int width, height;    /* of the whole image */
 } tsr_preview_image;
 /* Draws; the image may be sampled in fragment shaders of what is submitted to the queue later. */
 TSR_API tsr_status tsr_preview_show(tsr_preview *p, const tsr_preview_view *view, tsr_preview_image *out);

@@ -1,8 +1,8 @@
 /*
- * Tune: which tile size is fastest here. Tiles of many sizes are planned, the promising ones are run on noise (speed does
- * not depend on what is decoded), one tile of each, and what the whole video would take follows from the number of tiles
- * and steps. The best is kept for this device, model and precision; plans that have to be tiled, and whose tile size is
- * left open, use it from then on.
+ * Tune: which tile size is fastest here. Tiles of many sizes are planned, the promising ones are run on noise (speed
+ * does not depend on what is decoded), one tile of each, and what the whole video would take follows from the number of
+ * tiles and steps. The best is kept for this device, model and precision; plans that have to be tiled, and whose tile
+ * size is left open, use it from then on.
  */
 #ifndef TESSERA_TUNE_H
 #define TESSERA_TUNE_H
@@ -28,12 +28,12 @@ typedef struct tsr_tune_point {
 
 typedef struct tsr_tune_table {
     int points;
-    tsr_tune_point *point; /* by tile area, largest first */
-    int best, best_tiled;  /* of those measured; -1: none */
+    tsr_tune_point *point;     /* by tile area, largest first */
+    int best, best_tiled;      /* of those measured; -1: none */
     int width, height, frames; /* of the output */
     tsr_precision precision;
     const char *device;
-    double seconds;        /* that the tuning took */
+    double seconds; /* that the tuning took */
 } tsr_tune_table;
 
 typedef struct tsr_tune_params {
@@ -45,7 +45,8 @@ typedef struct tsr_tune_params {
     bool (*on_point)(void *user, const tsr_tune_table *table, int i);
     void *user;
 } tsr_tune_params;
-#define TSR_TUNE_PARAMS_DEFAULT { .plan = TSR_PLAN_PARAMS_DEFAULT }
+#define TSR_TUNE_PARAMS_DEFAULT                                                                                        \
+    { .plan = TSR_PLAN_PARAMS_DEFAULT }
 
 /* *out is to be freed with tsr_tune_free, also where TSR_ERR_CANCELLED says that on_point or tsr_cancel() stopped it;
  * after any other failure it is NULL. TSR_ERR_BUDGET where nothing fits. */

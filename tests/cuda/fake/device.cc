@@ -25,8 +25,8 @@ bool run_launch(const launch &l) {
     return fault.empty();
 }
 
-CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params,
-    launch *out) {
+CUresult take_launch(
+    CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params, launch *out) {
     bool here = false;
     for (auto &e : kernels)
         here |= &e.second == k;
@@ -37,8 +37,8 @@ CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3]
     NEED(shared <= static_cast<size_t>(k->most_shared), "%s: %zu bytes of shared memory, allowed are %d",
         k->kernel->name, shared, k->most_shared);
     NEED(params && params[0], "%s: no parameters", k->kernel->name);
-    *out = {k->kernel, std::string(static_cast<char *>(params[0]), k->kernel->args_bytes),
-        {grid[0], grid[1], grid[2]}, shared};
+    *out = {k->kernel, std::string(static_cast<char *>(params[0]), k->kernel->args_bytes), {grid[0], grid[1], grid[2]},
+        shared};
     return CUDA_SUCCESS;
 }
 
@@ -95,15 +95,15 @@ CUresult CUDAAPI cuDeviceTotalMem(size_t *n, CUdevice) {
 CUresult CUDAAPI cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice) {
     BEGIN_ANYWHERE
     static const std::map<int, int> fixed = {{CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 4},
-        {CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1000000},
-        {CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, 1000000}, {CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, 256},
+        {CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1000000}, {CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, 1000000},
+        {CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, 256},
         {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1}};
     auto f = fixed.find(a);
-    *v = a == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR                          ? config.major
-         : a == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR                        ? config.minor
-         : a == CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED     ? config.exports
-         : f != fixed.end()                                                        ? f->second
-                                                                                   : -1;
+    *v = a == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR                      ? config.major
+         : a == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR                    ? config.minor
+         : a == CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED ? config.exports
+         : f != fixed.end()                                                     ? f->second
+                                                                                : -1;
     NEED(*v >= 0, "attribute %d is not one the fake knows", a);
     return CUDA_SUCCESS;
 }
@@ -132,8 +132,8 @@ CUresult CUDAAPI cuCtxSetCurrent(CUcontext c) {
 
 /* ---------------------------------------------------------------- kernels */
 
-CUresult CUDAAPI cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *, void **, unsigned,
-    CUlibraryOption *, void **, unsigned) {
+CUresult CUDAAPI cuLibraryLoadData(
+    CUlibrary *out, const void *code, CUjit_option *, void **, unsigned, CUlibraryOption *, void **, unsigned) {
     BEGIN_MAKING
     uint32_t magic;
     std::memcpy(&magic, code, 4);
@@ -162,8 +162,7 @@ CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute a, int v, CUkernel k,
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-    unsigned bz, unsigned shared,
-    CUstream s, void **params, void **) {
+    unsigned bz, unsigned shared, CUstream s, void **params, void **) {
     BEGIN
     NEED(known(s), "a launch into no stream");
     launch l = {};

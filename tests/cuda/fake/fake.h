@@ -6,21 +6,21 @@
 #include <stdint.h>
 
 typedef struct fake_cuda_config {
-    int version;            /* 13000 */
+    int version; /* 13000 */
     int devices;
-    int major, minor;       /* compute capability */
-    int exports;            /* memory can be exported as file descriptors */
-    size_t memory;          /* bytes of the device */
-    const uint8_t *uuid;    /* [16], NULL: one of its own */
+    int major, minor;    /* compute capability */
+    int exports;         /* memory can be exported as file descriptors */
+    size_t memory;       /* bytes of the device */
+    const uint8_t *uuid; /* [16], NULL: one of its own */
     /* Of the file behind memory that the Vulkan driver exports (Mesa's software driver): its own mark [16], which
      * makes it take the fake's exports as well, and makes the fake take its. NULL: files are bare memory. */
     const uint8_t *mark;
-    int other_memory;       /* what is exported is not the memory, as where an import is not real */
-    int no_imports;         /* importing memory fails */
-    int drop_signals;       /* signals of timelines get lost */
-    int eager_copies;       /* copies run when they are queued; else as late as they may */
-    int fault_launch;       /* the n-th kernel from now faults; 0: none */
-    int patience;           /* milliseconds that a timeline is waited for; 0: a minute */
+    int other_memory; /* what is exported is not the memory, as where an import is not real */
+    int no_imports;   /* importing memory fails */
+    int drop_signals; /* signals of timelines get lost */
+    int eager_copies; /* copies run when they are queued; else as late as they may */
+    int fault_launch; /* the n-th kernel from now faults; 0: none */
+    int patience;     /* milliseconds that a timeline is waited for; 0: a minute */
 } fake_cuda_config;
 
 /* Timelines of another API behind file descriptors, which the fake signals and waits for. Signals and waits make the
@@ -32,15 +32,15 @@ typedef struct fake_cuda_timelines {
 } fake_cuda_timelines;
 
 typedef struct fake_cuda_counts {
-    int calls;    /* of driver functions that can fail */
-    int failures; /* that were asked for and that nobody may overlook */
-    int live;     /* objects, mappings and allocations that exist */
-    int launches; /* of kernels, in graphs or not */
-    int graphs;   /* launched */
-    int built;    /* graphs made ready */
-    int updates;  /* of a graph's nodes */
-    size_t memory; /* bytes of the device that are taken */
-    int waits;     /* of the host for the device */
+    int calls;            /* of driver functions that can fail */
+    int failures;         /* that were asked for and that nobody may overlook */
+    int live;             /* objects, mappings and allocations that exist */
+    int launches;         /* of kernels, in graphs or not */
+    int graphs;           /* launched */
+    int built;            /* graphs made ready */
+    int updates;          /* of a graph's nodes */
+    size_t memory;        /* bytes of the device that are taken */
+    int waits;            /* of the host for the device */
     int signals, awaited; /* of timelines, done */
 } fake_cuda_counts;
 

@@ -88,15 +88,15 @@ CUresult CUDAAPI cuGraphDestroy(CUgraph g) {
     BEGIN_FREEING
     return drop("destroying", g, graphs, end);
 }
-CUresult CUDAAPI cuGraphAddKernelNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n,
-    const CUDA_KERNEL_NODE_PARAMS *p) {
+CUresult CUDAAPI cuGraphAddKernelNode(
+    CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_KERNEL_NODE_PARAMS *p) {
     BEGIN
     node what = {};
     CUresult r = take_node(p, &what);
     return r == CUDA_SUCCESS ? add_node(out, g, before, n, what) : r;
 }
-CUresult CUDAAPI cuGraphAddMemcpyNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n,
-    const CUDA_MEMCPY3D *p, CUcontext) {
+CUresult CUDAAPI cuGraphAddMemcpyNode(
+    CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_MEMCPY3D *p, CUcontext) {
     BEGIN
     node what = {};
     CUresult r = take_copy(p, &what);

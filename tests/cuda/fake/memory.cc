@@ -107,14 +107,14 @@ CUresult CUDAAPI cuMemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned) 
     *out = reinterpret_cast<CUdeviceptr>(p);
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuMemGetAllocationGranularity(size_t *out, const CUmemAllocationProp *,
-    CUmemAllocationGranularity_flags) {
+CUresult CUDAAPI cuMemGetAllocationGranularity(
+    size_t *out, const CUmemAllocationProp *, CUmemAllocationGranularity_flags) {
     BEGIN
     *out = GRANULARITY;
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop,
-    unsigned long long) {
+CUresult CUDAAPI cuMemCreate(
+    CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop, unsigned long long) {
     BEGIN_MAKING
     NEED(bytes && bytes % GRANULARITY == 0, "%zu bytes are no multiple of the granularity", bytes);
     NEED(is_here(prop->location), "memory of another device");
@@ -141,11 +141,11 @@ CUresult CUDAAPI cuMemRelease(CUmemGenericAllocationHandle h) {
     forget_memory(h);
     return end;
 }
-CUresult CUDAAPI cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle h,
-    CUmemAllocationHandleType type, unsigned long long) {
+CUresult CUDAAPI cuMemExportToShareableHandle(
+    void *out, CUmemGenericAllocationHandle h, CUmemAllocationHandleType type, unsigned long long) {
     BEGIN_MAKING
     NEED(memories.count(h) && !memories[h].released && memories[h].exportable &&
-        type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+             type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
         "exporting memory that was not made for it");
     const memory &m = memories[h];
     *static_cast<int *>(out) = config.other_memory ? new_file(m.bytes, m.front) : dup(m.fd);
@@ -172,15 +172,15 @@ CUresult CUDAAPI cuMemAddressFree(CUdeviceptr p, size_t bytes) {
     counts.live--;
     return end;
 }
-CUresult CUDAAPI cuMemMap(CUdeviceptr p, size_t bytes, size_t offset, CUmemGenericAllocationHandle h,
-    unsigned long long) {
+CUresult CUDAAPI cuMemMap(
+    CUdeviceptr p, size_t bytes, size_t offset, CUmemGenericAllocationHandle h, unsigned long long) {
     BEGIN_MAKING
     auto r = reserved.find(at(p));
     NEED(r != reserved.end() && r->second == bytes && !mapped.count(at(p)), "mapping where nothing is reserved");
     NEED(memories.count(h) && !memories[h].released && memories[h].bytes == bytes && offset == 0,
         "mapping no memory of this size");
-    if (mmap(at(p), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, memories[h].fd,
-        static_cast<off_t>(memories[h].front)) == MAP_FAILED)
+    if (mmap(at(p), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, memories[h].fd, static_cast<off_t>(memories[h].front)) ==
+        MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;
     memories[h].mappings++;
     mapped[at(p)] = {bytes, h, false};

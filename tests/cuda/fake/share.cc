@@ -42,8 +42,8 @@ CUresult CUDAAPI cuImportExternalMemory(CUexternalMemory *out, const CUDA_EXTERN
     close(d->handle.fd);
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuExternalMemoryGetMappedBuffer(CUdeviceptr *out, CUexternalMemory m,
-    const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *d) {
+CUresult CUDAAPI cuExternalMemoryGetMappedBuffer(
+    CUdeviceptr *out, CUexternalMemory m, const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *d) {
     BEGIN_MAKING
     NEED(foreign.count(m) && !m->at && d->offset == 0 && d->size == m->usable,
         "mapping memory that is not imported whole");
@@ -93,14 +93,13 @@ CUresult CUDAAPI cuDestroyExternalSemaphore(CUexternalSemaphore t) {
         end_device();
     return r;
 }
-CUresult CUDAAPI cuSignalExternalSemaphoresAsync(const CUexternalSemaphore *t,
-    const CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS *p, unsigned n, CUstream s) {
+CUresult CUDAAPI cuSignalExternalSemaphoresAsync(
+    const CUexternalSemaphore *t, const CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS *p, unsigned n, CUstream s) {
     BEGIN
     NEED(n == 1 && semaphores.count(*t) && known(s), "signalling no timeline");
     uint64_t value = p->params.fence.value;
     NEED(value > (*t)->signalled, "a timeline that goes from %llu to %llu",
-        static_cast<unsigned long long>((*t)->signalled),
-        static_cast<unsigned long long>(value));
+        static_cast<unsigned long long>((*t)->signalled), static_cast<unsigned long long>(value));
     (*t)->signalled = value;
     void *timeline = (*t)->timeline;
     if (!config.drop_signals)
@@ -112,8 +111,8 @@ CUresult CUDAAPI cuSignalExternalSemaphoresAsync(const CUexternalSemaphore *t,
     wake_device();
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuWaitExternalSemaphoresAsync(const CUexternalSemaphore *t,
-    const CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS *p, unsigned n, CUstream s) {
+CUresult CUDAAPI cuWaitExternalSemaphoresAsync(
+    const CUexternalSemaphore *t, const CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS *p, unsigned n, CUstream s) {
     BEGIN
     NEED(n == 1 && semaphores.count(*t) && known(s), "waiting for no timeline");
     void *timeline = (*t)->timeline;

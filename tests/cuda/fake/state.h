@@ -138,8 +138,8 @@ void queue(CUstream s, std::function<bool()> f);
 CUresult run_until(CUstream s, uint64_t until);
 bool run_launch(const launch &l);
 bool run_copy(const copy &c);
-CUresult take_launch(CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params,
-    launch *out);
+CUresult take_launch(
+    CUkernel k, const unsigned grid[3], const unsigned block[3], size_t shared, void **params, launch *out);
 /* The device by itself: a thread that runs what other APIs wait for, until the last timeline goes. end: without the
  * lock. */
 void wake_device();
@@ -149,31 +149,31 @@ CUresult wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool turn_to_fail();
 
 /* Begins every function: its turn to fail; a context where one is needed. */
-#define BEGIN_ANYWHERE                                                                             \
-    std::lock_guard<std::recursive_mutex> guard(lock);                                             \
-    if (turn_to_fail())                                                                            \
+#define BEGIN_ANYWHERE                                                                                                 \
+    std::lock_guard<std::recursive_mutex> guard(lock);                                                                 \
+    if (turn_to_fail())                                                                                                \
         return CUDA_ERROR_UNKNOWN;
-#define BEGIN                                                                                      \
-    std::lock_guard<std::recursive_mutex> guard(lock);                                             \
-    if (turn_to_fail()) {                                                                          \
-        counts.failures++;                                                                         \
-        return CUDA_ERROR_UNKNOWN;                                                                 \
-    }                                                                                              \
-    if (!current)                                                                                  \
-        return wrong("%s without a context", __func__);                                            \
-    if (sticky)                                                                                    \
+#define BEGIN                                                                                                          \
+    std::lock_guard<std::recursive_mutex> guard(lock);                                                                 \
+    if (turn_to_fail()) {                                                                                              \
+        counts.failures++;                                                                                             \
+        return CUDA_ERROR_UNKNOWN;                                                                                     \
+    }                                                                                                                  \
+    if (!current)                                                                                                      \
+        return wrong("%s without a context", __func__);                                                                \
+    if (sticky)                                                                                                        \
         return CUDA_ERROR_ILLEGAL_ADDRESS;
 /* The same for functions that make something. */
-#define BEGIN_MAKING                                                                               \
-    BEGIN                                                                                          \
-    if (settled)                                                                                   \
+#define BEGIN_MAKING                                                                                                   \
+    BEGIN                                                                                                              \
+    if (settled)                                                                                                       \
         return wrong("%s while decoding", __func__);
 /* And those that free or wait: they do, and may still report a failure of something earlier. */
-#define BEGIN_FREEING                                                                              \
-    std::lock_guard<std::recursive_mutex> guard(lock);                                             \
+#define BEGIN_FREEING                                                                                                  \
+    std::lock_guard<std::recursive_mutex> guard(lock);                                                                 \
     CUresult end = turn_to_fail() ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
-#define NEED(condition, ...)                                                                       \
-    if (!(condition))                                                                              \
+#define NEED(condition, ...)                                                                                           \
+    if (!(condition))                                                                                                  \
         return wrong(__VA_ARGS__);
 
 template <class T> CUresult make(T **out, std::set<T *> &all) {

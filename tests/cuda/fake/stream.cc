@@ -89,7 +89,7 @@ CUresult CUDAAPI cuStreamDestroy(CUstream s) {
 }
 CUresult CUDAAPI cuStreamSynchronize(CUstream s) {
     BEGIN_FREEING /* work ends, whether well or not */
-    NEED(known(s), "waiting for no stream");
+        NEED(known(s), "waiting for no stream");
     counts.waits++;
     CUresult ran = run_until(s, s->queued);
     return ran == CUDA_SUCCESS ? end : ran;

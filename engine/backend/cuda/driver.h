@@ -6,25 +6,29 @@
 
 #include <cuda.h> /* types, and the macros that choose a function's version */
 
-#define TSR_CU_FUNCTIONS(X)                                                                                            \
-    X(cuInit)                                                                                                          \
-    X(cuGetErrorName) X(cuGetErrorString) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetUuid)     \
-        X(cuDeviceGetAttribute) X(cuDeviceTotalMem) X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease)           \
-            X(cuCtxSetCurrent) X(cuLibraryLoadData) X(cuLibraryUnload) X(cuLibraryGetKernel) X(cuKernelSetAttribute)   \
-                X(cuLaunchKernel) X(cuMemGetInfo) X(cuMemHostAlloc) X(cuMemFreeHost) X(cuMemHostGetDevicePointer)      \
-                    X(cuMemGetAllocationGranularity) X(cuMemCreate) X(cuMemRelease) X(cuMemAddressReserve) X(          \
-                        cuMemAddressFree) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess) X(cuMemExportToShareableHandle)  \
-                        X(cuMemFree) X(cuImportExternalMemory) X(cuExternalMemoryGetMappedBuffer)                      \
-                            X(cuDestroyExternalMemory) X(cuImportExternalSemaphore) X(cuDestroyExternalSemaphore)      \
-                                X(cuSignalExternalSemaphoresAsync) X(cuWaitExternalSemaphoresAsync)                    \
-                                    X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyAsync) X(cuStreamCreate)       \
-                                        X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamQuery) X(cuEventCreate)    \
-                                            X(cuEventDestroy) X(cuEventRecord) X(cuEventSynchronize)                   \
-                                                X(cuEventElapsedTime) X(cuStreamWaitEvent) X(cuGraphCreate)            \
-                                                    X(cuGraphDestroy) X(cuGraphAddKernelNode) X(cuGraphAddMemcpyNode)  \
-                                                        X(cuGraphInstantiate) X(cuGraphExecDestroy) X(cuGraphLaunch)   \
-                                                            X(cuGraphExecKernelNodeSetParams)                          \
-                                                                X(cuGraphExecMemcpyNodeSetParams)
+/* clang-format off */
+#define TSR_CU_FUNCTIONS(X) \
+    X(cuInit) X(cuGetErrorName) X(cuGetErrorString) \
+    X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetUuid) \
+    X(cuDeviceGetAttribute) X(cuDeviceTotalMem) \
+    X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease) X(cuCtxSetCurrent) \
+    X(cuLibraryLoadData) X(cuLibraryUnload) X(cuLibraryGetKernel) \
+    X(cuKernelSetAttribute) X(cuLaunchKernel) \
+    X(cuMemGetInfo) X(cuMemHostAlloc) X(cuMemFreeHost) X(cuMemHostGetDevicePointer) \
+    X(cuMemGetAllocationGranularity) X(cuMemCreate) X(cuMemRelease) \
+    X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess) \
+    X(cuMemExportToShareableHandle) \
+    X(cuMemFree) X(cuImportExternalMemory) X(cuExternalMemoryGetMappedBuffer) X(cuDestroyExternalMemory) \
+    X(cuImportExternalSemaphore) X(cuDestroyExternalSemaphore) \
+    X(cuSignalExternalSemaphoresAsync) X(cuWaitExternalSemaphoresAsync) \
+    X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyAsync) \
+    X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamQuery) \
+    X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventSynchronize) \
+    X(cuEventElapsedTime) X(cuStreamWaitEvent) \
+    X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphAddKernelNode) X(cuGraphAddMemcpyNode) \
+    X(cuGraphInstantiate) X(cuGraphExecDestroy) X(cuGraphLaunch) \
+    X(cuGraphExecKernelNodeSetParams) X(cuGraphExecMemcpyNodeSetParams)
+/* clang-format on */
 
 typedef struct tsr_cu_api {
 /* ## directly here: one more macro in between would expand the name's version suffix into the member's. */

@@ -138,6 +138,7 @@ static tsr_status step(tsr_backend *b, tsr_exec *exec, const tsr_step_args *a) {
     if (!b->v->asynchronous)
         return run_step(f, exec, a, t, y, x, exec->cache[a->cache_set].spoilt);
     pthread_mutex_lock(&f->lock);
+    f->counts->queued += f->has_job;
     while (f->has_job)
         pthread_cond_wait(&f->changed, &f->lock);
     f->has_job = true;
@@ -156,7 +157,9 @@ static void *work(void *arg) {
     pthread_mutex_lock(&f->lock);
     while (!f->ends) {
         if (f->has_job) {
+            pthread_mutex_unlock(&f->lock);
             run_step(f, f->exec, &f->job, f->t, f->y, f->x, f->spoilt);
+            pthread_mutex_lock(&f->lock);
             f->has_job = false;
             f->done = f->job.ready_value;
             pthread_cond_broadcast(&f->changed);

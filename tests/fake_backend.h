@@ -23,6 +23,7 @@ typedef struct fake_params {
 typedef struct fake_counts {
     int prepares, execs, slabs; /* execs, slabs: alive */
     int steps, parks, unparks;
+    int queued;      /* steps that an asynchronous fake was given while it had one in hand */
     int steps_f32;   /* where the plan's precision is another: run again */
     char wrong[256]; /* the first broken promise; "" */
 } fake_counts;

@@ -147,6 +147,17 @@ Test(preview, asynchronous) {
     decode_one(true, tiled(40));
 }
 
+/* Whoever gives up the decode waits for what the device was given. */
+Test(preview, long_steps_of_a_device_come_one_by_one) {
+    rig r = {.fake = {.asynchronous = true, .op_us = 3000}};
+    open_rig(&r, 1 << 30);
+    start(&r, (tsr_plan_params){.untiled = true}, false);
+    check_all(&r);
+    cr_assert_leq(
+        r.counts.queued, 1, "%d steps were queued; only of the first nobody knows how long it takes", r.counts.queued);
+    close_rig(&r);
+}
+
 /* What a slider does: plans follow each other faster than any is done. */
 static void restart_often(bool asynchronous) {
     rig r = {.fake = {.asynchronous = asynchronous, .op_us = 20}};

@@ -11,6 +11,9 @@
 
 /* The window comes first. Threads that this one starts (OpenMP's) inherit it. */
 enum { NICENESS = 10 };
+/* Of a device's steps that take longer (seconds) only one is begun at a time: whoever gives up the decode waits for
+ * what is begun, and beside such a step the host's turn between two is short. */
+static const double LONG_STEP = 0.02;
 
 int tsr_watch_frames_of(const tsr_plan *p, int t, int64_t *first) {
     int n = p->program[tsr_plan_step(p, t)]->out_frames;
@@ -49,38 +52,58 @@ static bool wanted(const tsr_watch_worker *w) {
 
 /* ---------------------------------------------------------------- slots */
 
-/* Waits for a free slot: -1 where the job is not wanted any more. */
-static int take_slot(job *b, int tile, int latent) {
-    tsr_watch_worker *w = b->w;
-    pthread_mutex_lock(&w->lock);
-    int place = w->head;
-    while (wanted(w) && w->slot[place].state != SLOT_FREE)
-        pthread_cond_wait(&w->changed, &w->lock);
-    bool go = wanted(w);
-    if (go) {
-        w->slot[place] =
-            (tsr_watch_slot){.state = SLOT_FREE, .run = b->j.run, .tile = tile, .latent = latent, .began = tsr_now()};
-        w->head = (place + 1) % w->slots;
-        w->tile = tile;
-        w->latent = latent;
-    }
-    pthread_mutex_unlock(&w->lock);
-    return go ? place : -1;
-}
-
-static void slot_done(tsr_watch_worker *w, int place) {
-    w->slot[place].seconds = tsr_now() - w->slot[place].began;
-    w->slot[place].state = SLOT_READY;
-    pthread_cond_broadcast(&w->changed);
-    wake(w);
-}
-
 /* With the lock: the oldest slot that the device still writes, -1: none. */
 static int oldest_written(const tsr_watch_worker *w) {
     for (int n = 0; n < w->slots; n++)
         if (w->slot[(w->head + n) % w->slots].state == SLOT_WRITING)
             return (w->head + n) % w->slots;
     return -1;
+}
+
+/* With the lock: another step may begin, in this slot. */
+static bool has_turn(const tsr_watch_worker *w, int place) {
+    return w->slot[place].state == SLOT_FREE && (w->step_seconds <= LONG_STEP || oldest_written(w) < 0);
+}
+
+/* With the lock: what is shown as in hand. */
+static void take_in_hand(tsr_watch_worker *w, int place) {
+    w->tile = w->slot[place].tile;
+    w->latent = w->slot[place].latent;
+}
+
+/* Waits for a free slot: -1 where the job is not wanted any more. */
+static int take_slot(job *b, int tile, int latent) {
+    tsr_watch_worker *w = b->w;
+    pthread_mutex_lock(&w->lock);
+    int place = w->head;
+    while (wanted(w) && !has_turn(w, place))
+        pthread_cond_wait(&w->changed, &w->lock);
+    bool go = wanted(w);
+    if (go) {
+        w->slot[place] =
+            (tsr_watch_slot){.state = SLOT_FREE, .run = b->j.run, .tile = tile, .latent = latent, .began = tsr_now()};
+        w->head = (place + 1) % w->slots;
+        if (oldest_written(w) < 0)
+            take_in_hand(w, place);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return go ? place : -1;
+}
+
+/* With the lock. Steps that wait for this one on the device begin now. */
+static void slot_done(tsr_watch_worker *w, int place) {
+    tsr_watch_slot *s = &w->slot[place];
+    double now = tsr_now();
+    s->seconds = w->step_seconds = now - s->began;
+    s->state = SLOT_READY;
+    w->share = s->share;
+    for (int i = 0; i < w->slots; i++)
+        if (w->slot[i].state == SLOT_WRITING)
+            w->slot[i].began = now;
+    if (oldest_written(w) >= 0)
+        take_in_hand(w, oldest_written(w));
+    pthread_cond_broadcast(&w->changed);
+    wake(w);
 }
 
 /* For asynchronous backends: waits for what step() began, in order. */
@@ -102,7 +125,7 @@ static void *collect(void *arg) {
         if (status == TSR_OK)
             continue;
         w->slot[place].state = SLOT_FREE;
-        if (!w->error[0])
+        if (!w->error[0] && status != TSR_ERR_CANCELLED)
             snprintf(w->error, sizeof w->error, "%s", tsr_last_error());
         w->stop = true;
     }
@@ -112,6 +135,7 @@ static void *collect(void *arg) {
 
 /* ---------------------------------------------------------------- steps */
 
+/* Where the backend is not asynchronous: others count when a step is done, or they would wait for every op. */
 static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
     job *b = user;
     (void)begin;
@@ -162,13 +186,13 @@ static tsr_status decode_step(job *b, int tile, int t) {
     b->work = b->work_before += tsr_program_flops(p->program[args.step]);
     pthread_mutex_lock(&w->lock);
     w->slot[place].ready_value = args.ready_value;
+    w->slot[place].share = b->work_all > 0 ? b->work / b->work_all : 1;
     if (backend->v->asynchronous) {
         w->slot[place].state = SLOT_WRITING;
         pthread_cond_broadcast(&w->changed);
     } else {
         slot_done(w, place);
     }
-    w->share = b->work_all > 0 ? b->work / b->work_all : 1;
     pthread_mutex_unlock(&w->lock);
     return TSR_OK;
 }
@@ -287,7 +311,7 @@ static void run_job(tsr_watch_worker *w, tsr_watch_job j, tsr_plan **last) {
         pthread_mutex_lock(&w->lock);
         set_state(w, TSR_PREVIEW_DECODING);
         pthread_mutex_unlock(&w->lock);
-        w->e->backend->on_op = op_done;
+        w->e->backend->on_op = w->e->backend->v->asynchronous ? NULL : op_done;
         w->e->backend->on_op_user = &b;
         status = decode_tiles(&b);
         w->e->backend->on_op = NULL;
@@ -369,7 +393,7 @@ static void take_job(tsr_watch_worker *w, tsr_plan **last) {
     w->run = j.run;
     w->error[0] = 0;
     w->no_memory = false;
-    w->share = 0;
+    w->share = w->step_seconds = 0;
     w->began = w->ended = tsr_now();
     atomic_store(&w->e->cancel, false);
     set_state(w, j.never ? TSR_PREVIEW_IDLE : TSR_PREVIEW_PREPARING);

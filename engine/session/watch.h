@@ -18,6 +18,7 @@ typedef struct tsr_watch_slot {
     int tile, latent;
     uint64_t ready_value, ticket; /* of the backend's lane; of the submission that blends it */
     double began, seconds;
+    double share; /* of the job's work that is done with this step */
 } tsr_watch_slot;
 
 enum { TSR_WATCH_SLOTS = 8 }; /* at most; plans have two */
@@ -53,10 +54,10 @@ typedef struct tsr_watch_worker {
     tsr_watch_job next;
     tsr_watch_sketch sketch;
     tsr_preview_state state;
-    int run;             /* of the job in hand or done last */
-    double began, ended; /* times of its first step and its end */
-    double share;
-    int tile, latent; /* in hand, -1 none */
+    int run;                    /* of the job in hand or done last */
+    double began, ended;        /* times of its first step and its end */
+    double share, step_seconds; /* of its work, done; that the step done last took */
+    int tile, latent;           /* in hand, -1 none */
     char error[512];
     bool no_memory; /* is what that is about */
     int64_t backend_bytes;

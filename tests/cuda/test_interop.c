@@ -154,54 +154,114 @@ static void keep_map(const tsr_model *m) {
     tsr_cache_write(name, text);
 }
 
-static void await_done(tsr_preview *p) {
+/* Until that is so and nothing is blended. */
+static void await(tsr_preview *p, tsr_preview_state state, int whole) {
     const tsr_preview_info *info = tsr_preview_get_info(p);
-    while (info->state != TSR_PREVIEW_DONE || info->blending) {
+    while (info->state != state || info->whole < whole || (info->blending && state != TSR_PREVIEW_DECODING)) {
         ok(tsr_preview_poll(p));
         cr_assert_neq(info->state, TSR_PREVIEW_FAILED, "%s", info->error);
         usleep(1000);
     }
 }
 
-/* What a window shows of a decode on such a device is what a render writes. */
-static void window_shows(const clip *c, const float *want, fake_cuda_config config, tsr_way way) {
-    life l;
+/* A window that looks at a clip on such a device; the plan is ready to run. */
+static tsr_preview *open_window(life *l, const clip *c, const fake_cuda_config *config) {
     tsr_preview *p;
-    tsr_frame frame;
+    tsr_exec *exec;
+    ok(start_life(l, c, config));
+    keep_map(&l->model);
+    ok(tsr_preview_create(&p, l->e, &(tsr_preview_params)TSR_PREVIEW_PARAMS_DEFAULT));
+    ok(plan_life(l, c, TSR_PRECISION_FP16, TSR_CACHES_AUTO));
+    ok(tsr_engine_prepare(l->e, l->plan, &exec));
+    ok(tsr_preview_open(p, &l->model, l->latent, 0));
+    return p;
+}
+
+static void check_frames(tsr_preview *p, const clip *c, const float *want) {
     const int64_t frames = 1 + 2 * (c->steps - 1);
     const size_t plane = c->n / 3 / (size_t)frames;
-    ok(start_life(&l, c, &config));
-    keep_map(&l.model);
-    ok(tsr_preview_create(&p, l.e, &(tsr_preview_params)TSR_PREVIEW_PARAMS_DEFAULT));
-    cr_assert_eq(l.e->way, way);
-    ok(plan_life(&l, c, TSR_PRECISION_FP16, TSR_CACHES_AUTO));
-    ok(tsr_preview_open(p, &l.model, l.latent, 0));
-    ok(tsr_preview_start(p, &l.plan, false));
-    await_done(p);
+    tsr_frame frame;
     for (int64_t f = 0; f < frames; f++) {
         ok(tsr_preview_pixels(p, f, TSR_PIXELS_RGB_F32, false, &frame));
         for (int64_t k = 0; k < 3; k++)
             cr_expect_arr_eq((const float *)frame.data + (size_t)k * plane, want + (size_t)(k * frames + f) * plane,
                 plane * sizeof *want, "frame %d", (int)f);
     }
-    tsr_preview_destroy(&p);
-    close_life(&l);
+}
+
+static void close_window(life *l, tsr_preview **p) {
+    tsr_preview_destroy(p);
+    close_life(l);
     nothing_is_left();
+}
+
+/* What a window shows of a decode on such a device is what a render writes. It runs graphs, and the host waits for
+ * steps, not for ops. */
+static void window_shows(const clip *c, const float *want, fake_cuda_config config, tsr_way way) {
+    life l;
+    tsr_preview *p = open_window(&l, c, &config);
+    cr_assert_eq(l.e->way, way);
+    fake_cuda_counts before = counted();
+    ok(tsr_preview_start(p, &l.plan, false));
+    await(p, TSR_PREVIEW_DONE, 0);
+    fake_cuda_counts after = counted();
+    cr_assert_eq(after.graphs - before.graphs, c->steps);
+    cr_assert_leq(after.waits - before.waits, c->steps, "%d waits of the host", after.waits - before.waits);
+    cr_assert_eq(tsr_preview_get_info(p)->share, 1);
+    check_frames(p, c, want);
+    close_window(&l, &p);
+}
+
+/* malloc'd: a render on such a device. */
+static float *rendered(const clip *c, const fake_cuda_config *config) {
+    life l;
+    float *out = calloc(c->n, sizeof *out);
+    ok(open_life(&l, c, config, false));
+    ok(decode_life(&l, c, out));
+    close_life(&l);
+    return out;
 }
 
 /* One GPU decodes and another presents: slots go through host pages. Then one that does both. */
 Test(cuda_interop, a_window_on_another_device_shows_the_same) {
     clip c;
-    life l;
     fake_cuda_config elsewhere = shared;
     elsewhere.uuid = NULL;
     open_tiny(&c, 2);
-    float *want = calloc(c.n, sizeof *want);
-    ok(open_life(&l, &c, &elsewhere, false));
-    ok(decode_life(&l, &c, want));
-    close_life(&l);
+    float *want = rendered(&c, &elsewhere);
     window_shows(&c, want, elsewhere, TSR_WAY_HOST);
     window_shows(&c, want, shared, TSR_WAY_EXPORTED);
+    free(want);
+    close_clip(&c);
+}
+
+/* Given up in the middle, no step is begun any more; and another plan in the middle of one shows only its own. */
+Test(cuda_interop, a_window_gives_up_between_steps) {
+    enum { STEPS = 8 };
+    clip c;
+    life l;
+    open_tiny(&c, STEPS);
+    float *want = rendered(&c, &shared);
+    tsr_preview *p = open_window(&l, &c, &shared);
+    for (int i = 0; i < 2; i++) {
+        if (!l.plan)
+            ok(plan_life(&l, &c, TSR_PRECISION_FP16, TSR_CACHES_AUTO));
+        int begun = counted().graphs;
+        ok(tsr_preview_start(p, &l.plan, false));
+        await(p, TSR_PREVIEW_DECODING, 3);
+        if (i % 2)
+            continue; /* the next plan interrupts it */
+        tsr_preview_stop(p);
+        int when_stopped = counted().graphs;
+        await(p, TSR_PREVIEW_IDLE, 0);
+        cr_assert_leq(counted().graphs, when_stopped + 1);
+        cr_assert_lt(when_stopped - begun, STEPS - 1);
+    }
+    ok(plan_life(&l, &c, TSR_PRECISION_FP16, TSR_CACHES_AUTO));
+    ok(tsr_preview_start(p, &l.plan, false));
+    await(p, TSR_PREVIEW_DONE, 0);
+    check_frames(p, &c, want);
+    close_window(&l, &p);
     free(want);
     close_clip(&c);
 }

@@ -10,8 +10,8 @@
  *                                   cuBLAS's rate for the same product last (0: none here)
  *     gpu_check decode PRECISION W H LATENTS [GIB]   whole decodes: speed, planned and real peak; PRECISION may be auto
  *
- * Goldens come from TSR_TEST_DATA. Status 0: as wanted, 1: not, 77: cannot be done here, and a line says why. With
- * --small first, sizes are those that the tests' driver without a GPU can bear.
+ * Goldens come from TSR_TEST_DATA. Status 0: as wanted, 1: not, 2: the command is wrong, 77: cannot be done here,
+ * and a line says why. With --small first, sizes are those that the tests' driver without a GPU can bear.
  */
 #include "../direct.h"
 #include "../synthetic.h"
@@ -22,11 +22,12 @@
 #include <tessera/bench.h>
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GOOD = 0, BAD = 1, CANNOT = 77 };
+enum { GOOD = 0, BAD = 1, WRONG = 2, CANNOT = 77 };
 
 static bool small;
 
@@ -35,6 +36,34 @@ static void must(tsr_status status) {
         return;
     printf("- failed: %s\n", tsr_last_error());
     exit(status == TSR_ERR_UNSUPPORTED ? CANNOT : BAD);
+}
+
+static void refuse(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void refuse(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("gpu_check: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(WRONG);
+}
+
+/* From 0, excluded, to `most`. */
+static double number(const char *what, const char *text, double most) {
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end || !(v > 0 && v <= most))
+        refuse("%s '%s' is no number up to %g", what, text, most);
+    return v;
+}
+
+/* A multiple of `unit`. */
+static int whole(const char *what, const char *text, int unit, int most) {
+    double v = number(what, text, most);
+    if (fmod(v, unit) != 0)
+        refuse("%s '%s' is no multiple of %d", what, text, unit);
+    return (int)v;
 }
 
 static tsr_engine *engine(void) {
@@ -162,10 +191,14 @@ static int against_golden(const char *name, int slice_level) {
 static int goldens(const char *only) {
     static const char *const name[] = {"small_decode_t2_4x4_taps", "small_decode_t1_8x8", "small_decode_t2_6x10",
         "small_decode_t5_5x7", "wide_decode_t3_6x6"};
-    int result = GOOD;
-    for (size_t i = 0; i < (small ? 1 : sizeof name / sizeof *name); i++)
-        if (!only || strcmp(only, name[i]) == 0)
+    int result = GOOD, done = 0;
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++)
+        if (only ? strcmp(only, name[i]) == 0 : i == 0 || !small) {
             result |= against_golden(name[i], 0) | (small ? 0 : against_golden(name[i], 2));
+            done++;
+        }
+    if (!done)
+        refuse("there is no golden '%s'", only);
     return result;
 }
 
@@ -282,11 +315,14 @@ static tsr_model *speed_model(void) {
     return m;
 }
 
-static tsr_extent extent_of(const tsr_model *m, char **args, int latents) {
-    int s = m->vae->decoder.space_factor;
+enum { PIXELS = 8, MOST_PIXELS = 1 << 15 }; /* of the published model: a latent's side; a picture's */
+
+/* args: width, height. */
+static tsr_extent extent_of(char **args, int latents) {
+    int width = whole("width", args[0], PIXELS, MOST_PIXELS), height = whole("height", args[1], PIXELS, MOST_PIXELS);
     if (small)
         return (tsr_extent){1, 1, 2};
-    return (tsr_extent){latents, atoi(args[1]) / s, atoi(args[0]) / s};
+    return (tsr_extent){latents, height / PIXELS, width / PIXELS};
 }
 
 static void print_op(void *user, const tsr_bench_op *op) {
@@ -296,10 +332,10 @@ static void print_op(void *user, const tsr_bench_op *op) {
 }
 
 static int ops(char **args) {
+    tsr_bench_params p = TSR_BENCH_PARAMS_DEFAULT;
+    p.extent = extent_of(args, 3);
     tsr_model *m = speed_model();
     tsr_engine *e = engine();
-    tsr_bench_params p = TSR_BENCH_PARAMS_DEFAULT;
-    p.extent = extent_of(m, args, 3);
     p.plan.untiled = true;
     p.repetitions = small ? 1 : 20;
     must(tsr_bench_ops(e, m, &p, print_op, NULL));
@@ -335,27 +371,28 @@ static double fastest_of(
     return fastest;
 }
 
-/* Of a precision's name; auto where it is none. */
 static tsr_precision precision_of(const char *name) {
     for (int i = 0; i < MODES; i++)
         if (strcmp(tsr_precision_name(modes[i].precision), name) == 0)
             return modes[i].precision;
+    if (strcmp(name, "auto") != 0)
+        refuse("there is no precision '%s' on a GPU; there are auto, fp16, bf16, fp8 and int8", name);
     return TSR_PRECISION_AUTO;
 }
 
 static int decode(tsr_precision precision, int n, char **args) {
-    tsr_model *m = speed_model();
-    tsr_engine *e = engine();
     tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
     tsr_plan *plan;
     tsr_latent *latent;
     tsr_result result = {0};
-    tsr_extent x = extent_of(m, args, atoi(args[2]));
+    tsr_extent x = extent_of(args, whole("number of latents", args[2], 1, 1 << 16));
+    params.budget = n > 3 ? (int64_t)(number("GiB", args[3], 1 << 20) * (1 << 30)) : 0;
+    tsr_model *m = speed_model();
+    tsr_engine *e = engine();
     must(tsr_engine_probe_slots(e)); /* what Vulkan and the context take is no part of the plan */
     int64_t before = e->backend->v->memory_free(e->backend);
     low l = {e->backend, before};
     params.precision = precision;
-    params.budget = n > 3 ? (int64_t)(atof(args[3]) * (1 << 30)) : 0;
     must(tsr_plan_create(&plan, e, m, &x, &params));
     if (precision != TSR_PRECISION_AUTO && tsr_plan_get_info(plan)->precision != precision) {
         printf("- %s: not on this GPU\n", tsr_precision_name(precision));
@@ -396,21 +433,20 @@ int main(int argc, char **argv) {
         argc--, argv++;
     }
     const char *stage = argc > 1 ? argv[1] : "";
-    if (strcmp(stage, "device") == 0)
+    if (strcmp(stage, "device") == 0 && argc == 2)
         return device();
-    if (strcmp(stage, "goldens") == 0)
+    if (strcmp(stage, "goldens") == 0 && argc <= 3)
         return goldens(argc > 2 ? argv[2] : NULL);
-    if (strcmp(stage, "graphs") == 0)
+    if (strcmp(stage, "graphs") == 0 && argc == 2)
         return graphs();
-    if (strcmp(stage, "blend") == 0)
+    if (strcmp(stage, "blend") == 0 && argc == 2)
         return blend();
-    if (strcmp(stage, "full") == 0)
+    if (strcmp(stage, "full") == 0 && argc == 2)
         return full();
     if (strcmp(stage, "ops") == 0 && argc == 4)
         return ops(argv + 2);
     if (strcmp(stage, "decode") == 0 && (argc == 6 || argc == 7))
         return decode(precision_of(argv[2]), argc - 3, argv + 3);
-    fprintf(stderr, "usage: gpu_check [--small] "
-                    "device|goldens|graphs|blend|full|ops W H|decode PRECISION W H LATENTS [GIB]\n");
-    return 2;
+    refuse("usage: gpu_check [--small] device|goldens [NAME]|graphs|blend|full|ops W H|"
+           "decode PRECISION W H LATENTS [GIB]");
 }

@@ -4,7 +4,7 @@
  *
  *     gpu_kernels [--small]     --small: a few of each, for the driver without a GPU
  *
- * Status 0: all agree, 1: one does not, 77: no GPU.
+ * Status 0: all agree, 1: one does not, 2: the command is wrong, 77: no GPU.
  */
 #include "device.h"
 
@@ -14,7 +14,7 @@ extern "C" {
 
 #include <cstdio>
 
-enum { GOOD = 0, BAD = 1, CANNOT = 77 };
+enum { GOOD = 0, BAD = 1, WRONG = 2, CANNOT = 77 };
 
 static conv_case conv_of(const spec &s, tsr_conv_shape shape, tsr_dtype in) {
     conv_case c = conv_base(shape, in);
@@ -93,6 +93,10 @@ static void run(const char *what, const cases &all, size_t n, int *bad) {
 
 int main(int argc, char **argv) {
     bool small = argc > 1 && std::strcmp(argv[1], "--small") == 0;
+    if (argc > (small ? 2 : 1)) {
+        std::fprintf(stderr, "gpu_kernels: '%s' is no option; there is --small\n", argv[small ? 2 : 1]);
+        return WRONG;
+    }
     std::string name, why = device_open(&name);
     int bad = 0;
     if (!why.empty()) {

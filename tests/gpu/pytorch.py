@@ -6,6 +6,19 @@ here."""
 import sys
 import time
 
+
+def arguments():
+    """width, height, latents, device"""
+    size, rest = sys.argv[1:4], sys.argv[4:]
+    right = len(size) == 3 and all(v.isdecimal() and int(v) > 0 for v in size) and rest in ([], ["cpu"])
+    if not right or int(size[0]) % 8 or int(size[1]) % 8:
+        print("pytorch.py: wanted are WIDTH HEIGHT LATENTS, the first two multiples of 8, and perhaps cpu",
+              file=sys.stderr)
+        sys.exit(2)
+    return *map(int, size), rest[0] if rest else "cuda"
+
+
+ARGUMENTS = arguments()
 try:
     import torch
     import torch.nn.functional as F
@@ -132,8 +145,7 @@ def measure(name, net, step, z, size, rounds=4):
 
 
 def main():
-    width, height, latents = map(int, sys.argv[1:4])
-    device = "cpu" if sys.argv[4:] == ["cpu"] else "cuda"
+    width, height, latents, device = ARGUMENTS
     if device == "cuda" and not torch.cuda.is_available():
         print("- no GPU that PyTorch sees")
         return 77

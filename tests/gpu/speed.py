@@ -42,6 +42,9 @@ def rate(flops, f, *args):
 
 
 def main():
+    if sys.argv[1:]:
+        print(f"speed.py: '{sys.argv[1]}' is no option; it reads what gpu_check ops prints", file=sys.stderr)
+        return 2
     lines = sys.stdin.read().splitlines()
     rows = [line.split("\t") for line in lines if line.count("\t") == 6]
     if not rows:

@@ -108,14 +108,20 @@ Test(device, is_chosen_by_rule) {
 }
 
 /* Devices that nobody here has, behind the loader's functions. */
+typedef enum kind {
+    GPU = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU,
+    INTEGRATED = VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU,
+    VIRTUAL = VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU,
+    OTHER = VK_PHYSICAL_DEVICE_TYPE_OTHER,
+    SOFTWARE = VK_PHYSICAL_DEVICE_TYPE_CPU
+} kind;
+
 typedef struct card {
-    bool software;
+    kind type;
     uint32_t api;
     bool timelines;
     uint8_t uuid; /* every byte of it */
 } card;
-
-enum { GPU, SOFTWARE };
 
 static const card *cards;
 static uint32_t card_count;
@@ -129,8 +135,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL list_cards(VkInstance instance, uint32_t *
 }
 static VKAPI_ATTR void VKAPI_CALL card_properties(VkPhysicalDevice p, VkPhysicalDeviceProperties *out) {
     const card *c = (const card *)p;
-    *out = (VkPhysicalDeviceProperties){.apiVersion = c->api,
-        .deviceType = c->software ? VK_PHYSICAL_DEVICE_TYPE_CPU : VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU};
+    *out = (VkPhysicalDeviceProperties){.apiVersion = c->api, .deviceType = (VkPhysicalDeviceType)c->type};
 }
 static VKAPI_ATTR void VKAPI_CALL card_identity(VkPhysicalDevice p, VkPhysicalDeviceProperties2 *out) {
     VkPhysicalDeviceIDProperties *id = out->pNext;
@@ -161,6 +166,36 @@ static void picks(const card *list, uint32_t n, uint8_t uuid, int index, int wan
     cr_expect(*because ? strstr(why, because) != NULL : !*why, "'%s' for '%s'", why, because);
 }
 
+static void know_cards(void) {
+    vkEnumeratePhysicalDevices = list_cards;
+    vkGetPhysicalDeviceProperties = card_properties;
+    vkGetPhysicalDeviceProperties2 = card_identity;
+    vkGetPhysicalDeviceFeatures2 = card_features;
+    vkGetPhysicalDeviceQueueFamilyProperties = card_families;
+}
+
+/* The order in which a window tries them, which begins with the choice. */
+Test(device, the_next_best_follows) {
+    static const card all[] = {{SOFTWARE, VK_API_VERSION_1_3, true, 's'}, {OTHER, VK_API_VERSION_1_3, true, 'o'},
+        {VIRTUAL, VK_API_VERSION_1_3, true, 'v'}, {GPU, VK_API_VERSION_1_1, true, 'x'},
+        {INTEGRATED, VK_API_VERSION_1_3, true, 'i'}, {GPU, VK_API_VERSION_1_3, true, 'a'},
+        {INTEGRATED, VK_API_VERSION_1_3, true, 'j'}, {GPU, VK_API_VERSION_1_3, true, 'b'}};
+    static const int gpus_first[] = {5, 7, 4, 6, 2, 1, 0}, own_first[] = {6, 5, 7, 4, 2, 1, 0};
+    int have[TSR_VK_DEVICES];
+    uint8_t own[16];
+    tsr_vk vk = {0};
+    memset(own, 'j', sizeof own);
+    know_cards();
+    cards = all, card_count = 8;
+    cr_assert_eq(tsr_vk_devices(&vk, NULL, have), 7, "one of eight cannot be used");
+    cr_expect_arr_eq(have, gpus_first, sizeof gpus_first);
+    cr_assert_eq(tsr_vk_devices(&vk, own, have), 7);
+    cr_expect_arr_eq(have, own_first, sizeof own_first);
+    picks(all, 8, 0, -1, 5, "");
+    picks(all, 3, 0, -1, 2, "");
+    picks(all, 5, 0, -1, 4, "");
+}
+
 /* Several GPUs, the one asked for unfit, software beside them or alone. */
 Test(device, is_the_gpu_that_decodes) {
     static const card two[] = {{GPU, VK_API_VERSION_1_3, true, 'a'}, {GPU, VK_API_VERSION_1_3, true, 'b'},
@@ -169,11 +204,7 @@ Test(device, is_the_gpu_that_decodes) {
         {GPU, VK_API_VERSION_1_3, false, 't'}, {GPU, VK_API_VERSION_1_3, true, 'g'},
         {GPU, VK_API_VERSION_1_0, true, 'z'}};
     static const char nobody[] = "no Vulkan driver here knows the GPU";
-    vkEnumeratePhysicalDevices = list_cards;
-    vkGetPhysicalDeviceProperties = card_properties;
-    vkGetPhysicalDeviceProperties2 = card_identity;
-    vkGetPhysicalDeviceFeatures2 = card_features;
-    vkGetPhysicalDeviceQueueFamilyProperties = card_families;
+    know_cards();
     picks(two, 3, 'a', -1, 0, "");
     picks(two, 3, 'b', -1, 1, "");
     picks(two, 3, 0, -1, 0, "");

@@ -280,7 +280,7 @@ const option option_table[] = {
         ON(RENDER) | ON(PLAN) | ON(TUNE) | ON(VIEW), parse_choice, AT(latent.layout), 0, 0},
     {0, "device", "auto|cpu|cuda|cuda:N", "auto", "what decodes", PLANNED | ON(INFO) | ON(CONVERT), parse_device, 0, 0,
         0},
-    {0, "vulkan", "auto|N", "auto", "what blends; auto: CUDA's own device, else the first real GPU, else software",
+    {0, "vulkan", "auto|N", "auto", "what blends; auto: CUDA's own device, else the best GPU, else software",
         PLANNED | ON(INFO), parse_vulkan, AT(engine.vulkan_index), 0, 255},
     {0, "threads", "N", "one a core", "CPU threads that decode", PLANNED | ON(INFO), parse_int, AT(engine.threads), 1,
         4096},

@@ -82,8 +82,10 @@ void tsr_preview_destroy(tsr_preview **preview) {
 }
 
 tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p) {
+    _Static_assert((int)TSR_PREVIEW_DEVICES == (int)TSR_VK_DEVICES, "the list holds all");
+    const tsr_backend *b = p->e->backend;
     tsr_vk_handles h = tsr_vk_get_handles(p->e->vk);
-    return (tsr_preview_vulkan){
+    tsr_preview_vulkan out = {
         .instance = h.instance,
         .physical = h.physical,
         .device = h.device,
@@ -91,9 +93,10 @@ tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p) {
         .family = h.family,
         .draws = h.draws,
         .swapchain = h.swapchain,
-        .devices = tsr_vk_device_count(p->e->vk),
         .name = tsr_vk_device_name(p->e->vk),
     };
+    out.devices = tsr_vk_devices(p->e->vk, b->has_uuid ? b->uuid : NULL, out.index);
+    return out;
 }
 
 void tsr_preview_lose_device(tsr_preview *p) {

@@ -282,8 +282,8 @@ static void say(tsr_line_fn line, void *user, const char *key, const char *forma
 }
 
 static void report_others(const tsr_vk *vk, tsr_line_fn line, void *user) {
-    VkPhysicalDevice devices[32];
-    uint32_t n = 32;
+    VkPhysicalDevice devices[TSR_VK_DEVICES];
+    uint32_t n = TSR_VK_DEVICES;
     if (vkEnumeratePhysicalDevices(vk->instance, &n, devices) < 0)
         return;
     for (uint32_t i = 0; i < n; i++) {

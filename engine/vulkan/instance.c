@@ -249,12 +249,6 @@ const char *tsr_vk_unfit(VkPhysicalDevice p) {
     return "it does not compute";
 }
 
-static bool is_gpu(VkPhysicalDevice p) {
-    VkPhysicalDeviceProperties props;
-    vkGetPhysicalDeviceProperties(p, &props);
-    return props.deviceType != VK_PHYSICAL_DEVICE_TYPE_CPU;
-}
-
 /* Of a device that knows Vulkan 1.1: older ones cannot be asked. */
 static bool has_uuid(VkPhysicalDevice p, const uint8_t uuid[16]) {
     VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES};
@@ -263,29 +257,55 @@ static bool has_uuid(VkPhysicalDevice p, const uint8_t uuid[16]) {
     return !memcmp(id.deviceUUID, uuid, VK_UUID_SIZE);
 }
 
-/* The rule of the choice, best first: the UUID, a real GPU, whatever is there. -1 where none fits. */
-static int choose(const VkPhysicalDevice *devices, int n, const uint8_t *uuid) {
-    int gpu = -1, any = -1;
+/* The rule of the choice, best first: the UUID, GPUs by how much they are one, software. */
+static int rank_of(VkPhysicalDevice p, const uint8_t *uuid) {
+    VkPhysicalDeviceProperties props;
+    vkGetPhysicalDeviceProperties(p, &props);
+    if (uuid && has_uuid(p, uuid))
+        return 0;
+    switch (props.deviceType) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return 1;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+        return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+        return 3;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return 5;
+    default:
+        return 4;
+    }
+}
+
+/* out: those that can be used, by that rule; of the same rank as they are listed. How many. */
+static int order(const VkPhysicalDevice *devices, int n, const uint8_t *uuid, int out[TSR_VK_DEVICES]) {
+    int rank[TSR_VK_DEVICES], count = 0;
     for (int i = 0; i < n; i++) {
-        VkPhysicalDeviceProperties props;
-        vkGetPhysicalDeviceProperties(devices[i], &props);
         if (tsr_vk_unfit(devices[i]))
             continue;
-        if (uuid && has_uuid(devices[i], uuid))
-            return i;
-        if (gpu < 0 && is_gpu(devices[i]))
-            gpu = i;
-        if (any < 0)
-            any = i;
+        int mine = rank_of(devices[i], uuid), at = count++;
+        for (; at > 0 && rank[at - 1] > mine; at--) {
+            rank[at] = rank[at - 1];
+            out[at] = out[at - 1];
+        }
+        rank[at] = mine;
+        out[at] = i;
     }
-    return gpu >= 0 ? gpu : any;
+    return count;
+}
+
+int tsr_vk_devices(const tsr_vk *vk, const uint8_t *uuid, int out[TSR_VK_DEVICES]) {
+    VkPhysicalDevice devices[TSR_VK_DEVICES];
+    uint32_t n = TSR_VK_DEVICES;
+    return vkEnumeratePhysicalDevices(vk->instance, &n, devices) < 0 ? 0 : order(devices, (int)n, uuid, out);
 }
 
 tsr_status tsr_vk_pick(tsr_vk *vk, const tsr_vk_params *params) {
     tsr_status status;
-    VkPhysicalDevice devices[32];
-    uint32_t n = 32;
-    VK(vkEnumeratePhysicalDevices(vk->instance, &n, devices)); /* VK_INCOMPLETE: the first 32 */
+    VkPhysicalDevice devices[TSR_VK_DEVICES];
+    uint32_t n = TSR_VK_DEVICES;
+    int best[TSR_VK_DEVICES];
+    VK(vkEnumeratePhysicalDevices(vk->instance, &n, devices)); /* VK_INCOMPLETE: the first so many */
     if (!n)
         return tsr_fail(TSR_ERR_DEVICE, "vulkan: no device; install your GPU's driver, or "
                                         "mesa-vulkan-drivers for one in software");
@@ -293,8 +313,8 @@ tsr_status tsr_vk_pick(tsr_vk *vk, const tsr_vk_params *params) {
     if (pick >= (int)n || pick < -1)
         return tsr_fail(
             TSR_ERR_ARGUMENT, "vulkan: there is no device %d; there are %u, from 0 (tessera info lists them)", pick, n);
-    if (pick < 0)
-        pick = choose(devices, (int)n, params->uuid);
+    if (pick < 0 && order(devices, (int)n, params->uuid, best))
+        pick = best[0];
     const char *unfit = pick < 0 ? NULL : tsr_vk_unfit(devices[pick]);
     if (pick < 0 || unfit)
         return tsr_fail(TSR_ERR_DEVICE, "vulkan: device %d cannot be used: %s", pick < 0 ? 0 : pick,
@@ -307,8 +327,8 @@ error:
 }
 
 void tsr_vk_why_other(const tsr_vk *vk, const uint8_t uuid[16], char *why, size_t size) {
-    VkPhysicalDevice devices[32];
-    uint32_t n = 32;
+    VkPhysicalDevice devices[TSR_VK_DEVICES];
+    uint32_t n = TSR_VK_DEVICES;
     if (vkEnumeratePhysicalDevices(vk->instance, &n, devices) < 0)
         n = 0;
     snprintf(why, size, "no Vulkan driver here knows the GPU; install its own, or let the container have graphics");

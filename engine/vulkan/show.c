@@ -458,8 +458,3 @@ tsr_vk_handles tsr_vk_get_handles(const tsr_vk *vk) {
         .swapchain = vk->swapchain,
     };
 }
-
-int tsr_vk_device_count(const tsr_vk *vk) {
-    uint32_t n = 0;
-    return vkEnumeratePhysicalDevices(vk->instance, &n, NULL) < 0 ? 0 : (int)n;
-}

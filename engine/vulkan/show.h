@@ -75,7 +75,5 @@ typedef struct tsr_vk_handles {
     bool draws, swapchain;
 } tsr_vk_handles;
 tsr_vk_handles tsr_vk_get_handles(const tsr_vk *vk);
-/* Vulkan devices there are; tsr_vk_params.index is below this. */
-int tsr_vk_device_count(const tsr_vk *vk);
 
 #endif

@@ -19,7 +19,7 @@ typedef struct tsr_vk tsr_vk;
 typedef struct tsr_vk_timeline tsr_vk_timeline;
 
 typedef struct tsr_vk_params {
-    int index;           /* -1: by uuid, else the first real GPU, else software */
+    int index;           /* -1: the best by tsr_vk_devices */
     const uint8_t *uuid; /* [16] of the CUDA device, or NULL */
     bool validation;     /* layers on; what they say is logged as an error and counted */
     bool no_host_import;
@@ -41,6 +41,10 @@ const char *tsr_vk_device_name(const tsr_vk *vk);
 bool tsr_vk_is_software(const tsr_vk *vk);
 /* Whether the device is the one params.uuid named: only then can memory be shared by fd. */
 bool tsr_vk_is_uuid(const tsr_vk *vk, const uint8_t uuid[16]);
+enum { TSR_VK_DEVICES = 32 }; /* that are looked at */
+/* Indices of the devices that can be used, best first: uuid's (may be NULL), discrete GPUs, integrated ones, virtual
+ * ones, software. How many. */
+int tsr_vk_devices(const tsr_vk *vk, const uint8_t *uuid, int out[TSR_VK_DEVICES]);
 /* Where it is not: why. */
 void tsr_vk_why_other(const tsr_vk *vk, const uint8_t uuid[16], char *why, size_t size);
 int tsr_vk_validation_messages(const tsr_vk *vk); /* errors and warnings so far */

@@ -66,9 +66,9 @@ static tsr_status open_fonts(app *a) {
     return status;
 }
 
-/* With this Vulkan device; TSR_ERR_UNSUPPORTED: it does not draw on the display. *message says what
+/* With this Vulkan device, *vk in the end; TSR_ERR_UNSUPPORTED: it does not draw on the display. *message says what
  * went wrong. */
-static tsr_status try_devices(app *a, int vulkan_index, int *devices, char *message, size_t size) {
+static tsr_status try_devices(app *a, int vulkan_index, tsr_preview_vulkan *vk, char *message, size_t size) {
     tsr_engine_params params = a->o->engine;
     params.vulkan_index = vulkan_index;
     params.validation = getenv("TESSERA_VALIDATION") != NULL;
@@ -84,13 +84,12 @@ static tsr_status try_devices(app *a, int vulkan_index, int *devices, char *mess
         close_devices(a);
         return status;
     }
-    tsr_preview_vulkan vk = tsr_preview_get_vulkan(a->preview);
-    *devices = vk.devices;
+    *vk = tsr_preview_get_vulkan(a->preview);
     if (volkInitialize() == VK_SUCCESS) /* the engine has just succeeded with it */
-        volkLoadInstanceOnly(vk.instance);
-    VkSurfaceKHR surface = a->desktop ? desktop_surface(a->desktop, vk.instance) : VK_NULL_HANDLE;
+        volkLoadInstanceOnly(vk->instance);
+    VkSurfaceKHR surface = a->desktop ? desktop_surface(a->desktop, vk->instance) : VK_NULL_HANDLE;
     status = a->desktop && !surface ? gpu_fail(TSR_ERR_DEVICE, "window: no Vulkan surface for this display")
-                                    : gpu_open(&a->gpu, &vk, surface, a->width, a->height);
+                                    : gpu_open(&a->gpu, vk, surface, a->width, a->height);
     a->gpu_ready = status == TSR_OK;
     if (status == TSR_OK)
         status = open_fonts(a);
@@ -101,13 +100,12 @@ static tsr_status try_devices(app *a, int vulkan_index, int *devices, char *mess
     return status;
 }
 
-/* The device that blends also draws. Where the one of choice does not draw here, another one does.
- */
+/* The device that blends also draws. Where the one of choice does not draw here, the next best one does. */
 static tsr_status open_devices(app *a, char *message, size_t size) {
-    int devices = 0, unused;
-    tsr_status status = try_devices(a, a->o->engine.vulkan_index, &devices, message, size);
-    for (int i = 0; status == TSR_ERR_UNSUPPORTED && a->o->engine.vulkan_index < 0 && i < devices; i++)
-        status = try_devices(a, i, &unused, message, size);
+    tsr_preview_vulkan best = {0}, other;
+    tsr_status status = try_devices(a, a->o->engine.vulkan_index, &best, message, size);
+    for (int i = 1; status == TSR_ERR_UNSUPPORTED && a->o->engine.vulkan_index < 0 && i < best.devices; i++)
+        status = try_devices(a, best.index[i], &other, message, size);
     return status;
 }
 

@@ -36,8 +36,10 @@ typedef struct tsr_preview_params {
 /* The engine is the preview's until it is destroyed, and must not have opened Vulkan before (no decode, no report);
  * only plans may be made with it meanwhile. Its Vulkan device is opened here. */
 TSR_API tsr_status tsr_preview_create(tsr_preview **out, tsr_engine *e, const tsr_preview_params *params);
-/* Waits for the op in hand. What was drawn with the device must be gone. */
+/* Waits for the op in hand, on a GPU for the steps. What was drawn with the device must be gone. */
 TSR_API void tsr_preview_destroy(tsr_preview **p);
+
+enum { TSR_PREVIEW_DEVICES = 32 };
 
 /* Vulkan's handles: VkInstance, VkPhysicalDevice, VkDevice, VkQueue. Valid until tsr_preview_destroy. */
 typedef struct tsr_preview_vulkan {
@@ -45,8 +47,9 @@ typedef struct tsr_preview_vulkan {
     uint32_t family;  /* of the queue */
     bool draws;       /* the queue has graphics */
     bool swapchain;   /* VK_KHR_swapchain is on */
-    int devices;      /* there are, for tsr_engine_params.vulkan_index */
     const char *name; /* of this one */
+    /* Devices that can be used, best first, for tsr_engine_params.vulkan_index: for whom this one does not draw. */
+    int index[TSR_PREVIEW_DEVICES], devices;
 } tsr_preview_vulkan;
 TSR_API tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p);
 

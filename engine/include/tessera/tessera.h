@@ -120,7 +120,7 @@ typedef enum tsr_device_kind { TSR_DEVICE_AUTO, TSR_DEVICE_CPU, TSR_DEVICE_CUDA 
 typedef struct tsr_engine_params {
     tsr_device_kind device;
     int device_index;    /* cuda:N; -1 any */
-    int vulkan_index;    /* -1 auto: the CUDA device's, else the first real GPU, else software */
+    int vulkan_index;    /* -1 auto: the CUDA device's, else a GPU (discrete, integrated, virtual), else software */
     int threads;         /* CPU threads that decode; 0: all */
     bool reference;      /* CPU: plain C tier only */
     bool validation;     /* Vulkan validation layers; messages are errors in the log */

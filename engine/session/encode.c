@@ -52,12 +52,17 @@ static void tell(encode_run *r) {
     r->params->on_progress(r->params->user, &p);
 }
 
+static void tick(encode_run *r) {
+    if (tsr_now() - r->told > PROGRESS_EVERY)
+        tell(r);
+}
+
+/* Where the backend is not asynchronous: a device would wait for the host at every op. */
 static void op_done(void *user, const tsr_program *p, int op, double begin, double end) {
     encode_run *r = user;
     (void)begin, (void)end;
     r->work += tsr_op_flops(p, &p->op[op]);
-    if (tsr_now() - r->told > PROGRESS_EVERY)
-        tell(r);
+    tick(r);
 }
 
 /* ---------------------------------------------------------------- frames in */
@@ -179,6 +184,7 @@ static tsr_status encode_step(encode_run *r, int tile, int t, int begin) {
     blend(r, tile, slot, r->latents + (size_t)(t - begin) * latent_frame(p));
     r->blend += tsr_now() - end;
     r->work = r->work_before += r->step_work[args.step];
+    tick(r);
 error:
     return status;
 }
@@ -323,7 +329,7 @@ static tsr_status attempt(encode_run *r, tsr_result *result) {
     tsr_memory others = tsr_engine_memory_before(e, p);
     TSR_TRY(allocate(r));
     tell(r);
-    e->backend->on_op = op_done;
+    e->backend->on_op = e->backend->v->asynchronous ? NULL : op_done;
     e->backend->on_op_user = r;
     status = run(r);
     e->backend->on_op = NULL;

@@ -110,12 +110,13 @@ class View(Base):
     def test_memory_runs_short(self):
         """A smaller plan goes on, one line says so, and the dials work as before."""
         z = self.clip()
-        self.play('wait rough\n', z)  # its map is kept: the next allocation is the decode's
+        asked, = self.play('wait rough\nprint\n', z)  # its map is kept: the next allocation is the decode's
         self.env.update(LD_PRELOAD=os.environ['TSR_PRELOAD'], TSR_FAIL_ALLOC='0')
         s = self.play('wait idle\nprint\nset frame 8\nwait idle\nprint\nset tile 48\nwait idle\nprint\n', z)
         self.assertEqual([(v['state'], v['whole'], v['plan_error']) for v in s], [('done', 9, '')] * 3)
         for v in s[:2]:
             self.assertRegex(v['shrunk'], r'memory.*going on with a plan of .*MiB')
+            self.assertLess(v['planned_bytes'], asked['planned_bytes'])  # what is shown is the plan in force
         self.assertEqual(s[2]['shrunk'], '')
 
     def test_zoom_keys_and_mouse(self):

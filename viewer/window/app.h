@@ -223,6 +223,8 @@ void app_follow_folder(app *a);
 void decode_scales(app *a);                /* what the dials can be set to, for this video */
 void decode_plan(app *a);                  /* plans by the settings, at once */
 void decode_changed(app *a, bool resting); /* a setting has changed; the decode follows when it rests */
+/* The plan by which frames come: that of the settings, or what became of it where memory ran short. */
+const tsr_plan_info *decode_in_force(const app *a);
 /* The first decode of what is open, once what --quality needs is measured. */
 void decode_begin(app *a);
 void decode_measured(app *a, bool found);

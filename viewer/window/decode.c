@@ -167,6 +167,12 @@ void decode_plan(app *a) {
     app_touch(a);
 }
 
+const tsr_plan_info *decode_in_force(const app *a) {
+    const tsr_preview_info *i = tsr_preview_get_info(a->preview);
+    bool shrunk = i->plan && i->shrunk && *i->shrunk && !a->plan && !a->plan_error[0];
+    return shrunk ? i->plan : &a->planned;
+}
+
 void decode_changed(app *a, bool resting) {
     if (!a->latent)
         return;

@@ -46,8 +46,9 @@ static void draw_head(app *a, const tsr_preview_info *i) {
     float w = ui_width(), line = ui_line_height(UI_BOLD);
     widget_text_clipped(UI_BOLD, (ui_rect){ui_left(), ui_top(), w, 0}, COLOR_TEXT, a->name, false);
     ui_space(line + app_px(a, 5));
+    const tsr_plan_info *p = decode_in_force(a);
     snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %d frames \xc2\xb7 %s on %s", i->width, i->height, i->frames,
-        tsr_precision_name(a->planned.precision), a->planned.device ? a->planned.device : "?");
+        tsr_precision_name(p->precision), p->device ? p->device : "?");
     widget_text_clipped(UI_SMALL, (ui_rect){ui_left(), ui_top(), w, 0}, COLOR_DIM, text, false);
     ui_space(ui_line_height(UI_SMALL) + app_px(a, 12));
     bool busy = i->state == TSR_PREVIEW_DECODING || i->state == TSR_PREVIEW_PREPARING;
@@ -77,7 +78,7 @@ static fit fit_of(app *a, const void *user, int position) {
 
 /* What the plan made of "auto". */
 static const char *auto_text(const app *a, dial d, char buf[64]) {
-    const tsr_plan_info *p = &a->planned;
+    const tsr_plan_info *p = decode_in_force(a);
     char bytes[32];
     if (a->plan_error[0])
         return "auto";
@@ -107,7 +108,7 @@ static void draw_dial(app *a, dial d, const char *id, const char *label, const c
 }
 
 static void draw_tiles(app *a) {
-    const tsr_plan_info *p = &a->planned;
+    const tsr_plan_info *p = decode_in_force(a);
     char text[128];
     widget_heading(a, "TILES");
     draw_dial(a, DIAL_TILE_WIDTH, "tile-width", a->set.linked ? "Tile size" : "Tile width",
@@ -237,7 +238,7 @@ static void draw_legend(app *a, const tsr_plan_info *p) {
 
 static void draw_memory(app *a, const tsr_preview_info *i) {
     char total[32], budget[32], used[32], text[128];
-    const tsr_plan_info *p = &a->planned;
+    const tsr_plan_info *p = decode_in_force(a);
     widget_heading(a, "MEMORY");
     draw_dial(a, DIAL_VRAM, "vram", "VRAM target",
         "The plan stays below this much device memory: less means smaller tiles, more seams and "

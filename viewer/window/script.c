@@ -228,7 +228,7 @@ static int screenshot(app *a, const char *path) {
 static void print(app *a) {
     static const char *const states[] = {"idle", "preparing", "decoding", "paused", "done", "failed"};
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
-    const tsr_plan_info *p = &a->planned;
+    const tsr_plan_info *p = decode_in_force(a);
     json j;
     json_begin(&j, "view");
     json_text(&j, "name", a->name);
@@ -244,6 +244,7 @@ static void print(app *a) {
     json_pair(&j, "grid", p->columns, p->rows);
     json_pair(&j, "tile", p->tile_width, p->tile_height);
     json_pair(&j, "overlap", p->overlap_width, p->overlap_height);
+    json_integer(&j, "planned_bytes", p->bytes.total);
     json_integer(&j, "vram", a->set.value[DIAL_VRAM]);
     json_text(&j, "precision", tsr_precision_name(p->precision));
     json_text(&j, "plan_error", a->plan_error);

@@ -5,6 +5,7 @@
 #include "temp.h"
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/simd.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -349,7 +350,45 @@ Test(cpu, says_what_it_is) {
     cr_assert(r.b->v->gemm_rate(r.b, TSR_PRECISION_F32, 128, 128, 128) > 0);
     bool codes = tsr_tier_codes_gemm(((const tsr_cpu *)r.b)->tiers) != NULL;
     cr_assert_eq(r.b->v->gemm_rate(r.b, TSR_PRECISION_INT8, 128, 128, 128) > 0, codes);
+    cr_assert(r.b->v->copy_rate(r.b, 1 << 20) > 0);
+    cr_assert_eq(r.b->v->copy_rate(r.b, 0), 0);
     rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- loops */
+
+/* v / (1 + e^-v) of every instruction set here, past the ends of its exponent and of what is a number. */
+static void check_silu(const tsr_simd *simd) {
+    enum { N = 1 << 16, CHANNELS = 32 };
+    static float x[N], y[N], scale[CHANNELS], shift[CHANNELS], gain[CHANNELS];
+    static uint8_t code[N];
+    const float odd[] = {NAN, -NAN, INFINITY, 1e30f, -1e6f, 87, -87, 88.5f, -88.5f, 0};
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i - N / 2) * (300.0f / N);
+    memcpy(x, odd, sizeof odd);
+    for (int i = 0; i < CHANNELS; i++) {
+        scale[i] = 1;
+        gain[i] = 100;
+    }
+    simd->affine(x, y, N / CHANNELS, CHANNELS, scale, shift, true);
+    simd->codes(x, code, N / CHANNELS, CHANNELS, scale, shift, gain, 28, true);
+    for (int i = 0; i < N; i++) {
+        double v = (double)x[i], right = v / (1 + exp(-v)), rounded = fmin(255, fmax(0, rint(right * 100) + 28));
+        bool same = isnan(v)   ? isnan(y[i])
+                    : isinf(v) ? (double)y[i] == v
+                               : fabs((double)y[i] - right) <= 2e-7 * fmax(1, fabs(v));
+        cr_assert(same, "silu of %g is %g", v, (double)y[i]);
+        cr_assert(isnan(v) ? code[i] == 0 : fabs(code[i] - rounded) <= 1, "the code of %g is %d", v, code[i]);
+    }
+}
+
+Test(loops, silu_holds_at_every_size) {
+    check_silu(&tsr_simd_baseline);
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        check_silu(&tsr_simd_avx2);
+#endif
+    check_silu(tsr_simd_best());
 }
 
 /* ---------------------------------------------------------------- rates that are kept */

@@ -289,7 +289,7 @@ Test(inspect, tells_models_latents_and_others_apart) {
 }
 
 typedef struct op_sums {
-    int shapes, ops, ceilings;
+    int shapes, ops, ceilings, copies;
     double share, flops, last_seconds;
     const char *step;
     bool disorder;
@@ -306,6 +306,8 @@ static void add_op(void *user, const tsr_bench_op *op) {
     s->share += op->share;
     s->flops += op->flops;
     s->ceilings += op->ceiling > 0;
+    s->copies += op->copy > 0;
+    cr_assert(op->copy > 0 ? op->flops == 0 : op->flops > 0, "%s", op->shape);
 }
 
 static void see_decode(void *user, const tsr_bench_decode *d) {
@@ -332,7 +334,7 @@ Test(bench, accounts_for_every_op) {
     cr_assert_lt(fabs(sums.share - 3), 1e-6, "the shares of three steps sum to %g", sums.share);
     cr_assert_lt(fabs(sums.flops - flops), 1e-6 * flops);
     cr_assert(sums.shapes < ops && !sums.disorder);
-    cr_assert_gt(sums.ceilings, 0);
+    cr_assert(sums.ceilings > 0 && sums.copies > 0);
     int64_t frames = 0;
     cr_assert_eq(tsr_bench_decodes(j.engine, j.model, &p, see_decode, &frames), TSR_OK, "%s", tsr_last_error());
     cr_assert_eq(frames, 9);

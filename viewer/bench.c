@@ -16,6 +16,7 @@ static void op_event(const tsr_bench_op *op) {
     json_number(&j, "flops", op->flops);
     json_number(&j, "bytes", op->bytes);
     json_number(&j, "ceiling", op->ceiling);
+    json_number(&j, "copy", op->copy);
     json_end(&j);
 }
 
@@ -27,6 +28,14 @@ static void print_rate(double per_second, int width) {
         printf(" %*s", width, "");
 }
 
+/* What share of the ceiling a rate is, where there is one. */
+static void print_share(double rate, double ceiling) {
+    if (ceiling > 0 && rate > 0)
+        printf(" %5.0f%%", 100 * rate / ceiling);
+    else
+        printf(" %6s", "");
+}
+
 static void on_op(void *user, const tsr_bench_op *op) {
     char *step = user; /* the one being printed */
     if (json_wanted()) {
@@ -34,19 +43,19 @@ static void on_op(void *user, const tsr_bench_op *op) {
         return;
     }
     if (strcmp(step, op->step) != 0) {
-        printf("%s%s step\n%-48s %5s %10s %6s %9s %9s %6s %8s\n", *step ? "\n" : "", op->step, "", "count", "ms",
-            "share", "GFLOP/s", "ceiling", "of it", "GB/s");
+        printf("%s%s step\n%-48s %5s %10s %6s %9s %9s %6s %8s %8s %6s\n", *step ? "\n" : "", op->step, "", "count",
+            "ms", "share", "GFLOP/s", "ceiling", "of it", "GB/s", "a copy", "of it");
         snprintf(step, 16, "%s", op->step);
     }
-    double rate = op->seconds > 0 ? op->flops / op->seconds : 0;
+    double rate = op->seconds > 0 ? op->flops / op->seconds : 0,
+           traffic = op->seconds > 0 ? op->bytes / op->seconds : 0;
     printf("%-48s %5d %10.3f %5.1f%%", op->shape, op->count, 1e3 * op->seconds, 100 * op->share);
     print_rate(rate, 9);
     print_rate(op->ceiling, 9);
-    if (op->ceiling > 0 && rate > 0)
-        printf(" %5.0f%%", 100 * rate / op->ceiling);
-    else
-        printf(" %6s", "");
-    print_rate(op->seconds > 0 ? op->bytes / op->seconds : 0, 8);
+    print_share(rate, op->ceiling);
+    print_rate(traffic, 8);
+    print_rate(op->copy, 8);
+    print_share(traffic, op->copy);
     putchar('\n');
     fflush(stdout);
 }

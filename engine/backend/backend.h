@@ -74,6 +74,9 @@ typedef struct tsr_backend_vtable {
     /* FLOP/s of the device's best plain matrix product [m][k] x [k][n] in this precision, measured now, with fewer rows
      * where that many change nothing: the ceiling that bench holds convolutions against. 0: unknown. */
     double (*gemm_rate)(tsr_backend *b, tsr_precision precision, int m, int n, int k);
+    /* Bytes/s of a plain copy, by all threads, that reads half of `bytes` and writes the other half, measured now: what
+     * bench holds ops against that multiply nothing. 0: unknown; NULL: always. */
+    double (*copy_rate)(tsr_backend *b, size_t bytes);
     /* Bytes of device memory that are free now, beside what is held already: looked at while a decode runs, which goes
      * on with a smaller plan where they run out. NULL: nothing is known. */
     int64_t (*memory_free)(tsr_backend *b);

@@ -54,7 +54,7 @@ static const char *shape_of(const char *text, const tsr_op *op) {
 typedef struct group { /* ops of one shape */
     tsr_bench_op op;
     char shape[160];
-    const tsr_op *product; /* one of them that has a matrix product; NULL: none has */
+    const tsr_op *one; /* of them */
 } group;
 
 static void add_op(group *groups, int *count, const tsr_program *p, const tsr_op *op, double seconds) {
@@ -65,7 +65,7 @@ static void add_op(group *groups, int *count, const tsr_program *p, const tsr_op
         i++;
     group *g = &groups[i];
     if (i == *count) {
-        *g = (group){.op.step = tsr_step_name(p->params.step), .product = op->kernel >= 0 ? op : NULL};
+        *g = (group){.op.step = tsr_step_name(p->params.step), .one = op};
         snprintf(g->shape, sizeof g->shape, "%s", shape);
         ++*count;
     }
@@ -82,7 +82,8 @@ static int slowest_first(const void *a, const void *b) {
 
 tsr_status tsr_bench_report_step(const tsr_program *p,
     double (*seconds)(void *ctx, const tsr_program *p, const tsr_op *op),
-    double (*ceiling)(void *ctx, const tsr_program *p, const tsr_op *op), void *ctx,
+    double (*ceiling)(void *ctx, const tsr_program *p, const tsr_op *op),
+    double (*copy)(void *ctx, const tsr_program *p, const tsr_op *op), void *ctx,
     void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
     group *groups = calloc((size_t)p->ops, sizeof *groups);
     if (!groups)
@@ -99,8 +100,10 @@ tsr_status tsr_bench_report_step(const tsr_program *p,
         group *g = &groups[i];
         g->op.shape = g->shape;
         g->op.share = all > 0 ? g->op.seconds / all : 0;
-        if (g->product && ceiling)
-            g->op.ceiling = ceiling(ctx, p, g->product);
+        if (g->one->kernel >= 0 && ceiling)
+            g->op.ceiling = ceiling(ctx, p, g->one);
+        if (g->op.flops == 0 && copy)
+            g->op.copy = copy(ctx, p, g->one);
         on_op(user, &g->op);
     }
     free(groups);
@@ -130,6 +133,12 @@ static double product_rate(void *ctx, const tsr_program *p, const tsr_op *op) {
     return rows > 0 ? t->b->v->gemm_rate(t->b, precision, rows, k->cout, depth) : 0;
 }
 
+/* In the caches or out of them, as the op's own bytes are. */
+static double copy_rate(void *ctx, const tsr_program *p, const tsr_op *op) {
+    const timing *t = ctx;
+    return t->b->v->copy_rate(t->b, (size_t)tsr_op_bytes(p, op));
+}
+
 tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *params,
     void (*on_op)(void *user, const tsr_bench_op *op), void *user) {
     tsr_plan *p = NULL;
@@ -147,8 +156,8 @@ tsr_status tsr_bench_ops(tsr_engine *e, tsr_model *m, const tsr_bench_params *pa
     TSR_TRY(run_steps(e, p, &t));
     t.b = e->backend;
     for (tsr_step s = 0; s < TSR_STEP_COUNT && p->program[s]; s++)
-        TSR_TRY(tsr_bench_report_step(
-            p->program[s], measured, e->backend->v->gemm_rate ? product_rate : NULL, &t, on_op, user));
+        TSR_TRY(tsr_bench_report_step(p->program[s], measured, e->backend->v->gemm_rate ? product_rate : NULL,
+            e->backend->v->copy_rate ? copy_rate : NULL, &t, on_op, user));
 error:
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         free(t.seconds[s]);

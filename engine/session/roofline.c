@@ -154,7 +154,7 @@ tsr_status tsr_bench_card(tsr_model *m, const tsr_bench_params *params, const ts
     TSR_TRY(tsr_plan_make(&p, half, &target, &params->extent, &params->plan));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         if (p->program[s])
-            TSR_TRY(tsr_bench_report_step(p->program[s], seconds_of, rate_of, &r, on_op, user));
+            TSR_TRY(tsr_bench_report_step(p->program[s], seconds_of, rate_of, NULL, &r, on_op, user));
     tsr_card_decode d = decode_of(&r, p);
     on_decode(user, &d);
 error:

@@ -171,6 +171,12 @@ static double gemm_rate(tsr_backend *b, tsr_precision precision, int m, int n, i
     return codes || precision == TSR_PRECISION_F32 ? tsr_cpu_gemm_rate((const tsr_cpu *)b, codes, m, n, k) : 0;
 }
 
+static double copy_rate(tsr_backend *b, size_t bytes) {
+    (void)b;
+    tsr_threads_apply();
+    return tsr_machine_copy_rate(bytes);
+}
+
 static void destroy(tsr_backend *b) {
     free(b);
 }
@@ -190,6 +196,7 @@ static const tsr_backend_vtable vtable = {
     .park = park,
     .unpark = unpark,
     .gemm_rate = gemm_rate,
+    .copy_rate = copy_rate,
 };
 
 tsr_status tsr_cpu_create(tsr_backend **out, const tsr_cpu_params *params) {

@@ -23,34 +23,53 @@ static inline int32_t to_bits(float f) {
 }
 
 /*
- * e^x for x in [-87, 88], else that of the nearer end; NaN stays. x = n ln 2 + r: a polynomial in r
- * (degree 6, from Cephes' expf: relative error 2e-7), n into the exponent. Adding 1.5 * 2^23 rounds
- * to an integer, which then stands in the low bits.
+ * e^x for x in [-87, 87], nothing of use elsewhere; NaN stays. x is n + f over log2 e: 2^f is a polynomial (degree 5,
+ * minimax: relative error 1e-7), to whose exponent n is added. Adding 1.5 * 2^23 rounds to an integer, which then
+ * stands in the low bits.
  */
 static inline float exponential(float x) {
-    const float magic = 12582912.0f;
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float shifted = x * 1.44269504088896341f + magic, n = shifted - magic;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1;
-    return p * from_bits((int32_t)((uint32_t)to_bits(shifted) << 23) + 0x3f800000);
+    const float magic = 12582912.0f, per_unit = 1.44269504088896341f;
+    float shifted = x * per_unit + magic, f = x * per_unit - (shifted - magic);
+    float p = 1.32647273e-3f;
+    p = p * f + 9.67151299e-3f;
+    p = p * f + 5.55073358e-2f;
+    p = p * f + 2.40222424e-1f;
+    p = p * f + 6.93147004e-1f;
+    p = p * f + 1;
+    return from_bits((int32_t)((uint32_t)to_bits(p) + ((uint32_t)to_bits(shifted) << 23)));
+}
+
+/*
+ * v / (1 + e^-v), NaN for NaN. The exponent is cut at +-87, where the sum is 1 or huge: as signed integers positive
+ * numbers have their order, as unsigned ones negative numbers have it upside down. Of comparisons of floats, which NaN
+ * forbids to be a minimum, compilers make a path for each end, with a division in each, and vectors take all of them.
+ */
+static inline float silu_of(float v) {
+    const int32_t most = 0x42ae0000;   /* 87 */
+    const uint32_t least = 0xc2ae0000; /* -87 */
+    int32_t cut = to_bits(v) < most ? to_bits(v) : most;
+    uint32_t both = (uint32_t)cut < least ? (uint32_t)cut : least;
+    return v / (1 + exponential(-from_bits((int32_t)both)));
+}
+
+/* Asks for the pixels that come a page later: a CPU's own look ahead ends with the page, and sums alone do not keep
+ * enough reads under way. */
+static inline void fetch_ahead(const float *x, size_t n) {
+    enum { PAGE = 4096, LINE = 64 / sizeof(float) };
+    for (size_t j = 0; j < n; j += LINE)
+        __builtin_prefetch((const void *)((uintptr_t)(x + j) + PAGE));
 }
 
 static void sums(const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares) {
     size_t n = (size_t)c, i = 0;
-    for (; i + 4 <= pixels; i += 4, x += 4 * n)
+    for (; i + 4 <= pixels; i += 4, x += 4 * n) {
+        fetch_ahead(x, 4 * n);
         for (size_t j = 0; j < n; j++) {
             double a = (double)x[j], b = (double)x[j + n], d = (double)x[j + 2 * n], e = (double)x[j + 3 * n];
             sum[j] += (a + b) + (d + e);
             squares[j] += (a * a + b * b) + (d * d + e * e);
         }
+    }
     for (; i < pixels; i++, x += n)
         for (size_t j = 0; j < n; j++) {
             double a = (double)x[j];
@@ -67,7 +86,7 @@ static void affine(const float *x, float *y, size_t pixels, int c, const float *
 #pragma GCC ivdep
             for (int j = 0; j < c; j++) {
                 float v = x[j] * scale[j] + shift[j];
-                y[j] = v / (1 + exponential(-v));
+                y[j] = silu_of(v);
             }
         } else {
 #pragma GCC ivdep
@@ -80,7 +99,8 @@ static void affine(const float *x, float *y, size_t pixels, int c, const float *
 static void extremes(const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares,
     float *restrict least, float *restrict most) {
     size_t n = (size_t)c, i = 0;
-    for (; i + 2 <= pixels; i += 2, x += 2 * n)
+    for (; i + 2 <= pixels; i += 2, x += 2 * n) {
+        fetch_ahead(x, 2 * n);
         for (size_t j = 0; j < n; j++) {
             double a = (double)x[j], b = (double)x[j + n];
             float low = x[j] < x[j + n] ? x[j] : x[j + n], high = x[j] > x[j + n] ? x[j] : x[j + n];
@@ -89,6 +109,7 @@ static void extremes(const float *restrict x, size_t pixels, int c, double *rest
             least[j] = low < least[j] ? low : least[j];
             most[j] = high > most[j] ? high : most[j];
         }
+    }
     for (; i < pixels; i++, x += n)
         for (size_t j = 0; j < n; j++) {
             double a = (double)x[j];
@@ -99,26 +120,28 @@ static void extremes(const float *restrict x, size_t pixels, int c, double *rest
         }
 }
 
-/* Rounds to an integer by the addition of 1.5 * 2^23; NaN becomes 0. */
-static inline uint8_t code_of(float v, float zero) {
-    float r = (v + 12582912.0f) - 12582912.0f + zero;
-    r = r > 0 ? r : 0;
-    r = r < 255 ? r : 255;
-    return (uint8_t)(int32_t)r;
+/* Rounds to an integer by the addition of 1.5 * 2^23, then in the low bits, and cuts it as an integer; NaN becomes 0.
+ */
+static inline uint8_t code_of(float v, int32_t zero) {
+    const int32_t magic = 0x4b400000;
+    float r = v + 12582912.0f;
+    int32_t i = r == r ? to_bits(r) : 0, least = magic - zero, most = least + 255;
+    i = i > least ? i : least;
+    i = i < most ? i : most;
+    return (uint8_t)(i - least);
 }
 
 static void codes(const float *restrict x, uint8_t *restrict y, size_t pixels, int c, const float *restrict scale,
     const float *restrict shift, const float *restrict gain, int zero, bool silu) {
-    float z = (float)zero;
     for (size_t i = 0; i < pixels; i++, x += c, y += c) {
         if (silu) {
             for (int j = 0; j < c; j++) {
                 float v = x[j] * scale[j] + shift[j];
-                y[j] = code_of(v / (1 + exponential(-v)) * gain[j], z);
+                y[j] = code_of(silu_of(v) * gain[j], zero);
             }
         } else {
             for (int j = 0; j < c; j++)
-                y[j] = code_of((x[j] * scale[j] + shift[j]) * gain[j], z);
+                y[j] = code_of((x[j] * scale[j] + shift[j]) * gain[j], zero);
         }
     }
 }

@@ -30,6 +30,8 @@ typedef struct tsr_bench_op {
     double bytes;      /* they read and write */
     double ceiling;    /* FLOP/s of the device's plain matrix product of the same sizes; 0: unknown, or
                           no product */
+    double copy;       /* bytes/s of a plain copy of as many bytes as one of them reads and writes, by the same threads:
+                          for ops that are bound by memory; 0: unknown */
 } tsr_bench_op;
 
 /* One whole decode, without the first, which warms up. */

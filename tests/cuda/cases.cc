@@ -85,22 +85,19 @@ static void one_pixel_and_odd_channels(cases &all) {
 }
 
 static void merged_upsampler_phases_and_their_borders(cases &all) {
-    for (tsr_dtype in : both_16)
-        for (int kt = 1; kt <= 3; kt++) { /* n1; q0, q1, n2, n3; s */
-            conv_case c = conv_base(TSR_CONV_K22, in);
-            c.kt = kt, c.past = kt - 1, c.classes = 4, c.cin = c.cout = 64;
-            c.h = kt == 1 ? 9 : 3, c.w = kt == 3 ? 17 : 4, c.out_dt = kt == 2 ? 2 : 1;
-            c.outputs = kt == 2 ? 2 : 1;
-            add(all, c, in == TSR_F16 || kt == 2);
-        }
-    for (tsr_dtype in : both_16) {
-        conv_case c = conv_base(TSR_CONV_K22H, in);
-        c.kt = 2, c.past = 1, c.classes = 4, c.h = 3, c.w = 5, c.cin = 64, c.out_dt = 2, c.outputs = 2;
+    for (int kt = 1; kt <= 3; kt++) { /* n1; q0, q1, n2, n3; s */
+        conv_case c = conv_base(TSR_CONV_K22, TSR_F16);
+        c.kt = kt, c.past = kt - 1, c.classes = 4, c.cin = c.cout = 64;
+        c.h = kt == 1 ? 9 : 3, c.w = kt == 3 ? 17 : 4, c.out_dt = kt == 2 ? 2 : 1;
+        c.outputs = kt == 2 ? 2 : 1;
         add(all, c);
-        c.kt = 1, c.past = 0, c.h = 17, c.w = 18, c.outputs = 1;
-        add(all, c, false);
     }
-    conv_case c = conv_base(TSR_CONV_K22, TSR_F16);
+    conv_case c = conv_base(TSR_CONV_K22H, TSR_F16);
+    c.kt = 2, c.past = 1, c.classes = 4, c.h = 3, c.w = 5, c.cin = 64, c.out_dt = 2, c.outputs = 2;
+    add(all, c);
+    c.kt = 1, c.past = 0, c.h = 17, c.w = 18, c.outputs = 1;
+    add(all, c, false);
+    c = conv_base(TSR_CONV_K22, TSR_F16);
     c.kt = 2, c.past = 1, c.classes = 4, c.h = 2, c.w = 3, c.cin = c.cout = 256;
     add(all, c, false);
     c.kt = 1, c.past = 0, c.h = c.w = 1, c.cin = c.cout = 256;
@@ -121,15 +118,13 @@ static void pointwise(cases &all) {
 }
 
 static void strided_in_space_and_time(cases &all) {
-    for (tsr_dtype in : both_16) {
-        conv_case c = conv_base(TSR_CONV_K33S, in);
-        c.kt = 1, c.past = 0, c.pad = 0, c.h = 18, c.w = 36;
-        add(all, c, in == TSR_F16);
-        c.kt = 3, c.st = 2, c.past = 1, c.outputs = 2, c.h = 10, c.w = 12; /* a later step: one frame remembered */
-        add(all, c);
-        c.past = 2, c.outputs = 1, c.h = 6, c.w = 6, c.cin = 256;
-        add(all, c, in == TSR_BF16);
-    }
+    conv_case c = conv_base(TSR_CONV_K33S, TSR_F16);
+    c.kt = 1, c.past = 0, c.pad = 0, c.h = 18, c.w = 36;
+    add(all, c);
+    c.kt = 3, c.st = 2, c.past = 1, c.outputs = 2, c.h = 10, c.w = 12; /* a later step: one frame remembered */
+    add(all, c);
+    c.past = 2, c.outputs = 1, c.h = 6, c.w = 6, c.cin = 256;
+    add(all, c);
 }
 
 static void few_channels_in_or_out(cases &all) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What the compiler made of the CUDA kernels: reads the fatbin's cubins (ELF) and checks, for each architecture, that
-every kernel is there, spills nothing, keeps within the registers and shared memory that engine/backend/cuda/kernels.h
+every kernel is there and no other, spills nothing, keeps within the registers and shared memory that engine/backend/cuda/kernels.h
 claims for it, and multiplies by the instruction that is meant for it.
 
     check_fatbin.py FATBIN KERNELS_H [--table]        --table: print registers, code bytes and products of each kernel
@@ -65,7 +65,8 @@ def claims(header):
               for k, v in re.findall(r"#define TSR_(\w+)_SHARED (.*)", header)}
     out = {}
     for elem in ("f16", "bf16", "e4m3", "u8"):
-        for group in ("8", "16", "8H", "16H") if elem in ("f16", "bf16") else ("8", "8H"):
+        groups = {"f16": ("8", "16", "F16", "8H", "F16H"), "bf16": ("8", "16", "8H")}
+        for group in groups.get(elem, ("8", "8H")):
             for name, numbers in shapes(header, group):
                 out[f"tsr_conv_{elem}_{name}"] = blocks["CONV"], conv_shared(*numbers)
     for name, n in blocks.items():
@@ -141,6 +142,9 @@ def check_cubin(arch, elf, claimed, table):
     names = list(symbols(parts))
     registers = {names[k]: v for k, v in attributes(parts[".nv.info"], EIATTR_REGCOUNT).items()}
     frames = {names[k]: v for k, v in attributes(parts[".nv.info"], EIATTR_FRAME_SIZE).items()}
+    for name in parts:
+        if name.startswith(".text.") and name[len(".text."):] not in claimed:
+            yield f"sm_{arch} {name[len('.text.'):]}: is there, but kernels.h has no such kernel"
     for kernel, (blocks, shared) in sorted(claimed.items()):
         where, code = f"sm_{arch} {kernel}", parts.get(".text." + kernel)
         if not exists(kernel, arch):
@@ -199,6 +203,8 @@ def self_test(data, claimed):
     for name, blocks, shared in (("tsr_norm", 8, 512), ("tsr_conv_f16_K33", 1, 100 << 10), ("tsr_nothing", 1, 0)):
         if len(check(data, {**claimed, name: (blocks, shared)})) < 1:
             missed.append(f"claim {name} {blocks} {shared}")
+    if not check(data, {k: v for k, v in claimed.items() if k != "tsr_conv_bf16_K33N"}):
+        missed.append("a kernel that nobody claims")
     for op in (*PRODUCTS.values(), LDSM, LDGSTS, WARPGROUP):
         if not check(without(op), claimed):
             missed.append(f"opcode {op:x}")

@@ -21,7 +21,7 @@ bool tsr_cuda_hopper(const tsr_cuda *c) {
 
 bool tsr_cuda_has(const tsr_cuda *c, tsr_conv_shape shape, tsr_dtype input) {
     const tsr_conv_form *f = &tsr_conv_forms[shape];
-    if (tsr_dtype_size(input) == 1 && !f->eight)
+    if ((tsr_dtype_size(input) == 1 && !f->eight) || (input == TSR_BF16 && !f->bf16))
         return false;
     if (input == TSR_E4M3)
         return tsr_cuda_fp8(c) && f->hopper == tsr_cuda_hopper(c);

@@ -93,9 +93,13 @@ typedef struct tsr_conv_args {
  *   K11   1x1: shortcuts, q k v and output projections
  *   K33S  3x3 with stride 2 (encoder). Columns lie by parity in shared memory, so that taps read neighbours.
  *   K33H  Hopper's own: 16x16 pixels of 128 bytes, 2.3 bytes per kFLOP; a warpgroup multiplies, weights from shared
- * memory K33J  the same with 8x16 pixels: more blocks, for small pictures K22H  merged upsampler phases likewise K33N
- * few input channels (latents, pictures); takes any cin, element by element where pixels are not 16-byte rows K33O  few
- * output channels (pictures, moments); the only one with F32 output
+ *         memory
+ *   K33J  the same with 8x16 pixels: more blocks, for small pictures
+ *   K22H  merged upsampler phases likewise
+ *   K33N  few input channels (latents, pictures); takes any cin, element by element where pixels are not 16-byte rows
+ *   K33O  few output channels (pictures, moments); the only one with F32 output
+ *
+ * K22, K22H and K33S read the raw residual stream, which is fp16 in every precision: they exist for F16 alone.
  *
  * All but K33N need cin * element size to be a multiple of 16; all but K33O need cout to be a multiple of 8.
  */
@@ -103,18 +107,19 @@ typedef struct tsr_conv_args {
     X(K33, 8, 128, 128, 3, 3, 1, 1, 2, 3)                                                                              \
     X(K33T, 16, 64, 128, 3, 3, 1, 1, 2, 3)
 #define TSR_CONV_SHAPES_16(X)                                                                                          \
-    X(K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)                                                                              \
     X(K11, 8, 128, 128, 1, 1, 1, 1, 3, 3)                                                                              \
-    X(K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)                                                                              \
     X(K33N, 8, 32, 128, 3, 3, 1, 9, 2, 2)                                                                              \
     X(K33O, 16, 64, 8, 3, 3, 1, 9, 2, 2)
+#define TSR_CONV_SHAPES_F16(X)                                                                                         \
+    X(K22, 8, 128, 128, 2, 2, 1, 1, 2, 3)                                                                              \
+    X(K33S, 8, 64, 128, 3, 3, 2, 1, 2, 3)
 /* sm_90a only, where they multiply by wgmma. There is no other e4m3 on Hopper: its mma is emulated. */
 #define TSR_CONV_SHAPES_8H(X)                                                                                          \
     X(K33H, 16, 128, 128, 3, 3, 1, 1, 2, 3)                                                                            \
     X(K33J, 8, 128, 128, 3, 3, 1, 1, 2, 3)
-#define TSR_CONV_SHAPES_16H(X) X(K22H, 16, 128, 128, 2, 2, 1, 1, 2, 3)
-#define TSR_CONV_SHAPES_H(X) TSR_CONV_SHAPES_8H(X) TSR_CONV_SHAPES_16H(X)
-#define TSR_CONV_SHAPES(X) TSR_CONV_SHAPES_8(X) TSR_CONV_SHAPES_16(X)
+#define TSR_CONV_SHAPES_F16H(X) X(K22H, 16, 128, 128, 2, 2, 1, 1, 2, 3)
+#define TSR_CONV_SHAPES_H(X) TSR_CONV_SHAPES_8H(X) TSR_CONV_SHAPES_F16H(X)
+#define TSR_CONV_SHAPES(X) TSR_CONV_SHAPES_8(X) TSR_CONV_SHAPES_16(X) TSR_CONV_SHAPES_F16(X)
 
 typedef enum tsr_conv_shape {
 #define X(name, th, chunk, couts, kh, kw, s, step, hs, ws) TSR_CONV_##name,

@@ -4,15 +4,16 @@
 
 #include <string.h>
 
-#define FORM(eight, hopper, name, th, chunk, couts, kh, kw, s, step, hs, ws)                                           \
+#define FORM(eight, bf16, hopper, name, th, chunk, couts, kh, kw, s, step, hs, ws)                                     \
     [TSR_CONV_##name] = {#name, th, chunk, couts, kh, kw, s, TSR_CONV_HALO_BYTES(th, chunk, kh, kw, s),                \
-        TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws), eight, hopper},
-#define ALL(...) FORM(true, false, __VA_ARGS__)
-#define ONLY_16(...) FORM(false, false, __VA_ARGS__)
-#define HOPPER(...) FORM(true, true, __VA_ARGS__)
-#define HOPPER_16(...) FORM(false, true, __VA_ARGS__)
-const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {
-    TSR_CONV_SHAPES_8(ALL) TSR_CONV_SHAPES_16(ONLY_16) TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_16H(HOPPER_16)};
+        TSR_CONV_SHARED(th, chunk, couts, kh, kw, s, step, hs, ws), eight, bf16, hopper},
+#define ALL(...) FORM(true, true, false, __VA_ARGS__)
+#define ONLY_16(...) FORM(false, true, false, __VA_ARGS__)
+#define ONLY_F16(...) FORM(false, false, false, __VA_ARGS__)
+#define HOPPER(...) FORM(true, true, true, __VA_ARGS__)
+#define HOPPER_F16(...) FORM(false, false, true, __VA_ARGS__)
+const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {TSR_CONV_SHAPES_8(ALL) TSR_CONV_SHAPES_16(ONLY_16)
+        TSR_CONV_SHAPES_F16(ONLY_F16) TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_F16H(HOPPER_F16)};
 
 /* 3x3: all tiles. Hopper multiplies e4m3 by wgmma alone. */
 static int squares(tsr_dtype input, bool hopper, tsr_conv_shape *out) {
@@ -29,11 +30,11 @@ static int squares(tsr_dtype input, bool hopper, tsr_conv_shape *out) {
 }
 
 /* 16-bit convs that only one shape takes; TSR_CONV_SHAPE_COUNT: none. */
-static tsr_conv_shape single(const tsr_kernel *k, bool rows, bool octets) {
+static tsr_conv_shape single(const tsr_kernel *k, tsr_dtype input, bool rows, bool octets) {
     bool three = k->kh == 3 && k->kw == 3;
     if (k->kh == 1 && k->kw == 1 && k->sy == 1 && rows && octets)
         return TSR_CONV_K11;
-    if (three && k->sy == 2 && rows && octets)
+    if (three && k->sy == 2 && input == TSR_F16 && rows && octets)
         return TSR_CONV_K33S;
     if (three && k->sy == 1 && rows && k->cout <= 32)
         return TSR_CONV_K33O;
@@ -51,14 +52,14 @@ int tsr_conv_choices(const tsr_kernel *k, tsr_dtype input, bool hopper, tsr_conv
     if (size == 1)
         return three && whole ? squares(input, hopper, out) : 0;
     if (k->phases == 4) {
-        if (k->kh != 2 || k->kw != 2 || k->sy != 1 || !whole)
+        if (k->kh != 2 || k->kw != 2 || k->sy != 1 || input != TSR_F16 || !whole)
             return 0;
         if (hopper)
             out[n++] = TSR_CONV_K22H;
         out[n++] = TSR_CONV_K22;
         return n;
     }
-    out[0] = single(k, rows, octets);
+    out[0] = single(k, input, rows, octets);
     if (out[0] != TSR_CONV_SHAPE_COUNT)
         return 1;
     return three && whole ? squares(input, hopper, out) : 0;

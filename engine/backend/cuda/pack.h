@@ -13,6 +13,7 @@ typedef struct tsr_conv_form {
     int halo_bytes; /* of one stage */
     int shared;     /* bytes a block needs */
     bool eight;     /* exists for 8-bit elements too */
+    bool bf16;      /* exists for BF16 too */
     bool hopper;    /* exists on sm_90a only */
 } tsr_conv_form;
 extern const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT];

@@ -154,6 +154,33 @@ Test(cpu, stops_when_told) {
     rig_close(&r);
 }
 
+/* Convolutions of ours, which may take a second each, leave off in the middle. */
+Test(cpu, stops_within_a_convolution) {
+    rig r;
+    rig_model(&r);
+    rig_plan(&r, false, 0, LATENTS);
+    ok(rig_prepare(&r));
+    ok(step(&r, 0, 0));
+    const tsr_program *p = r.plan->program[TSR_STEP_FIRST];
+    for (int i = 0; i < p->ops; i++) {
+        const tsr_bound_op *b = &r.x->op[TSR_STEP_FIRST][i];
+        if (p->op[i].kind != TSR_OP_CONV || !strstr(b->tier->name, "AVX2"))
+            continue;
+        tsr_op_io io = b->io;
+        const tsr_buffer *out = &p->buffer[p->op[i].out.buf];
+        size_t bytes = (size_t)out->h * (size_t)out->w * (size_t)out->c * tsr_dtype_size(out->dtype);
+        char *before = malloc(bytes), *at = (char *)io.out + (size_t)p->op[i].out.t0 * bytes;
+        atomic_store(&r.cancel, true);
+        io.stop = &r.cancel;
+        memset(at, 0x55, bytes);
+        memcpy(before, at, bytes);
+        ok(b->tier->op[TSR_OP_CONV].run(&io));
+        cr_assert_arr_eq(at, before, bytes, "op %d", i);
+        free(before);
+    }
+    rig_close(&r);
+}
+
 static void swap_caches(rig *r) { /* out to the host, over them with rubbish, and back */
     size_t n = r->plan->cache_bytes;
     char *host = malloc(n), *rubbish = malloc(n);

@@ -105,7 +105,7 @@ typedef struct tsr_backend_vtable {
 
 struct tsr_backend {
     const tsr_backend_vtable *v; /* first member of every backend's own struct */
-    atomic_bool *cancel;         /* looked at between ops; owned by the engine */
+    atomic_bool *cancel;         /* looked at between ops, and within long ones; owned by the engine */
     tsr_op_fn on_op;
     void *on_op_user;
     uint8_t uuid[16]; /* of the CUDA device, for matching with Vulkan's */

@@ -39,10 +39,14 @@ typedef struct tsr_op_io {
     void *slot;                  /* STORE: [out_frames][out_c][out_h][out_w] */
     tsr_dtype slot_dtype;
     atomic_llong *not_finite; /* STORE: NaN and infinite numbers are counted here */
+    const atomic_bool *stop;  /* raised: the result is not wanted, and long ops leave it unfinished. NULL: never */
     const float *input;       /* INPUT: [in_frames][in_h][in_w][in_c] */
     void *scratch;            /* scratch() bytes, 64-aligned; holds nothing between runs */
 } tsr_op_io;
 
+static inline bool tsr_io_stopped(const tsr_op_io *io) {
+    return io->stop && atomic_load_explicit(io->stop, memory_order_relaxed);
+}
 /* Where frame t of a statistics' buffer begins, in doubles. */
 static inline ptrdiff_t tsr_io_stats_at(const tsr_buffer *stats, int t) {
     return (ptrdiff_t)t * stats->w * 2;

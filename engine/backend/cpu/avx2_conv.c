@@ -247,7 +247,7 @@ static void run_parts(void *ctx, size_t begin, size_t end) {
     const tsr_kernel *k = j->io->kernel->kernel;
     int tiles = tile_count(&j->c, j->io->op->in.nt);
     for (size_t i = begin; i < end; i++)
-        for (int at; (at = atomic_fetch_add(&j->next, 1)) < tiles;) {
+        for (int at; !tsr_io_stopped(j->io) && (at = atomic_fetch_add(&j->next, 1)) < tiles;) {
             work w = {.io = j->io, .k = k, .s = (part *)j->io->scratch + i};
             w.u = tile_at(&j->c, at, rows_of(in, j->io->op), in->w, halo_of(k), blocks_of(k));
             if (w.u.h > 0 && w.u.w > 0)

@@ -202,7 +202,7 @@ static void set_cache(const tsr_exec *x, int set, tsr_op_io *io) {
     io->cache_range = tsr_cache_range(&io->program->cache[cache], io->cache);
 }
 
-static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i, int band) {
+static tsr_status run_op(tsr_exec *x, const tsr_cpu *cpu, const tsr_step_args *args, int i, int band) {
     const tsr_plan *plan = x->plan;
     const tsr_bound_op *b = &x->op[args->step][i];
     tsr_op_io io = b->io;
@@ -214,6 +214,7 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i, int band
         set_cache(x, args->cache_set, &io);
     io.input = args->input;
     io.not_finite = &x->not_finite;
+    io.stop = cpu->base.cancel;
     io.slot = (char *)args->slab->host + args->slot_at;
     if (!io.cache && (op->kind == TSR_OP_CACHE_LOAD || op->kind == TSR_OP_CACHE_SAVE)) {
         tsr_cpu_stream_op(x->stream, &io);
@@ -227,15 +228,22 @@ static tsr_status run_op(tsr_exec *x, const tsr_step_args *args, int i, int band
     return status;
 }
 
+static tsr_status stopped(const tsr_cpu *cpu) {
+    bool stop = cpu->base.cancel && atomic_load(cpu->base.cancel);
+    return stop ? tsr_fail(TSR_ERR_CANCELLED, "cancelled") : TSR_OK;
+}
+
 /* One op, with what is due around every one. */
 static tsr_status take(tsr_exec *x, tsr_cpu *cpu, const tsr_step_args *args, int i, int band) {
     const tsr_program *p = x->plan->program[args->step];
-    if (cpu->base.cancel && atomic_load(cpu->base.cancel))
-        return tsr_fail(TSR_ERR_CANCELLED, "cancelled");
+    if (stopped(cpu) != TSR_OK)
+        return TSR_ERR_CANCELLED;
     double begin = cpu->base.on_op ? tsr_now() : 0;
     if (x->stream)
         tsr_cpu_stream_before(x->stream, i);
-    tsr_status status = run_op(x, args, i, band);
+    tsr_status status = run_op(x, cpu, args, i, band);
+    if (status == TSR_OK && stopped(cpu) != TSR_OK) /* perhaps in the middle of it */
+        return TSR_ERR_CANCELLED;
     if (status != TSR_OK) {
         char text[160];
         return tsr_fail_context(status, "%s", tsr_op_text(text, p, &p->op[i]));

@@ -341,6 +341,15 @@ def probe(path):
 class Render(Case):
     """Decodes for real: 5 frames of 48x32 (frames=2, height=4, width=6) where nothing else is said."""
 
+    def test_what_auto_leaves_alone(self):
+        """Where 8 bits are faster, a render says in a line what would let auto use them, as a plan does."""
+        self.env['TESSERA_MODEL'] = DEMO  # with channels that 8 bits take
+        z = self.latent(frames=1)
+        planned = [line.split(maxsplit=1)[1] for line in self.ok('plan', z).stdout.decode().splitlines() if '--quality' in line]
+        rendered = self.ok('render', z, '-o', 'a.png').stderr.decode().splitlines()
+        self.assertEqual([line for line in rendered if '--quality' in line], planned)
+        self.assertNotIn('--quality', self.ok('render', z, '-o', 'b.png', '--precision', 'f32').stderr.decode())
+
     def test_every_format(self):
         z = self.latent()
         size = 48 * 32 * 3

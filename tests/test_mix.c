@@ -126,6 +126,7 @@ static void numbers(tsr_precision wished, double quality, tsr_precision want, co
     const tsr_plan_info *i = tsr_plan_get_info(p);
     cr_expect_eq(i->precision, want, "%s", i->numbers);
     cr_expect(strstr(i->numbers, says), "%s", i->numbers);
+    cr_expect_eq(i->unmeasured, strstr(i->numbers, "--quality") != NULL, "%s", i->numbers);
     char *text = tsr_plan_text(p);
     cr_expect(strstr(text, i->numbers));
     free(text);

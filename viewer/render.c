@@ -171,9 +171,14 @@ static int plan_parts(struct render *r) {
 }
 
 static void say_plans(const struct render *r) {
+    const tsr_plan_info *last = NULL;
     for (int i = 0; i < r->parts; i++)
-        if (r->part[i].plan && !r->part[i].same_plan)
-            say_plan(tsr_plan_get_info(r->part[i].plan), r->o);
+        if (r->part[i].plan && !r->part[i].same_plan) {
+            last = tsr_plan_get_info(r->part[i].plan);
+            say_plan(last, r->o);
+        }
+    if (last && last->unmeasured)
+        say(TSR_LOG_INFO, "%s", last->numbers);
 }
 
 /* ---------------------------------------------------------------- output */

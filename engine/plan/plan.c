@@ -299,6 +299,7 @@ static void fill_info(const tsr_task *t, tsr_plan *p) {
         .runner_up = p->runner_up,
         .numbers = p->numbers,
         .quality = p->target.mix.quality,
+        .unmeasured = p->target.mix.unmeasured,
         .recipe = p->recipe,
     };
     tsr_plan_explain(p);

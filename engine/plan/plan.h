@@ -29,6 +29,7 @@ typedef struct tsr_mix {
     double quality;  /* PSNR that was to be held, dB; 0: none was */
     double expected; /* by what was measured; INFINITY where nothing is rounded; 0: not measured */
     char why[128];   /* this precision, where nobody named one; "" else */
+    bool unmeasured; /* it is not the fastest, of which nobody knows what it loses; why says so */
 } tsr_mix;
 enum { TSR_MIX_BLOCKS = 64 };
 

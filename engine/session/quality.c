@@ -256,7 +256,8 @@ tsr_status tsr_quality_decide(
     p->precision = eight == TSR_PRECISION_F32 || !target->host_is_device
                        ? e->backend->v->best(e->backend, half, target->mix.why)
                        : wide_of(target, half);
-    if (eight != TSR_PRECISION_F32 && target->host_is_device)
+    target->mix.unmeasured = eight != TSR_PRECISION_F32 && target->host_is_device;
+    if (target->mix.unmeasured)
         snprintf(target->mix.why, sizeof target->mix.why,
             "%s is faster, but what it loses is not measured; --quality %g does, once", tsr_precision_name(eight),
             AUTO_QUALITY);

@@ -197,7 +197,8 @@ typedef struct tsr_plan_info {
     const char *device, *why, *runner_up;
     const char *numbers; /* which layers are computed in which precision, and why, in words */
     double quality;      /* PSNR that these were chosen to hold, dB; 0: none */
-    const char *recipe;  /* one line for tsr_plan_params.recipe */
+    bool unmeasured; /* tsr_quality_measure() would let TSR_PRECISION_AUTO choose a faster precision: numbers says so */
+    const char *recipe; /* one line for tsr_plan_params.recipe */
 } tsr_plan_info;
 
 typedef struct tsr_plan tsr_plan;

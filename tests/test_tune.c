@@ -20,6 +20,7 @@ typedef struct rig {
     tsr_model *model;
     tsr_engine *engine;
     int calls, stop_after; /* calls of on_point; 0: never stop */
+    bool stop_measured;    /* at the first point that is measured */
 } rig;
 
 static void open_rig(rig *r) {
@@ -40,8 +41,8 @@ static void close_rig(rig *r) {
 
 static bool count(void *user, const tsr_tune_table *t, int i) {
     rig *r = user;
-    cr_assert(i < t->points && (i < 0 || t->point[i].runs > 0));
-    return ++r->calls != r->stop_after;
+    cr_assert(i < t->points && (i < 0 || t->point[i].runs > 0 || t->point[i].expected > 0));
+    return ++r->calls != r->stop_after && !(r->stop_measured && i >= 0 && t->point[i].runs);
 }
 
 static tsr_status tune(rig *r, int64_t budget, bool exhaustive, tsr_tune_table **out) {
@@ -106,10 +107,16 @@ Test(tune, only_what_may_win_is_measured) {
     tsr_tune_table *t;
     open_rig(&r);
     OK(tune(&r, roomy, false, &t));
-    int measured = 0;
-    for (int i = 0; i < t->points; i++)
-        measured += t->point[i].runs > 0;
-    cr_assert(measured >= 4 && measured <= 4 + t->points / 8, "%d of %d", measured, t->points);
+    int tried = 0, tiled = 0;
+    for (int i = 0; i < t->points; i++) {
+        const tsr_tune_point *p = &t->point[i];
+        cr_assert_eq(p->runs > 0, p->seconds > 0);
+        cr_assert(!p->runs || p->expected > 0);
+        tried += p->expected > 0;
+        tiled += p->runs && p->mode == TSR_MODE_TILED;
+    }
+    cr_assert_eq(tried, 4 + t->points / 4, "%d of %d", tried, t->points);
+    cr_assert_eq(tiled, 3);
     tsr_tune_free(&t);
     close_rig(&r);
 }
@@ -153,6 +160,7 @@ Test(tune, plans_that_have_to_be_tiled_use_the_tile) {
     close_rig(&r);
 }
 
+/* Among the first steps, and among what is measured. */
 Test(tune, can_be_stopped_and_then_keeps_nothing) {
     rig r = {.fake.op_us = 20, .stop_after = 3};
     tsr_tune_table *t;
@@ -161,6 +169,11 @@ Test(tune, can_be_stopped_and_then_keeps_nothing) {
     cr_assert_eq(tune(&r, budget, false, &t), TSR_ERR_CANCELLED);
     cr_assert_not_null(t);
     cr_assert_eq(r.calls, 3);
+    cr_assert_eq(t->best, -1);
+    tsr_tune_free(&t);
+    r.stop_after = 0;
+    r.stop_measured = true;
+    cr_assert_eq(tune(&r, budget, false, &t), TSR_ERR_CANCELLED);
     cr_assert_geq(t->best, 0);
     tsr_tune_free(&t);
     tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;

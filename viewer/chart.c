@@ -58,8 +58,8 @@ static void row(const canvas *c, int y, const tsr_tune_point *p, bool best, doub
     snprintf(words + n, sizeof words - (size_t)n, p->columns * p->rows > 1 ? "  %d tiles" : "  untiled",
         p->columns * p->rows);
     text(c, MARGIN, y + 3, best ? BEST : INK, words);
-    snprintf(words, sizeof words, "%.1f", p->ms_per_mpx);
-    bar(c, MARGIN + LABELS, y, p->ms_per_mpx / slowest, best ? BEST : TIME, words);
+    snprintf(words, sizeof words, p->runs ? "%.1f" : "about %.0f", p->ms_per_mpx);
+    bar(c, MARGIN + LABELS, y, p->ms_per_mpx / slowest, best ? BEST : p->runs ? TIME : PALE, words);
     snprintf(words, sizeof words, "%.0f MiB", (double)p->peak_bytes / (1 << 20));
     bar(c, MARGIN + LABELS + COLUMN, y, (double)p->peak_bytes / (double)largest, MEMORY, words);
 }
@@ -70,11 +70,9 @@ unsigned char *chart_draw(const tsr_tune_table *t, const char *title, int *width
     int64_t largest = 1;
     for (int i = 0; i < t->points; i++) {
         const tsr_tune_point *p = &t->point[i];
-        rows += p->runs > 0;
-        if (p->runs && p->ms_per_mpx > slowest)
-            slowest = p->ms_per_mpx;
-        if (p->runs && p->peak_bytes > largest)
-            largest = p->peak_bytes;
+        rows += p->ms_per_mpx > 0;
+        slowest = p->ms_per_mpx > slowest ? p->ms_per_mpx : slowest;
+        largest = p->peak_bytes > largest ? p->peak_bytes : largest;
     }
     canvas c = {.width = 2 * MARGIN + LABELS + 2 * COLUMN, .height = HEAD + rows * ROW + MARGIN};
     c.rgb = malloc((size_t)c.width * (size_t)c.height * 3);
@@ -87,7 +85,7 @@ unsigned char *chart_draw(const tsr_tune_table *t, const char *title, int *width
     text(&c, MARGIN + LABELS + COLUMN, HEAD - 36, PALE, "peak memory");
     fill(&c, MARGIN, HEAD - 10, c.width - MARGIN, HEAD - 9, RULE);
     for (int i = 0; i < t->points; i++)
-        if (t->point[i].runs) {
+        if (t->point[i].ms_per_mpx > 0) {
             row(&c, y, &t->point[i], i == t->best, slowest, largest);
             y += ROW;
         }

@@ -15,6 +15,8 @@ static void point_event(const tsr_tune_point *p) {
     json_number(&j, "predicted", p->predicted);
     json_integer(&j, "planned_bytes", p->planned_bytes);
     json_integer(&j, "runs", p->runs);
+    if (p->expected > 0)
+        json_number(&j, "expected", p->expected);
     if (p->runs) {
         json_number(&j, "seconds", p->seconds);
         json_number(&j, "ms_per_mpx", p->ms_per_mpx);
@@ -47,6 +49,8 @@ static void print_point(const tsr_tune_point *p, const char *mark) {
     printf("%-11s %-9s %6d %9.2f", size, mode_name(p->mode), p->columns * p->rows, p->predicted);
     if (p->runs)
         printf(" %9.2f %9.2f %12s  %s\n", p->seconds, p->ms_per_mpx, bytes_text(memory, p->peak_bytes), mark);
+    else if (p->expected > 0)
+        printf(" %9.2f %9.2f %12s  by its first step\n", p->expected, p->ms_per_mpx, bytes_text(memory, p->peak_bytes));
     else
         printf(" %9s %9s %12s\n", "-", "-", bytes_text(memory, p->planned_bytes));
 }
@@ -71,8 +75,9 @@ static bool on_point(void *user, const tsr_tune_table *t, int i) {
         say(TSR_LOG_INFO, "tune: %d sizes fit; those that may win are measured", t->points);
     } else {
         const tsr_tune_point *p = &t->point[i];
-        say(TSR_LOG_INFO, "tune: %4.0f s  %dx%d in %d: %.2f s, predicted %.2f", t->seconds, p->tile_width,
-            p->tile_height, p->columns * p->rows, p->seconds, p->predicted);
+        say(TSR_LOG_INFO, "tune: %4.0f s  %dx%d in %d: %.2f s%s, predicted %.2f", t->seconds, p->tile_width,
+            p->tile_height, p->columns * p->rows, p->runs ? p->seconds : p->expected,
+            p->runs ? "" : " by its first step", p->predicted);
     }
     return !interrupted();
 }

@@ -119,13 +119,20 @@ static tsr_memory less(tsr_memory a, tsr_memory b) {
     return (tsr_memory){a.device - b.device, a.host - b.host};
 }
 
+tsr_memory tsr_engine_memory_others(tsr_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    tsr_memory others = less(used(), e->exec_bytes);
+    pthread_mutex_unlock(&e->lock);
+    return others;
+}
+
 tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan) {
     pthread_mutex_lock(&e->lock);
     bool ready = e->exec_plan == plan;
     pthread_mutex_unlock(&e->lock);
     if (!ready)
         tsr_engine_forget(e, NULL);
-    tsr_memory others = less(used(), e->exec_bytes);
+    tsr_memory others = tsr_engine_memory_others(e);
     tsr_mem_reset_peak();
     return others;
 }

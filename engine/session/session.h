@@ -60,6 +60,8 @@ tsr_status tsr_engine_import(tsr_engine *e, tsr_slab *slab, tsr_vk_slab **out, c
 void tsr_engine_let_go(tsr_engine *e, const tsr_slab *slab, tsr_vk_slab **imported);
 /* Before e->vk goes. */
 void tsr_engine_end_sharing(tsr_engine *e);
+/* How much of what is counted is not what is ready to run. */
+tsr_memory tsr_engine_memory_others(tsr_engine *e);
 /* Frees what is ready to run of another plan, begins to watch the peak of counted memory, and
  * returns how much of it belongs to neither. */
 tsr_memory tsr_engine_memory_before(tsr_engine *e, const tsr_plan *plan);

@@ -27,9 +27,12 @@ tsr_status tsr_steps_open(tsr_steps *s, tsr_engine *e, const tsr_plan *plan) {
     s->input = tsr_noise((size_t)plan->tile_h * (size_t)plan->tile_w * (size_t)plan->half->in_channels);
     if (!s->input)
         return tsr_fail(TSR_ERR_MEMORY, "no memory for a tile of noise; use smaller tiles");
-    s->others = tsr_engine_memory_before(e, plan).device;
-    tsr_status status = e->backend->v->slab_alloc(e->backend, (size_t)plan->slots * plan->slot_bytes, &s->slab);
-    return status == TSR_OK ? tsr_engine_prepare(e, plan, &s->exec) : status;
+    s->others = tsr_engine_memory_others(e).device;
+    tsr_status status = tsr_engine_prepare(e, plan, &s->exec); /* first: of another plan no more than weights stay */
+    tsr_mem_reset_peak();
+    if (status != TSR_OK)
+        return status;
+    return e->backend->v->slab_alloc(e->backend, (size_t)plan->slots * plan->slot_bytes, &s->slab);
 }
 
 tsr_status tsr_steps_run(tsr_steps *s, tsr_step step) {

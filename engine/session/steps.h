@@ -17,7 +17,8 @@ typedef struct tsr_steps {
 float *tsr_noise(size_t n);
 double tsr_median(double *v, int n); /* sorts v */
 
-/* Makes the plan ready and takes its slots. *s is to be closed after a failure, too. */
+/* Makes the plan ready, takes its slots and begins to watch the peak of counted memory. A plan that was ready has to
+ * live until this returns. *s is to be closed after a failure, too. */
 tsr_status tsr_steps_open(tsr_steps *s, tsr_engine *e, const tsr_plan *plan);
 /* Returns when the step is done. */
 tsr_status tsr_steps_run(tsr_steps *s, tsr_step step);

@@ -90,7 +90,7 @@ static bool on_point(void *user, const tsr_tune_table *t, int i) {
     pthread_mutex_lock(&j->lock);
     j->tuned = (tuned){.best = -1};
     for (int k = t->points - 1; k >= 0 && j->tuned.points < TUNED_MOST; k--) {
-        if (!t->point[k].runs)
+        if (!(t->point[k].ms_per_mpx > 0))
             continue;
         if (k == t->best)
             j->tuned.best = j->tuned.points;

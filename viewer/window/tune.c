@@ -24,16 +24,18 @@ static void draw_chart(app *a) {
     for (int i = 0; i < t->points; i++) {
         const tsr_tune_point *p = &t->point[i];
         float h = room * (float)(p->ms_per_mpx / slowest), x = r.x + step * (float)i;
-        ui_color c = i == t->best ? COLOR_ACCENT : i == at ? COLOR_DIM : COLOR_FAINT;
+        ui_color c = i == t->best ? COLOR_ACCENT : i == at ? COLOR_DIM : p->runs ? COLOR_FAINT : COLOR_TRACK;
         ui_fill((ui_rect){x + gap / 2, r.y + r.h - h, step - gap, h}, c, app_px(a, 2));
         float y = r.y + r.h - room * (float)((double)p->peak_bytes / largest);
+        ui_disc(x + step / 2, y, app_px(a, 4), COLOR_RAISED); /* so that it is seen on a bar, too */
         ui_disc(x + step / 2, y, app_px(a, 2.5f), MEMORY);
     }
     if (at >= 0 && at < t->points) {
         char text[128], bytes[32];
         const tsr_tune_point *p = &t->point[at];
-        snprintf(text, sizeof text, "%d \xc3\x97 %d: %.0f ms/Mpx, %s, %.1f s for the video", p->tile_width,
-            p->tile_height, p->ms_per_mpx, bytes_text(bytes, p->peak_bytes), p->seconds);
+        snprintf(text, sizeof text, "%d \xc3\x97 %d: %.0f ms/Mpx, %s, %.1f s for the video%s", p->tile_width,
+            p->tile_height, p->ms_per_mpx, bytes_text(bytes, p->peak_bytes), p->runs ? p->seconds : p->expected,
+            p->runs ? "" : ", by its first step");
         ui_tooltip(text);
     }
     ui_space(app_px(a, 6));
@@ -57,9 +59,8 @@ void tune_draw(app *a) {
     if (a->tuned.best >= 0)
         draw_best(a);
     if (widget_button(a, "tune", runs ? "Stop" : "Tune", "t", half, runs, runs || jobs_running(a) == JOB_NONE,
-            "Measures tile sizes under this budget and precision: bars are ms for a million "
-            "pixels, dots peak "
-            "memory. The best is kept for this machine. The preview waits meanwhile."))
+            "Measures tile sizes under this budget and precision: bars are ms for a million pixels, dark ones by the "
+            "first step alone, dots peak memory. The best is kept for this machine. The preview waits meanwhile."))
         action_tune(a);
     ui_same_line(app_px(a, 6));
     if (widget_button(a, "use-best", "Use best", NULL, half, false, a->tuned.best >= 0,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the compiler made of the CUDA kernels: reads the fatbin's cubins (ELF) and checks, for each architecture, that
-every kernel is there and no other, spills nothing, keeps within the registers and shared memory that engine/backend/cuda/kernels.h
-claims for it, and multiplies by the instruction that is meant for it.
+every kernel is there and no other, spills nothing, keeps within the registers and shared memory that
+engine/backend/cuda/kernels.h claims for it, and multiplies by the instruction that is meant for it.
 
     check_fatbin.py FATBIN KERNELS_H [--table]        --table: print registers, code bytes and products of each kernel
     check_fatbin.py FATBIN KERNELS_H --self-test      spoils claims and code, and fails unless each spoiling is seen

@@ -21,6 +21,8 @@ typedef struct fake_cuda_config {
     int eager_copies; /* copies run when they are queued; else as late as they may */
     int fault_launch; /* the n-th kernel from now faults; 0: none */
     int patience;     /* milliseconds that a timeline is waited for; 0: a minute */
+    size_t others;    /* bytes of the memory that other programs have */
+    size_t pages;     /* what memory comes in multiples of; 0: 2 MiB */
 } fake_cuda_config;
 
 /* Timelines of another API behind file descriptors, which the fake signals and waits for. Signals and waits make the

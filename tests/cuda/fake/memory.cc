@@ -51,6 +51,15 @@ bool run_copy(const copy &c) {
 
 static CUmemGenericAllocationHandle next_handle = 100;
 
+static size_t granularity() {
+    return config.pages ? config.pages : USUAL_PAGES;
+}
+
+static size_t bytes_left() {
+    size_t taken = counts.memory + config.others;
+    return taken < config.memory ? config.memory - taken : 0;
+}
+
 static bool is_here(const CUmemLocation &l) {
     return l.type == CU_MEM_LOCATION_TYPE_DEVICE && l.id == context_device;
 }
@@ -82,7 +91,7 @@ extern "C" {
 CUresult CUDAAPI cuMemGetInfo(size_t *left, size_t *total) {
     BEGIN_ANYWHERE
     *total = config.memory;
-    *left = config.memory - counts.memory;
+    *left = bytes_left();
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemHostAlloc(void **out, size_t bytes, unsigned flags) {
@@ -110,17 +119,17 @@ CUresult CUDAAPI cuMemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned) 
 CUresult CUDAAPI cuMemGetAllocationGranularity(
     size_t *out, const CUmemAllocationProp *, CUmemAllocationGranularity_flags) {
     BEGIN
-    *out = GRANULARITY;
+    *out = granularity();
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemCreate(
     CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop, unsigned long long) {
     BEGIN_MAKING
-    NEED(bytes && bytes % GRANULARITY == 0, "%zu bytes are no multiple of the granularity", bytes);
+    NEED(bytes && bytes % granularity() == 0, "%zu bytes are no multiple of the granularity", bytes);
     NEED(is_here(prop->location), "memory of another device");
     bool exportable = prop->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     NEED(!exportable || config.exports, "this device exports nothing");
-    if (counts.memory + bytes > config.memory)
+    if (bytes > bytes_left())
         return CUDA_ERROR_OUT_OF_MEMORY;
     size_t front = exportable && config.mark ? HEADER : 0;
     int fd = new_file(bytes, front);
@@ -153,7 +162,7 @@ CUresult CUDAAPI cuMemExportToShareableHandle(
 }
 CUresult CUDAAPI cuMemAddressReserve(CUdeviceptr *out, size_t bytes, size_t, CUdeviceptr, unsigned long long) {
     BEGIN_MAKING
-    NEED(bytes && bytes % GRANULARITY == 0, "%zu bytes of addresses are no multiple of the granularity", bytes);
+    NEED(bytes && bytes % granularity() == 0, "%zu bytes of addresses are no multiple of the granularity", bytes);
     void *p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -6,7 +6,7 @@
 namespace fake {
 
 std::recursive_mutex lock;
-fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0, 0, 0};
+fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0};
 fake_cuda_timelines timelines;
 fake_cuda_counts counts;
 int fail_in = -1;

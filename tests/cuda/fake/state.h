@@ -84,7 +84,7 @@ struct CUgraphExec_st {
 
 namespace fake {
 
-const size_t GRANULARITY = 2 << 20;
+const size_t USUAL_PAGES = 2 << 20;
 const int MOST_SHARED = 99 << 10, MOST_SHARED_HOPPER = 227 << 10, FREE_SHARED = 48 << 10;
 
 /* What Mesa's software driver puts in front of memory that it exports, and looks for in what it imports. */

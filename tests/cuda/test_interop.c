@@ -3,6 +3,7 @@
  * */
 #include "lend.h"
 
+#include "backend/cuda/device.h"
 #include "session/cache_folder.h"
 
 #include <tessera/preview.h>
@@ -361,21 +362,31 @@ Test(cuda_interop, every_call_may_fail) {
     close_clip(&c);
 }
 
-/* Hundreds of steps leave no more behind than tens. */
+/* Hundreds of steps leave no more behind than tens: graphs with transfers of caches, and in turns plain launches with
+ * a stream for each direction. */
 Test(cuda_interop, nothing_grows) {
     clip c;
     life l;
+    tsr_exec *exec;
     size_t before = 0;
     open_tiny(&c, 4);
     float *out = calloc(c.n, sizeof *out);
-    ok(open_life(&l, &c, &shared, true));
+    ok(start_life(&l, &c, &shared));
+    lend_timelines(l.e);
+    ok(plan_life(&l, &c, TSR_PRECISION_FP16, TSR_CACHES_HOST));
+    ok(tsr_engine_probe_slots(l.e));
+    ok(tsr_engine_prepare(l.e, l.plan, &exec));
+    cr_assert(exec->away && exec->copies[TSR_CUDA_IN] && exec->copies[TSR_CUDA_OUT]);
     for (int run = 0; run < 250; run++) {
+        exec->plain = run % 2;
         ok(decode_life(&l, &c, out));
         size_t held = mallinfo2().uordblks;
         before = run == 10 ? held : before;
         cr_assert(
             run < 10 || held < before + (256 << 10), "run %d holds %zu bytes, run 10 held %zu", run, held, before);
     }
+    fake_cuda_counts seen = counted();
+    cr_assert(seen.graphs == 125 * c.steps && seen.built == 3, "%d graphs, %d built", seen.graphs, seen.built);
     close_life(&l);
     nothing_is_left();
     free(out);

@@ -52,9 +52,12 @@ static void report_event(const tsr_convert_report *r, const char *path, double p
 static double measure(tsr_model *m, const char *path, const options *o) {
     tsr_model *converted = NULL;
     tsr_engine *e = NULL;
+    tsr_engine_params params = o->engine;
     double psnr = NAN;
+    if (params.device == TSR_DEVICE_AUTO)
+        params.device = TSR_DEVICE_CPU; /* which has f32 */
     if (tsr_model_get_info(m)->has_decoder &&
-        (tsr_model_open(&converted, path) != TSR_OK || tsr_engine_create(&e, &o->engine) != TSR_OK ||
+        (tsr_model_open(&converted, path) != TSR_OK || tsr_engine_create(&e, &params) != TSR_OK ||
             tsr_convert_psnr(e, m, converted, &psnr) != TSR_OK)) {
         say(TSR_LOG_WARN, "not decoded to compare: %s", tsr_last_error());
         psnr = NAN;

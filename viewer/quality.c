@@ -160,11 +160,20 @@ static tsr_plan_params params_of(const options *o, const tsr_plan_info *plan, in
     return p;
 }
 
+/* A GPU has no f32: there the CPU decodes again. */
 static tsr_status decode(struct sample *s, tsr_engine *e, tsr_model *m, tsr_latent *z, int video,
-    const tsr_extent *extent, const tsr_plan_params *params) {
+    const tsr_extent *extent, const tsr_plan_params *params, const tsr_engine_params *engine) {
     tsr_plan *plan = NULL;
+    tsr_engine *cpu = NULL;
+    tsr_engine_params on_cpu = *engine;
     tsr_decode_params d = TSR_DECODE_PARAMS_DEFAULT;
     tsr_status status = tsr_plan_create(&plan, e, m, extent, params);
+    on_cpu.device = TSR_DEVICE_CPU;
+    if (status == TSR_ERR_UNSUPPORTED && params->precision == TSR_PRECISION_F32 &&
+        (status = tsr_engine_create(&cpu, &on_cpu)) == TSR_OK)
+        status = tsr_plan_create(&plan, cpu, m, extent, params);
+    if (cpu)
+        interrupt_cancels(e = cpu);
     d.pixels = TSR_PIXELS_RGB_F32;
     d.video = video;
     d.on_frame = on_frame;
@@ -172,6 +181,9 @@ static tsr_status decode(struct sample *s, tsr_engine *e, tsr_model *m, tsr_late
     if (status == TSR_OK)
         status = tsr_decode(e, m, z, plan, &d, NULL);
     tsr_plan_destroy(&plan);
+    if (cpu)
+        interrupt_cancels(NULL);
+    tsr_engine_destroy(&cpu);
     return status;
 }
 
@@ -192,7 +204,7 @@ int quality_precision(const options *o, tsr_engine *e, tsr_model *m, tsr_latent 
     for (int f32 = 0; f32 < 2 && status == EXIT_OK; f32++) {
         tsr_plan_params p = params_of(o, plan, first, end, f32);
         s.second = f32;
-        status = failed(decode(&s, e, m, z, video, &plan->extent, &p));
+        status = failed(decode(&s, e, m, z, video, &plan->extent, &p, &o->engine));
     }
     if (status == EXIT_OK)
         say_quality("f32", s.sum.frames, s.sum.mse, s.sum.ssim, &s.sum.worst);

@@ -119,6 +119,12 @@ typedef struct block {
     count *of;
 } block;
 
+static void add(count *of, size_t bytes) {
+    size_t used = atomic_fetch_add(&of->used, bytes) + bytes, peak = atomic_load(&of->peak);
+    while (used > peak && !atomic_compare_exchange_weak(&of->peak, &peak, used))
+        ;
+}
+
 static void *alloc(count *of, size_t bytes) {
     int64_t left = atomic_load(&mem_fail);
     if (left >= 0 && atomic_fetch_sub(&mem_fail, 1) == 0)
@@ -129,9 +135,7 @@ static void *alloc(count *of, size_t bytes) {
     if (!p)
         return NULL;
     memcpy(p, &(block){bytes, of}, sizeof(block));
-    size_t used = atomic_fetch_add(&of->used, bytes) + bytes, peak = atomic_load(&of->peak);
-    while (used > peak && !atomic_compare_exchange_weak(&of->peak, &peak, used))
-        ;
+    add(of, bytes);
     return p + PAGE;
 }
 
@@ -150,6 +154,21 @@ void tsr_mem_free(void *p) {
     memcpy(&b, (char *)p - PAGE, sizeof b);
     atomic_fetch_sub(&b.of->used, b.bytes);
     free((char *)p - PAGE);
+}
+
+static void count_others(count *of, int64_t bytes) {
+    if (bytes < 0)
+        atomic_fetch_sub(&of->used, (size_t)-bytes);
+    else
+        add(of, (size_t)bytes);
+}
+
+void tsr_mem_count(int64_t bytes) {
+    count_others(&on_device, bytes);
+}
+
+void tsr_mem_count_host(int64_t bytes) {
+    count_others(&on_host, bytes);
 }
 
 size_t tsr_mem_used(void) {

@@ -47,6 +47,8 @@ static inline size_t tsr_align(size_t n, size_t to) { /* `to` a power of two; n 
 void *tsr_mem_alloc(size_t bytes);
 void *tsr_mem_alloc_host(size_t bytes);
 void tsr_mem_free(void *p);
+void tsr_mem_count(int64_t bytes);      /* memory that a driver took for the plan; negative: gave back */
+void tsr_mem_count_host(int64_t bytes); /* the same of the host's */
 size_t tsr_mem_used(void);
 size_t tsr_mem_peak(void);
 size_t tsr_mem_host_used(void);

@@ -138,6 +138,9 @@ static tsr_status set_task(tsr_task *t, const tsr_half *half, const tsr_target *
         (status = set_frames(t)) != TSR_OK)
         return status;
     target->numerics(target->ctx, params->precision, half, &t->numerics);
+    if (params->precision == TSR_PRECISION_F32 && t->numerics.precision != TSR_PRECISION_F32)
+        return tsr_fail(
+            TSR_ERR_UNSUPPORTED, "plan: there is no f32 on %s; use --precision fp16, or --device cpu", target->name);
     if ((status = set_mix(t)) != TSR_OK)
         return status;
     if (half->encodes)

@@ -253,10 +253,12 @@ tsr_status tsr_quality_decide(
                  : tsr_fail(TSR_ERR_UNSUPPORTED, "plan: a quality is for decodes; leave it out, or name a precision");
     if (!automatic)
         return TSR_OK;
-    p->precision = eight == TSR_PRECISION_F32 || !target->host_is_device
+    p->precision = eight == TSR_PRECISION_F32 || !(target->host_is_device || half->encodes)
                        ? e->backend->v->best(e->backend, half, target->mix.why)
                        : wide_of(target, half);
-    target->mix.unmeasured = eight != TSR_PRECISION_F32 && target->host_is_device;
+    target->mix.unmeasured = eight != TSR_PRECISION_F32 && target->host_is_device && !half->encodes;
+    if (eight != TSR_PRECISION_F32 && half->encodes)
+        snprintf(target->mix.why, sizeof target->mix.why, "what 8 bits lose is not measured for encodes");
     if (target->mix.unmeasured)
         snprintf(target->mix.why, sizeof target->mix.why,
             "%s is faster, but what it loses is not measured; --quality %g does, once", tsr_precision_name(eight),

@@ -302,16 +302,36 @@ Test(cuda_backend, the_second_of_two_devices) {
     close_clip(&c);
 }
 
+/* What is ready to run goes before another plan is made ready: its memory is free for that one. */
+Test(cuda_backend, a_plan_finds_what_the_last_one_holds) {
+    clip c;
+    life l;
+    open_tiny(&c, 2);
+    float *out = calloc(c.n, sizeof *out);
+    ok(start_life(&l, &c, &ADA));
+    ok(plan_life(&l, &c, TSR_PRECISION_INT8, TSR_CACHES_AUTO));
+    int64_t budget = tsr_plan_get_info(l.plan)->budget;
+    ok(decode_life(&l, &c, out));
+    cr_assert_gt(l.e->exec_bytes.device, 1 << 20);
+    tsr_plan *first = l.plan;
+    ok(plan_life(&l, &c, TSR_PRECISION_INT8, TSR_CACHES_AUTO));
+    /* Less only by what the driver rounds up to. */
+    cr_expect_lt(budget - tsr_plan_get_info(l.plan)->budget, 4 << 20);
+    tsr_plan_destroy(&first);
+    close_life(&l);
+    free(out);
+    close_clip(&c);
+    nothing_is_left();
+}
+
 Test(cuda_backend, f32_is_refused) {
     clip c;
-    tsr_backend *b;
-    direct *d = NULL;
+    life l;
     open_tiny(&c, 1);
-    ok(tsr_cuda_create(&b, -1));
-    direct_params params = {.steps = 1, .h = 1, .w = 2, .precision = TSR_PRECISION_F32};
-    cr_assert_eq(direct_create(&d, b, &c.vae->decoder, &params), TSR_ERR_UNSUPPORTED);
-    cr_assert(strstr(tsr_last_error(), "no f32 on the GPU"), "%s", tsr_last_error());
-    b->v->destroy(b);
+    ok(start_life(&l, &c, &ADA));
+    cr_assert_eq(plan_life(&l, &c, TSR_PRECISION_F32, TSR_CACHES_AUTO), TSR_ERR_UNSUPPORTED);
+    cr_assert(strstr(tsr_last_error(), "no f32 on Fake GPU"), "%s", tsr_last_error());
+    close_life(&l);
     nothing_is_left();
     close_clip(&c);
 }

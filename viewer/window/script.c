@@ -58,6 +58,13 @@ static bool over(app *a, const char *what, double number, double began) {
     return app_time() - began >= number; /* seconds */
 }
 
+/* What is waited for is part of a decode that failed, and nothing is about to begin another. */
+static bool never_comes(app *a, const char *what) {
+    const tsr_preview_info *i = tsr_preview_get_info(a->preview);
+    return a->start_at == 0 && i->state == TSR_PREVIEW_FAILED &&
+           (strcmp(what, "first") == 0 || strcmp(what, "frame") == 0 || strcmp(what, "tiles") == 0);
+}
+
 /* EXIT_OK, what failed, or -1: no such thing to wait for. */
 static int wait_for(app *a, const char *what, double number) {
     static const char *const known[] = {
@@ -72,6 +79,9 @@ static int wait_for(app *a, const char *what, double number) {
         turn(a, false);
         if (app_time() - began > PATIENCE)
             return failure(TSR_ERR_UNSUPPORTED, "script: waited %g s for %s; the machine is too busy", PATIENCE, what);
+        if (never_comes(a, what))
+            return failure(
+                TSR_ERR_UNSUPPORTED, "script: waited for %s: %s", what, tsr_preview_get_info(a->preview)->error);
         if (strcmp(what, "draws") == 0 ? a->frames_drawn - drawn >= (int)number : over(a, what, number, began))
             break;
         if (strcmp(what, "draws") == 0)

@@ -31,6 +31,7 @@ typedef enum tsr_cuda_family { TSR_CUDA_3X3, TSR_CUDA_2X2, TSR_CUDA_FAMILIES } t
 typedef struct tsr_cuda_block {
     CUdeviceptr at;
     size_t bytes;                        /* rounded up to the granularity; 0: none */
+    size_t counted;                      /* as asked for, which is what plans count */
     CUmemGenericAllocationHandle handle; /* 0 once the mapping alone keeps it */
     bool mapped;
 } tsr_cuda_block;

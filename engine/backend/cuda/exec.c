@@ -8,14 +8,11 @@
 /* ---------------------------------------------------------------- life */
 
 /* Precisions that numerics() turned into another one. */
-static tsr_status check_precision(const tsr_plan *plan) {
+static void tell_precision(const tsr_plan *plan) {
     tsr_precision wanted = plan->params.precision, have = plan->numerics.precision;
-    if (wanted == TSR_PRECISION_F32)
-        return tsr_fail(TSR_ERR_UNSUPPORTED, "cuda: there is no f32 on the GPU; use --precision fp16, or --device cpu");
     if (wanted != TSR_PRECISION_AUTO && wanted != have)
         tsr_log(TSR_LOG_WARN, "cuda: %s is not to be had on this GPU yet: %s instead", tsr_precision_name(wanted),
             tsr_precision_name(have));
-    return TSR_OK;
 }
 
 static tsr_status take_memory(tsr_exec *x) {
@@ -68,6 +65,7 @@ static tsr_status take_streams(tsr_exec *x) {
     if (status != TSR_OK)
         TSR_TRY(tsr_fail_context(status, "%s for caches on the host", tsr_bytes_text(text, (int64_t)bytes)));
     x->away_host = host;
+    tsr_mem_count_host((int64_t)bytes);
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->away, host, 0), "pinning host memory"));
     for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS; c++)
         TSR_TRY(
@@ -85,8 +83,10 @@ static void give_streams_back(tsr_exec *x) {
         }
     if (x->meet)
         tsr_cu.p_cuEventDestroy(x->meet);
-    if (x->away_host)
+    if (x->away_host) {
         tsr_cu.p_cuMemFreeHost(x->away_host);
+        tsr_mem_count_host(-(int64_t)x->plan->host_bytes);
+    }
 }
 
 tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan) {
@@ -98,7 +98,7 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
     x->plan = plan;
     pthread_mutex_init(&x->lock, NULL);
     TSR_TRY(tsr_cuda_enter(c));
-    TSR_TRY(check_precision(plan));
+    tell_precision(plan);
     x->packing = calloc((size_t)plan->weights + 1, sizeof *x->packing);
     if (!x->packing)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory"));

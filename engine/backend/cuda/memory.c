@@ -27,13 +27,17 @@ tsr_status tsr_cuda_block_create(
         tsr_cuda_prop_exported(&prop);
     *out = (tsr_cuda_block){0};
     tsr_status status = create(&prop, bytes, out);
-    if (status == TSR_OK)
+    if (status == TSR_OK) {
+        out->counted = bytes;
+        tsr_mem_count((int64_t)bytes);
         return TSR_OK;
+    }
     tsr_cuda_block_destroy(out);
     return tsr_fail_context(status, "%s for %s", tsr_bytes_text(text, (int64_t)bytes), what);
 }
 
 void tsr_cuda_block_destroy(tsr_cuda_block *b) {
+    tsr_mem_count(-(int64_t)b->counted);
     if (b->mapped)
         tsr_cu.p_cuMemUnmap(b->at, b->bytes);
     if (b->handle)

@@ -22,6 +22,7 @@ static tsr_status on_host(size_t bytes, tsr_slab *s) {
         .host = host,
         .device = at,
         .handle = TSR_NO_HANDLE};
+    tsr_mem_count((int64_t)bytes); /* wherever slots lie, a plan has them among what is the device's */
     return TSR_OK;
 error:
     if (host)
@@ -80,6 +81,7 @@ tsr_status tsr_cuda_slab_import(
         .device = r->foreign.at,
         .handle = TSR_NO_HANDLE,
         .backend = r};
+    tsr_mem_count((int64_t)bytes);
     return TSR_OK;
 }
 
@@ -90,6 +92,8 @@ void tsr_cuda_slab_free(tsr_backend *b, tsr_slab *s) {
     tsr_cu.p_cuStreamSynchronize(((tsr_cuda *)b)->stream); /* a step may still write it */
     if (s->kind == TSR_SLAB_HOST && s->host)
         tsr_cu.p_cuMemFreeHost(s->host);
+    if (s->kind != TSR_SLAB_EXPORTED) /* whose block counts itself */
+        tsr_mem_count(-(int64_t)s->bytes);
     record *r = s->backend;
     if (r) {
         tsr_cuda_block_destroy(&r->block);

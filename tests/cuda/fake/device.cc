@@ -142,14 +142,15 @@ CUresult CUDAAPI cuLibraryLoadData(
 }
 CUresult CUDAAPI cuLibraryUnload(CUlibrary l) {
     BEGIN_FREEING
-    kernels.clear();
+    for (auto k = kernels.begin(); k != kernels.end();)
+        k = k->first.first == l ? kernels.erase(k) : std::next(k);
     return drop("unloading", l, libraries, end);
 }
 CUresult CUDAAPI cuLibraryGetKernel(CUkernel *out, CUlibrary l, const char *name) {
     BEGIN
     const shim::named_kernel *k = shim::find_kernel(name);
     NEED(libraries.count(l) && k, "no kernel %s", name);
-    auto entry = kernels.insert({name, {k, FREE_SHARED}}).first;
+    auto entry = kernels.insert({{l, name}, {k, FREE_SHARED}}).first;
     *out = &entry->second;
     return CUDA_SUCCESS;
 }

@@ -25,7 +25,7 @@ std::set<CUgraphExec> execs;
 std::set<CUlibrary> libraries;
 std::set<CUexternalMemory> foreign;
 std::set<CUexternalSemaphore> semaphores;
-std::map<std::string, CUkern_st> kernels;
+std::map<std::pair<CUlibrary, std::string>, CUkern_st> kernels;
 uint64_t seed;
 
 CUresult wrong(const char *format, ...) {

@@ -126,7 +126,7 @@ extern std::set<CUgraphExec> execs;
 extern std::set<CUlibrary> libraries;
 extern std::set<CUexternalMemory> foreign;
 extern std::set<CUexternalSemaphore> semaphores;
-extern std::map<std::string, CUkern_st> kernels;
+extern std::map<std::pair<CUlibrary, std::string>, CUkern_st> kernels;
 extern uint64_t seed; /* of what is up to chance: another one each launch */
 
 char *at(CUdeviceptr p);

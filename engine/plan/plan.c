@@ -383,6 +383,18 @@ tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target 
     return status;
 }
 
+bool tsr_plan_same_weights(const tsr_plan *a, const tsr_plan *b) {
+    if (a->half != b->half || a->weights != b->weights || a->weight_bytes != b->weight_bytes)
+        return false;
+    for (int i = 0; i < a->weights; i++) {
+        const tsr_plan_weight *u = &a->weight[i], *v = &b->weight[i];
+        if (memcmp(u->kernel, v->kernel, sizeof *u->kernel) != 0 || u->input != v->input || u->at != v->at ||
+            u->bytes != v->bytes)
+            return false;
+    }
+    return memcmp(a->norm_at, b->norm_at, (size_t)a->half->layers * sizeof *a->norm_at) == 0;
+}
+
 void tsr_plan_free(tsr_plan **plan) {
     tsr_plan *p = *plan;
     if (!p)

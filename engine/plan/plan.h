@@ -154,6 +154,8 @@ tsr_status tsr_plan_make(tsr_plan **out, const tsr_half *half, const tsr_target 
 /* Frees what tsr_plan_make made. (tsr_plan_create and tsr_plan_destroy of the public header are the session's, which
  * adds the engine; tsr_plan_get_info and tsr_plan_text live here.) */
 void tsr_plan_free(tsr_plan **p);
+/* Both have the same kernels and norms at the same places of the weight block. */
+bool tsr_plan_same_weights(const tsr_plan *a, const tsr_plan *b);
 
 /* Output frames of the first `latents` latents: 1 for the first, time_factor for each later one. */
 static inline int tsr_frames_of_latents(int time_factor, int latents) {

@@ -324,6 +324,41 @@ Test(cuda_backend, a_plan_finds_what_the_last_one_holds) {
     nothing_is_left();
 }
 
+/* Weights stay where the next plan has the same: another place for caches, and tiles; not with another precision. */
+Test(cuda_backend, weights_stay_from_plan_to_plan) {
+    clip c;
+    life l, fresh;
+    tsr_exec *x;
+    open_tiny(&c, 3);
+    float *turned = calloc(c.n, sizeof *turned), *anew = calloc(c.n, sizeof *anew);
+    ok(start_life(&l, &c, &ADA));
+    ok(plan_life(&l, &c, TSR_PRECISION_INT8, TSR_CACHES_AUTO));
+    ok(decode_life(&l, &c, turned));
+    tsr_plan *first = l.plan;
+    ok(plan_life(&l, &c, TSR_PRECISION_INT8, TSR_CACHES_HOST));
+    int before = counted().calls;
+    ok(tsr_engine_prepare(l.e, l.plan, &x));
+    int turning = counted().calls - before;
+    ok(decode_life(&l, &c, turned));
+    tsr_plan *second = l.plan;
+    ok(plan_life(&l, &c, TSR_PRECISION_FP16, TSR_CACHES_HOST));
+    before = counted().calls;
+    ok(tsr_engine_prepare(l.e, l.plan, &x));
+    cr_expect_gt(counted().calls - before, turning + 2 * l.plan->weights, "%d calls", turning);
+    tsr_plan_destroy(&second);
+    tsr_plan_destroy(&first);
+    close_life(&l);
+    nothing_is_left();
+    ok(start_life(&fresh, &c, &ADA));
+    ok(plan_life(&fresh, &c, TSR_PRECISION_INT8, TSR_CACHES_HOST));
+    ok(decode_life(&fresh, &c, anew));
+    cr_expect_arr_eq(turned, anew, c.n * sizeof *anew);
+    close_life(&fresh);
+    free(anew);
+    free(turned);
+    close_clip(&c);
+}
+
 Test(cuda_backend, f32_is_refused) {
     clip c;
     life l;

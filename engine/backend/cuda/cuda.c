@@ -148,6 +148,10 @@ static tsr_status prepare(tsr_backend *b, const tsr_plan *plan, tsr_exec **out) 
     return tsr_cuda_exec_create(out, (tsr_cuda *)b, plan);
 }
 
+static tsr_status turn(tsr_backend *b, const tsr_plan *plan, tsr_exec **x) {
+    return tsr_cuda_exec_turn(x, (tsr_cuda *)b, plan);
+}
+
 static void exec_destroy(tsr_backend *b, tsr_exec **x) {
     (void)b;
     tsr_cuda_exec_destroy(x);
@@ -345,6 +349,7 @@ static const tsr_backend_vtable vtable = {
     .memory_free = memory_free,
     .gemm_rate = tsr_cuda_gemm_rate,
     .prepare = prepare,
+    .turn = turn,
     .exec_destroy = exec_destroy,
     .step = step,
     .park = park,

@@ -156,7 +156,8 @@ enum { TSR_CUDA_IN_FLIGHT = 4 }; /* steps handed to the device and not yet known
 struct tsr_exec {
     tsr_cuda *cuda;
     const tsr_plan *plan;
-    tsr_cuda_block memory; /* weights, arena, caches, one after the other */
+    tsr_cuda_block packed; /* weights */
+    tsr_cuda_block memory; /* arena and caches, one after the other */
     CUdeviceptr weights, arena, caches;
     tsr_conv_packing *packing; /* [plan->weights] */
     tsr_cuda_step step[TSR_STEP_COUNT];
@@ -205,10 +206,13 @@ size_t tsr_cuda_op_scratch(const tsr_cuda *c, const tsr_program *p, const tsr_op
 tsr_status tsr_cuda_bind_alone(tsr_exec *x, tsr_step step, int op, tsr_cuda_launch *out);
 /* The launches of a step, all pointers but those that move filled in. */
 tsr_status tsr_cuda_bind_step(tsr_exec *x, tsr_step step);
-/* Folds, rounds or quantises, packs and uploads every kernel; and the norms' vectors. */
-tsr_status tsr_cuda_weights(tsr_exec *x);
+/* Folds, rounds or quantises, packs and uploads every kernel; and the norms' vectors. Nothing where those of the same
+ * weights lie there, packed so already; NULL: none do. */
+tsr_status tsr_cuda_weights(tsr_exec *x, const tsr_conv_packing *there);
 
 tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan);
+/* As the backend's turn. */
+tsr_status tsr_cuda_exec_turn(tsr_exec **x, tsr_cuda *c, const tsr_plan *plan);
 void tsr_cuda_exec_destroy(tsr_exec **x);
 tsr_status tsr_cuda_exec_step(tsr_exec *x, const tsr_step_args *args);
 tsr_status tsr_cuda_exec_wait(tsr_exec *x, uint64_t value);

@@ -20,11 +20,14 @@ static tsr_status take_memory(tsr_exec *x) {
     size_t weights = tsr_align(p->weight_bytes, p->target.align);
     size_t arena = tsr_align(p->arena_bytes, p->target.align);
     size_t caches = p->cache_bytes * (size_t)p->cache_sets;
-    tsr_status status =
-        tsr_cuda_block_create(x->cuda, weights + arena + caches, false, "weights, activations and caches", &x->memory);
-    x->weights = x->memory.at;
-    x->arena = x->weights + weights;
+    tsr_status status;
+    if (!x->packed.bytes)
+        TSR_TRY(tsr_cuda_block_create(x->cuda, weights, false, "weights", &x->packed));
+    TSR_TRY(tsr_cuda_block_create(x->cuda, arena + caches, false, "activations and caches", &x->memory));
+    x->weights = x->packed.at;
+    x->arena = x->memory.at;
     x->caches = x->arena + arena;
+error:
     return status;
 }
 
@@ -89,13 +92,18 @@ static void give_streams_back(tsr_exec *x) {
     }
 }
 
-tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan) {
+/* Weights that lie in the block already are packed so: `there`, NULL where there are none. */
+static tsr_status create(
+    tsr_exec **out, tsr_cuda *c, const tsr_plan *plan, tsr_cuda_block packed, const tsr_conv_packing *there) {
     tsr_status status;
     tsr_exec *x = calloc(1, sizeof *x);
-    if (!x)
+    if (!x) {
+        tsr_cuda_block_destroy(&packed);
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    }
     x->cuda = c;
     x->plan = plan;
+    x->packed = packed;
     pthread_mutex_init(&x->lock, NULL);
     TSR_TRY(tsr_cuda_enter(c));
     tell_precision(plan);
@@ -106,7 +114,7 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
     TSR_TRY(take_host_memory(x));
     TSR_TRY(take_streams(x));
     TSR_TRY(tsr_cuda_autotune(x));
-    TSR_TRY(tsr_cuda_weights(x));
+    TSR_TRY(tsr_cuda_weights(x, there));
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
         TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->ring[i].event, CU_EVENT_DISABLE_TIMING), "making an event"));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
@@ -116,6 +124,25 @@ tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *pla
     return TSR_OK;
 error:
     tsr_cuda_exec_destroy(&x);
+    return status;
+}
+
+tsr_status tsr_cuda_exec_create(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan) {
+    return create(out, c, plan, (tsr_cuda_block){0}, NULL);
+}
+
+tsr_status tsr_cuda_exec_turn(tsr_exec **out, tsr_cuda *c, const tsr_plan *plan) {
+    tsr_cuda_block packed = {0};
+    tsr_conv_packing *there = NULL;
+    if (tsr_plan_same_weights((*out)->plan, plan)) {
+        packed = (*out)->packed;
+        there = (*out)->packing;
+        (*out)->packed = (tsr_cuda_block){0};
+        (*out)->packing = NULL;
+    }
+    tsr_cuda_exec_destroy(out); /* its memory is the next one's */
+    tsr_status status = create(out, c, plan, packed, there);
+    free(there);
     return status;
 }
 
@@ -139,6 +166,7 @@ void tsr_cuda_exec_destroy(tsr_exec **out) {
     if (x->host)
         tsr_cu.p_cuMemFreeHost(x->host);
     tsr_cuda_block_destroy(&x->memory);
+    tsr_cuda_block_destroy(&x->packed);
     pthread_mutex_destroy(&x->lock);
     free(x->packing);
     free(x);

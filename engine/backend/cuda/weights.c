@@ -75,14 +75,22 @@ static tsr_status choose_packing(tsr_exec *x) {
     return TSR_OK;
 }
 
+/* A first run's measurements may have chosen another shape since. */
+static bool same_packing(const tsr_exec *x, const tsr_conv_packing *there) {
+    for (int i = 0; there && i < x->plan->weights; i++)
+        if (there[i].shape != x->packing[i].shape)
+            return false;
+    return there != NULL;
+}
+
 static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-tsr_status tsr_cuda_weights(tsr_exec *x) {
+tsr_status tsr_cuda_weights(tsr_exec *x, const tsr_conv_packing *there) {
     size_t weights = 0, biases = 0, packed = 0, channels = 0;
     tsr_status status = choose_packing(x);
-    if (status != TSR_OK)
+    if (status != TSR_OK || same_packing(x, there))
         return status;
     for (int i = 0; i < x->plan->weights; i++) {
         weights = larger(weights, tsr_kernel_weights(x->plan->weight[i].kernel));

@@ -256,11 +256,14 @@ static tsr_status need_slab(tsr_watch_worker *w, size_t bytes) {
         pthread_cond_wait(&w->changed, &w->lock);
     }
     bool mine = !w->slab_held;
+    tsr_slab old = w->slab;
+    if (mine)
+        w->slab = (tsr_slab){.handle = TSR_NO_HANDLE}; /* whoever looks meanwhile sees none */
     pthread_mutex_unlock(&w->lock);
     if (!mine)
         return tsr_fail(TSR_ERR_CANCELLED, "preview: closed");
-    if (w->slab.bytes)
-        b->v->slab_free(b, &w->slab);
+    if (old.bytes)
+        b->v->slab_free(b, &old);
     tsr_slab slab = {.handle = TSR_NO_HANDLE};
     tsr_status status = bytes ? b->v->slab_alloc(b, bytes, &slab) : TSR_OK;
     pthread_mutex_lock(&w->lock);

@@ -162,6 +162,7 @@ Test(cpu, stops_within_a_convolution) {
     ok(rig_prepare(&r));
     ok(step(&r, 0, 0));
     const tsr_program *p = r.plan->program[TSR_STEP_FIRST];
+    int stopped = 0;
     for (int i = 0; i < p->ops; i++) {
         const tsr_bound_op *b = &r.x->op[TSR_STEP_FIRST][i];
         if (p->op[i].kind != TSR_OP_CONV || !strstr(b->tier->name, "AVX2"))
@@ -177,8 +178,11 @@ Test(cpu, stops_within_a_convolution) {
         ok(b->tier->op[TSR_OP_CONV].run(&io));
         cr_assert_arr_eq(at, before, bytes, "op %d", i);
         free(before);
+        stopped++;
     }
     rig_close(&r);
+    if (!stopped)
+        cr_skip_test("no convolution of ours runs on this CPU");
 }
 
 static void swap_caches(rig *r) { /* out to the host, over them with rubbish, and back */

@@ -13,10 +13,13 @@ namespace shim {
 #define CONV_U8(name, ...) CONV(u8, name),
 
 const std::vector<named_kernel> &kernels() {
+    /* clang-format off */
     static const std::vector<named_kernel> all = {
-        TSR_CONV_SHAPES(CONV_F16) TSR_CONV_SHAPES_8(CONV_BF16) TSR_CONV_SHAPES_16(CONV_BF16) TSR_CONV_SHAPES_8(
-            CONV_E4M3) TSR_CONV_SHAPES_8(CONV_U8) TSR_CONV_SHAPES_H(CONV_F16) TSR_CONV_SHAPES_8H(CONV_BF16)
-            TSR_CONV_SHAPES_8H(CONV_E4M3) TSR_CONV_SHAPES_8H(CONV_U8) ENTRY(tsr_stats, tsr_stats_args),
+        TSR_CONV_SHAPES(CONV_F16) TSR_CONV_SHAPES_H(CONV_F16)
+        TSR_CONV_SHAPES_8(CONV_BF16) TSR_CONV_SHAPES_16(CONV_BF16) TSR_CONV_SHAPES_8H(CONV_BF16)
+        TSR_CONV_SHAPES_8(CONV_E4M3) TSR_CONV_SHAPES_8H(CONV_E4M3)
+        TSR_CONV_SHAPES_8(CONV_U8) TSR_CONV_SHAPES_8H(CONV_U8)
+        ENTRY(tsr_stats, tsr_stats_args),
         ENTRY(tsr_reduce, tsr_reduce_args),
         ENTRY(tsr_set_range, tsr_set_range_args),
         ENTRY(tsr_requantise, tsr_requantise_args),
@@ -26,6 +29,7 @@ const std::vector<named_kernel> &kernels() {
         ENTRY(tsr_input, tsr_input_args),
         ENTRY(tsr_store, tsr_store_args),
     };
+    /* clang-format on */
     return all;
 }
 

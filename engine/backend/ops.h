@@ -47,6 +47,7 @@ typedef struct tsr_op_io {
 static inline bool tsr_io_stopped(const tsr_op_io *io) {
     return io->stop && atomic_load_explicit(io->stop, memory_order_relaxed);
 }
+
 /* Where frame t of a statistics' buffer begins, in doubles. */
 static inline ptrdiff_t tsr_io_stats_at(const tsr_buffer *stats, int t) {
     return (ptrdiff_t)t * stats->w * 2;

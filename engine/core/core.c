@@ -119,8 +119,9 @@ typedef struct block {
     count *of;
 } block;
 
-static void add(count *of, size_t bytes) {
-    size_t used = atomic_fetch_add(&of->used, bytes) + bytes, peak = atomic_load(&of->peak);
+/* Negative: given back. */
+static void add(count *of, int64_t bytes) {
+    size_t used = atomic_fetch_add(&of->used, (size_t)bytes) + (size_t)bytes, peak = atomic_load(&of->peak);
     while (used > peak && !atomic_compare_exchange_weak(&of->peak, &peak, used))
         ;
 }
@@ -135,7 +136,7 @@ static void *alloc(count *of, size_t bytes) {
     if (!p)
         return NULL;
     memcpy(p, &(block){bytes, of}, sizeof(block));
-    add(of, bytes);
+    add(of, (int64_t)bytes);
     return p + PAGE;
 }
 
@@ -152,23 +153,16 @@ void tsr_mem_free(void *p) {
         return;
     block b;
     memcpy(&b, (char *)p - PAGE, sizeof b);
-    atomic_fetch_sub(&b.of->used, b.bytes);
+    add(b.of, -(int64_t)b.bytes);
     free((char *)p - PAGE);
 }
 
-static void count_others(count *of, int64_t bytes) {
-    if (bytes < 0)
-        atomic_fetch_sub(&of->used, (size_t)-bytes);
-    else
-        add(of, (size_t)bytes);
-}
-
 void tsr_mem_count(int64_t bytes) {
-    count_others(&on_device, bytes);
+    add(&on_device, bytes);
 }
 
 void tsr_mem_count_host(int64_t bytes) {
-    count_others(&on_host, bytes);
+    add(&on_host, bytes);
 }
 
 size_t tsr_mem_used(void) {

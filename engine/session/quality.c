@@ -234,6 +234,24 @@ static tsr_status mix(const tsr_losses *l, const tsr_half *half, tsr_plan_params
     return status;
 }
 
+/* Where nobody knows what 8 bits lose: wide, but for decodes on a GPU, which is there for speed (docs/precision.md). */
+static void choose_unmeasured(
+    tsr_engine *e, const tsr_half *half, tsr_precision eight, tsr_plan_params *p, tsr_target *target) {
+    char *why = target->mix.why;
+    size_t size = sizeof target->mix.why;
+    if (eight == TSR_PRECISION_F32 || !(target->host_is_device || half->encodes)) {
+        p->precision = e->backend->v->best(e->backend, half, why);
+        return;
+    }
+    p->precision = wide_of(target, half);
+    target->mix.unmeasured = !half->encodes;
+    if (half->encodes)
+        snprintf(why, size, "what 8 bits lose is not measured for encodes");
+    else
+        snprintf(why, size, "%s is faster, but what it loses is not measured; --quality %g does, once",
+            tsr_precision_name(eight), AUTO_QUALITY);
+}
+
 tsr_status tsr_quality_decide(
     tsr_engine *e, const tsr_model *m, const tsr_half *half, tsr_plan_params *p, tsr_target *target) {
     bool automatic = p->precision == TSR_PRECISION_AUTO;
@@ -251,17 +269,7 @@ tsr_status tsr_quality_decide(
                        "plan: what resnets lose in %s is not measured; call tsr_quality_measure()",
                        tsr_precision_name(eight))
                  : tsr_fail(TSR_ERR_UNSUPPORTED, "plan: a quality is for decodes; leave it out, or name a precision");
-    if (!automatic)
-        return TSR_OK;
-    p->precision = eight == TSR_PRECISION_F32 || !(target->host_is_device || half->encodes)
-                       ? e->backend->v->best(e->backend, half, target->mix.why)
-                       : wide_of(target, half);
-    target->mix.unmeasured = eight != TSR_PRECISION_F32 && target->host_is_device && !half->encodes;
-    if (eight != TSR_PRECISION_F32 && half->encodes)
-        snprintf(target->mix.why, sizeof target->mix.why, "what 8 bits lose is not measured for encodes");
-    if (target->mix.unmeasured)
-        snprintf(target->mix.why, sizeof target->mix.why,
-            "%s is faster, but what it loses is not measured; --quality %g does, once", tsr_precision_name(eight),
-            AUTO_QUALITY);
+    if (automatic)
+        choose_unmeasured(e, half, eight, p, target);
     return TSR_OK;
 }

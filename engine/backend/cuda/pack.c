@@ -12,8 +12,12 @@
 #define ONLY_F16(...) FORM(false, false, false, __VA_ARGS__)
 #define HOPPER(...) FORM(true, true, true, __VA_ARGS__)
 #define HOPPER_F16(...) FORM(false, false, true, __VA_ARGS__)
-const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {TSR_CONV_SHAPES_8(ALL) TSR_CONV_SHAPES_16(ONLY_16)
-        TSR_CONV_SHAPES_F16(ONLY_F16) TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_F16H(HOPPER_F16)};
+/* clang-format off */
+const tsr_conv_form tsr_conv_forms[TSR_CONV_SHAPE_COUNT] = {
+    TSR_CONV_SHAPES_8(ALL) TSR_CONV_SHAPES_16(ONLY_16) TSR_CONV_SHAPES_F16(ONLY_F16)
+    TSR_CONV_SHAPES_8H(HOPPER) TSR_CONV_SHAPES_F16H(HOPPER_F16)
+};
+/* clang-format on */
 
 /* 3x3: all tiles. Hopper multiplies e4m3 by wgmma alone. */
 static int squares(tsr_dtype input, bool hopper, tsr_conv_shape *out) {

@@ -280,7 +280,7 @@ void dialogs_draw(app *a);
  * folders */
 
 void files_load(app *a);
-void files_save(const app *a);
+void files_save(app *a);
 void files_remember(app *a, const char *path);
 bool files_is_folder(const char *path);
 /* The newest latent in a folder that opens and is newer than *newest; false: none. */

@@ -104,11 +104,10 @@ void files_load(app *a) {
     check(&a->set);
 }
 
-void files_save(const app *a) {
+void files_save(app *a) {
     char dir[3072], path[PATH_MOST], part[PATH_MOST + 8];
     entry e[ENTRIES];
-    app copy_of = *a; /* for the pointers into it */
-    int n = list_entries(&copy_of, e);
+    int n = list_entries(a, e);
     if (!cache_folder(dir, sizeof dir))
         return;
     for (char *s = dir + 1; *s; s++)

@@ -85,8 +85,8 @@ static void on_decode(void *user, const tsr_bench_decode *d) {
     const tsr_plan_info *p = d->plan;
     const tsr_result *r = &d->result;
     char peak[32], planned[32];
-    printf("\ndecode of %lld frames of %dx%d, %s on %s\n", (long long)r->frames, p->width, p->height,
-        tsr_precision_name(p->precision), p->device);
+    printf("\ndecode of %lld frame%s of %dx%d, %s on %s\n", (long long)r->frames, plural(r->frames), p->width,
+        p->height, tsr_precision_name(p->precision), p->device);
     printf("  %-10s %.3f s (%.3f to %.3f; the first %.3f, preparation included)\n", "median", r->seconds, d->fastest,
         d->slowest, d->cold);
     printf(
@@ -117,7 +117,7 @@ static void on_card_decode(void *user, const tsr_card_decode *d) {
         return;
     }
     char planned[32];
-    printf("\ndecode of %d frames of %dx%d, %s on %s, predicted\n", p->frames, p->width, p->height,
+    printf("\ndecode of %d frame%s of %dx%d, %s on %s, predicted\n", p->frames, plural(p->frames), p->width, p->height,
         tsr_precision_name(p->precision), p->device);
     printf("  %-10s %.2f ms, %.1f frames/s in the long run\n", "a frame", 1e3 * d->per_frame, 1 / d->per_frame);
     printf("  %-10s %.3f s; memory planned %s\n", "in all", d->seconds, bytes_text(planned, p->bytes.total));

@@ -35,7 +35,7 @@ static tsr_status on_frame(void *user, const tsr_difference *d) {
 
 static void say_comparison(const tsr_comparison *c, const options *o) {
     char db[32];
-    printf("%lld frames of %dx%d\n", (long long)c->frames, c->width, c->height);
+    printf("%lld frame%s of %dx%d\n", (long long)c->frames, plural(c->frames), c->width, c->height);
     printf("PSNR          %s\n", db_text(db, c->psnr));
     printf("SSIM          %.5f\n", c->ssim);
     if (c->largest == 0)

@@ -30,8 +30,8 @@ static int open_media(struct encode *c) {
     if (status != EXIT_OK)
         return status;
     c->media = tsr_reader_get_info(c->reader);
-    say(TSR_LOG_INFO, "%s: %s, %lld frames of %dx%d, %d bits", c->media->path, c->media->kind, (long long)frames,
-        c->media->width, c->media->height, c->media->depth);
+    say(TSR_LOG_INFO, "%s: %s, %lld frame%s of %dx%d, %d bits", c->media->path, c->media->kind, (long long)frames,
+        plural(frames), c->media->width, c->media->height, c->media->depth);
     if (*c->media->notes)
         say(TSR_LOG_WARN, "%s: %s", c->media->path, c->media->notes);
     return clip_frames(c->o, frames, &c->first, &c->end);
@@ -197,9 +197,11 @@ static void say_done(const struct encode *c) {
         return;
     }
     char peak[32], planned[32];
-    say(TSR_LOG_INFO, "%s: %d latents of %dx%d from %lld frames in %.1f s, %.2f frames/s; device memory %s, %s planned",
-        path, c->extent.frames, c->extent.width, c->extent.height, (long long)r->frames, r->seconds,
-        (double)r->frames / r->seconds, bytes_text(peak, r->peak_bytes), bytes_text(planned, r->planned_bytes));
+    say(TSR_LOG_INFO,
+        "%s: %d latent%s of %dx%d from %lld frame%s in %.1f s, %.2f frames/s; device memory %s, %s planned", path,
+        c->extent.frames, plural(c->extent.frames), c->extent.width, c->extent.height, (long long)r->frames,
+        plural(r->frames), r->seconds, (double)r->frames / r->seconds, bytes_text(peak, r->peak_bytes),
+        bytes_text(planned, r->planned_bytes));
 }
 
 int cmd_encode(const options *o) {

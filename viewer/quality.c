@@ -36,8 +36,8 @@ static void say_quality(const char *against, int64_t frames, double mse, double 
     char all[32], least[32];
     db_text(all, psnr);
     db_text(least, worst->psnr);
-    say(TSR_LOG_INFO, "PSNR against %s: %s, SSIM %.4f over %lld frames; worst frame %lld: %s", against, all, ssim,
-        (long long)frames, (long long)worst->frame, least);
+    say(TSR_LOG_INFO, "PSNR against %s: %s, SSIM %.4f over %lld frame%s; worst frame %lld: %s", against, all, ssim,
+        (long long)frames, plural(frames), (long long)worst->frame, least);
 }
 
 /* ---------------------------------------------------------------- against the clip */

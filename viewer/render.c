@@ -192,7 +192,7 @@ static int take_after(struct render *r) {
     const tsr_media_info *i = tsr_reader_get_info(clip);
     if (i->fps > 0 && !r->o->fps_given)
         r->target.fps = i->fps;
-    else if (!(i->fps > 0))
+    else if (!(i->fps > 0) && r->end - r->first > 1)
         say(TSR_LOG_WARN, "%s: has no frame rate", i->path);
     if (i->audio) {
         r->target.audio_from = r->o->like;
@@ -447,9 +447,10 @@ static void say_done(const struct render *r) {
         return;
     }
     char peak[32], planned[32], host[32];
-    say(TSR_LOG_INFO, "%s: %lld frames of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned; host %s",
-        *output ? output : "decoded", (long long)r->done, r->width, r->height, s->seconds, (double)r->done / s->seconds,
-        bytes_text(peak, s->peak_bytes), bytes_text(planned, s->planned_bytes), bytes_text(host, s->host_peak_bytes));
+    say(TSR_LOG_INFO, "%s: %lld frame%s of %dx%d in %.1f s, %.2f frames/s; device memory %s, %s planned; host %s",
+        *output ? output : "decoded", (long long)r->done, plural(r->done), r->width, r->height, s->seconds,
+        (double)r->done / s->seconds, bytes_text(peak, s->peak_bytes), bytes_text(planned, s->planned_bytes),
+        bytes_text(host, s->host_peak_bytes));
     say(TSR_LOG_DEBUG, "busy: load %.2f, prepare %.2f, decode %.2f, blend %.2f, write %.2f s; they overlap", s->load,
         s->prepare, s->decode, s->blend, s->write);
 }

@@ -90,6 +90,10 @@ const char *bytes_text(char buf[32], int64_t bytes) {
     return buf;
 }
 
+const char *plural(int64_t n) {
+    return n == 1 ? "" : "s";
+}
+
 /* ---------------------------------------------------------------- progress */
 
 static void time_text(char buf[32], double seconds) {

@@ -29,6 +29,7 @@ static inline int failed(tsr_status status) { /* with the library's message; TSR
 
 /* "13.0 GiB" */
 const char *bytes_text(char buf[32], int64_t bytes);
+const char *plural(int64_t n); /* the ending of the word after n: "" or "s" */
 
 /* The progress line: where o->progress says so. */
 void progress_show(const tsr_progress *p);

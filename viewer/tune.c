@@ -62,8 +62,8 @@ static void print_table(const tsr_tune_table *t) {
     if (t->best < 0)
         return;
     const tsr_tune_point *best = &t->point[t->best];
-    printf("best: %dx%d, %.2f s for %d frames of %dx%d, %s on %s\n", best->tile_width, best->tile_height, best->seconds,
-        t->frames, t->width, t->height, tsr_precision_name(t->precision), t->device);
+    printf("best: %dx%d, %.2f s for %d frame%s of %dx%d, %s on %s\n", best->tile_width, best->tile_height,
+        best->seconds, t->frames, plural(t->frames), t->width, t->height, tsr_precision_name(t->precision), t->device);
     if (t->best_tiled >= 0)
         printf("kept: %dx%d, for plans that have to be tiled; untiled stays first where it fits, for it has no seams\n",
             t->point[t->best_tiled].tile_width, t->point[t->best_tiled].tile_height);
@@ -111,7 +111,7 @@ static int write_chart(const tsr_tune_table *t, const options *o) {
     tsr_writer *w = NULL;
     int width, height;
     char title[128];
-    snprintf(title, sizeof title, "%d frames of %dx%d, %s on %s", t->frames, t->width, t->height,
+    snprintf(title, sizeof title, "%d frame%s of %dx%d, %s on %s", t->frames, plural(t->frames), t->width, t->height,
         tsr_precision_name(t->precision), t->device);
     unsigned char *rgb = chart_draw(t, title, &width, &height);
     if (!rgb)

@@ -204,6 +204,10 @@ char *tsr_format_text(const char *format, ...) {
     return s;
 }
 
+const char *tsr_plural(int64_t n) {
+    return n == 1 ? "" : "s";
+}
+
 const char *tsr_bytes_text(char buf[32], int64_t bytes) {
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double v = (double)bytes;

@@ -59,6 +59,8 @@ void tsr_mem_fail_at(int64_t n);
 char *tsr_format_text(const char *format, ...) __attribute__((format(printf, 1, 2))); /* malloc'd, or NULL */
 /* "13.0 GiB", "512 KiB": for people. */
 const char *tsr_bytes_text(char buf[32], int64_t bytes);
+/* The ending of the word after n: "" or "s". */
+const char *tsr_plural(int64_t n);
 
 /* ---------------------------------------------------------------- number types */
 

@@ -133,10 +133,11 @@ static void heading(FILE *f, const tsr_plan *p) {
     const tsr_plan_info *i = &p->info;
     char text[128];
     bool encode = p->half->encodes;
-    fprintf(f, "%dx%d, %d frames, %s %d latents of %dx%d; %s on %s\n", i->width, i->height,
-        encode ? tsr_frames_of_latents(p->half->time_factor, i->frames) : i->frames, encode ? "to" : "from",
-        p->end_latent - p->first_latent, i->extent.width, i->extent.height, tsr_precision_name(i->precision),
-        i->device);
+    int frames = encode ? tsr_frames_of_latents(p->half->time_factor, i->frames) : i->frames,
+        latents = p->end_latent - p->first_latent;
+    fprintf(f, "%dx%d, %d frame%s, %s %d latent%s of %dx%d; %s on %s\n", i->width, i->height, frames,
+        tsr_plural(frames), encode ? "to" : "from", latents, tsr_plural(latents), i->extent.width, i->extent.height,
+        tsr_precision_name(i->precision), i->device);
     fprintf(f, "\nchosen      %s\n", tsr_candidate_text(text, p, &p->candidate[0]));
     if (i->mode == TSR_MODE_TILED)
         fprintf(f, "            overlapping by at least %dx%d pixels, in segments of %d latents\n", i->overlap_width,

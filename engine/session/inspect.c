@@ -46,12 +46,15 @@ static void tell_model(const teller *t, const tsr_model_info *i) {
 static void tell_latent(const teller *t, const tsr_latent_info *i) {
     const tsr_latent_params p = TSR_LATENT_PARAMS_DEFAULT;
     tell(t, "videos", "%d", i->videos);
-    tell(t, "latents", "%d frames of %dx%d, %d channels", i->frames, i->width, i->height, p.channels);
+    tell(t, "latents", "%d frame%s of %dx%d, %d channels", i->frames, tsr_plural(i->frames), i->width, i->height,
+        p.channels);
     tell(t, "layout", "%s", i->layout == TSR_LAYOUT_BFHWC ? "bfhwc" : "bcfhw");
     tell(t, "scale", "%g", i->scale);
-    tell(t, "decodes to", "%d frames of %dx%d", 4 * (i->frames - 1) + 1, 8 * i->width, 8 * i->height);
+    tell(t, "decodes to", "%d frame%s of %dx%d", 4 * (i->frames - 1) + 1, tsr_plural(i->frames), 8 * i->width,
+        8 * i->height);
     if (i->crop_width || i->crop_height || i->crop_frames)
-        tell(t, "of which", "%d frames of %dx%d are the picture", i->crop_frames, i->crop_width, i->crop_height);
+        tell(t, "of which", "%d frame%s of %dx%d are the picture", i->crop_frames, tsr_plural(i->crop_frames),
+            i->crop_width, i->crop_height);
 }
 
 /* What the file is, tried in turn: "holds" of the file section, then the section of its own. */

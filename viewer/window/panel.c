@@ -47,8 +47,8 @@ static void draw_head(app *a, const tsr_preview_info *i) {
     widget_text_clipped(UI_BOLD, (ui_rect){ui_left(), ui_top(), w, 0}, COLOR_TEXT, a->name, false);
     ui_space(line + app_px(a, 5));
     const tsr_plan_info *p = decode_in_force(a);
-    snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %d frames \xc2\xb7 %s on %s", i->width, i->height, i->frames,
-        tsr_precision_name(p->precision), p->device ? p->device : "?");
+    snprintf(text, sizeof text, "%d \xc3\x97 %d \xc2\xb7 %d frame%s \xc2\xb7 %s on %s", i->width, i->height, i->frames,
+        plural(i->frames), tsr_precision_name(p->precision), p->device ? p->device : "?");
     widget_text_clipped(UI_SMALL, (ui_rect){ui_left(), ui_top(), w, 0}, COLOR_DIM, text, false);
     ui_space(ui_line_height(UI_SMALL) + app_px(a, 12));
     bool busy = i->state == TSR_PREVIEW_DECODING || i->state == TSR_PREVIEW_PREPARING;

@@ -169,18 +169,26 @@ void tsr_vk_change_owner(
         b->commands, work, acquire ? work : VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, NULL, 1, &change, 0, NULL);
 }
 
-tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds,
-    const void *push, size_t push_bytes, uint32_t groups_x, uint32_t groups_y) {
+tsr_status tsr_vk_batch_set(tsr_vk *vk, vk_batch *b, VkDescriptorSetLayout layout, VkDescriptorSet *out) {
     tsr_status status;
-    VkDescriptorSet set;
     VkDescriptorSetAllocateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
         .descriptorPool = b->sets,
         .descriptorSetCount = 1,
-        .pSetLayouts = &vk->set_layout,
+        .pSetLayouts = &layout,
     };
-    VK(vk->d.vkAllocateDescriptorSets(vk->device, &info, &set));
+    VK(vk->d.vkAllocateDescriptorSets(vk->device, &info, out));
     b->sets_used++;
+    return TSR_OK;
+error:
+    return status;
+}
+
+tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds,
+    const void *push, size_t push_bytes, uint32_t groups_x, uint32_t groups_y) {
+    tsr_status status;
+    VkDescriptorSet set;
+    TSR_TRY(tsr_vk_batch_set(vk, b, vk->set_layout, &set));
     VkWriteDescriptorSet write[VK_BINDINGS];
     for (int i = 0; i < binds; i++)
         write[i] = (VkWriteDescriptorSet){

@@ -208,6 +208,8 @@ VkDescriptorBufferInfo tsr_vk_piece(
 /* Between uses here a piece of an external slab belongs to the API that shares it. */
 void tsr_vk_change_owner(
     tsr_vk *vk, vk_batch *b, const tsr_vk_slab *s, VkDeviceSize at, VkDeviceSize bytes, bool acquire);
+/* A descriptor set of the batch, there until it is done. */
+tsr_status tsr_vk_batch_set(tsr_vk *vk, vk_batch *b, VkDescriptorSetLayout layout, VkDescriptorSet *out);
 tsr_status tsr_vk_dispatch(tsr_vk *vk, vk_batch *b, VkPipeline pipe, const VkDescriptorBufferInfo *bind, int binds,
     const void *push, size_t push_bytes, uint32_t groups_x, uint32_t groups_y);
 /* What is recorded next on this accumulator comes after all earlier work on it: a barrier where one

@@ -269,14 +269,7 @@ static tsr_status bind_stack(
     tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, const tsr_vk_canvas *canvas, const VkDescriptorBufferInfo *out) {
     tsr_status status;
     VkDescriptorSet set;
-    VkDescriptorSetAllocateInfo allocate = {
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-        .descriptorPool = b->sets,
-        .descriptorSetCount = 1,
-        .pSetLayouts = &vk->show_set_layout,
-    };
-    VK(vk->d.vkAllocateDescriptorSets(vk->device, &allocate, &set));
-    b->sets_used++;
+    TSR_TRY(tsr_vk_batch_set(vk, b, vk->show_set_layout, &set));
     VkDescriptorBufferInfo none = {b->upload.buffer, 0, vk->offset_align}, buffer[VK_SHOW_BINDINGS];
     for (int i = 0; i < VK_SHOW_BINDINGS; i++)
         buffer[i] = none;

@@ -77,6 +77,37 @@ tsr_dnnl_sizes tsr_dnnl_sizes_of(
     return out;
 }
 
+/* ---------------------------------------------------------------- packing */
+
+tsr_status tsr_dnnl_reorder(
+    const tsr_kernel *k, dnnl_data_type_t type, const void *from, const dnnl_memory_desc_t *wanted, void *to) {
+    tsr_status status;
+    dnnl_memory_desc_t plain;
+    dnnl_memory_t src = NULL, dst = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_t primitive = NULL;
+    dnnl_engine_t on = tsr_dnnl_engine();
+    DNNL_TRY(dnnl_memory_desc_init_by_tag(
+        &plain, 5, (dnnl_dims_t){k->cout, k->cin, k->kt, k->kh, k->kw}, type, dnnl_odhwi));
+    DNNL_TRY(dnnl_memory_create(&src, &plain, on, (void *)from));
+    DNNL_TRY(dnnl_memory_create(&dst, wanted, on, to));
+    DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, &plain, on, wanted, on, NULL));
+    DNNL_TRY(dnnl_primitive_create(&primitive, desc));
+    DNNL_TRY(dnnl_primitive_execute(
+        primitive, tsr_dnnl_stream(), 2, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
+    DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
+error:
+    if (primitive)
+        dnnl_primitive_destroy(primitive);
+    if (desc)
+        dnnl_primitive_desc_destroy(desc);
+    if (dst)
+        dnnl_memory_destroy(dst);
+    if (src)
+        dnnl_memory_destroy(src);
+    return status;
+}
+
 /* ---------------------------------------------------------------- the tier */
 
 static bool here(void) {

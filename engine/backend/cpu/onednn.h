@@ -40,6 +40,10 @@ typedef struct tsr_dnnl_sizes { /* bytes, in the layout that is fastest */
 tsr_dnnl_sizes tsr_dnnl_sizes_of(
     const tsr_dnnl_shape *s, tsr_status (*create)(const void *ctx, dnnl_primitive_desc_t *out), const void *ctx);
 
+/* Weights in the folded order, [cout][kt][kh][kw][cin], oneDNN's odhwi, to the order that a primitive wants. */
+tsr_status tsr_dnnl_reorder(
+    const tsr_kernel *k, dnnl_data_type_t type, const void *from, const dnnl_memory_desc_t *wanted, void *to);
+
 bool tsr_dnnl_conv_can(const tsr_program *p, const tsr_op *op);
 size_t tsr_dnnl_conv_scratch(const tsr_program *p, const tsr_op *op);
 tsr_status tsr_dnnl_conv_bind(void **bound, const tsr_program *p, const tsr_op *op, const tsr_packed *kernel);

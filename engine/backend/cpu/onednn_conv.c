@@ -173,35 +173,6 @@ typedef struct layout {
     dnnl_memory_desc_t weights[MOST_PHASES];
 } layout;
 
-/* The folded order, [cout][kt][kh][kw][cin]: oneDNN's odhwi. */
-static tsr_status reorder(const tsr_kernel *k, const float *from, const dnnl_memory_desc_t *wanted, void *to) {
-    tsr_status status;
-    dnnl_memory_desc_t plain;
-    dnnl_memory_t src = NULL, dst = NULL;
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_primitive_t primitive = NULL;
-    dnnl_engine_t engine = tsr_dnnl_engine();
-    DNNL_TRY(dnnl_memory_desc_init_by_tag(
-        &plain, 5, (dnnl_dims_t){k->cout, k->cin, k->kt, k->kh, k->kw}, dnnl_f32, dnnl_odhwi));
-    DNNL_TRY(dnnl_memory_create(&src, &plain, engine, (void *)from));
-    DNNL_TRY(dnnl_memory_create(&dst, wanted, engine, to));
-    DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, &plain, engine, wanted, engine, NULL));
-    DNNL_TRY(dnnl_primitive_create(&primitive, desc));
-    DNNL_TRY(dnnl_primitive_execute(
-        primitive, tsr_dnnl_stream(), 2, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
-    DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
-error:
-    if (primitive)
-        dnnl_primitive_destroy(primitive);
-    if (desc)
-        dnnl_primitive_desc_destroy(desc);
-    if (dst)
-        dnnl_memory_destroy(dst);
-    if (src)
-        dnnl_memory_destroy(src);
-    return status;
-}
-
 tsr_status tsr_dnnl_pack(
     tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     const tsr_kernel *k = packed->kernel;
@@ -222,7 +193,7 @@ tsr_status tsr_dnnl_pack(
         if (dnnl_memory_desc_get_size(&l->weights[i]) > bytes)
             return tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN wants %zu bytes for weights of %zu; run with the plain C tier",
                 dnnl_memory_desc_get_size(&l->weights[i]), bytes);
-        status = reorder(k, weights + (size_t)i * n, &l->weights[i], (char *)packed->at + (size_t)i * bytes);
+        status = tsr_dnnl_reorder(k, dnnl_f32, weights + (size_t)i * n, &l->weights[i], (char *)packed->at + (size_t)i * bytes);
     }
     memcpy((char *)packed->at + (size_t)k->phases * bytes, biases, tsr_kernel_biases(k) * sizeof(float));
     return status;

@@ -151,35 +151,6 @@ static void sum_filter(const tsr_kernel *k, const int8_t *filter, int32_t *sums,
     }
 }
 
-/* From the folded order, [cout][kt][kh][kw][cin]. */
-static tsr_status reorder(const tsr_kernel *k, const int8_t *from, const dnnl_memory_desc_t *wanted, void *to) {
-    tsr_status status;
-    dnnl_memory_desc_t plain;
-    dnnl_memory_t src = NULL, dst = NULL;
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_primitive_t primitive = NULL;
-    dnnl_engine_t engine = tsr_dnnl_engine();
-    DNNL_TRY(dnnl_memory_desc_init_by_tag(
-        &plain, 5, (dnnl_dims_t){k->cout, k->cin, k->kt, k->kh, k->kw}, dnnl_s8, dnnl_odhwi));
-    DNNL_TRY(dnnl_memory_create(&src, &plain, engine, (void *)from));
-    DNNL_TRY(dnnl_memory_create(&dst, wanted, engine, to));
-    DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, &plain, engine, wanted, engine, NULL));
-    DNNL_TRY(dnnl_primitive_create(&primitive, desc));
-    DNNL_TRY(dnnl_primitive_execute(
-        primitive, tsr_dnnl_stream(), 2, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}}));
-    DNNL_TRY(dnnl_stream_wait(tsr_dnnl_stream()));
-error:
-    if (primitive)
-        dnnl_primitive_destroy(primitive);
-    if (desc)
-        dnnl_primitive_desc_destroy(desc);
-    if (dst)
-        dnnl_memory_destroy(dst);
-    if (src)
-        dnnl_memory_destroy(src);
-    return status;
-}
-
 static tsr_status pack(
     tsr_packed *packed, const tsr_program *p, const tsr_op *op, const float *weights, const float *biases) {
     const tsr_kernel *k = packed->kernel;
@@ -202,7 +173,7 @@ static tsr_status pack(
     if (dnnl_memory_desc_get_size(layout) > codes_bytes(k))
         TSR_TRY(tsr_fail(TSR_ERR_UNSUPPORTED, "oneDNN wants %zu bytes for weights of %zu; run with the plain C tier",
             dnnl_memory_desc_get_size(layout), codes_bytes(k)));
-    TSR_TRY(reorder(k, codes, layout, packed->at));
+    TSR_TRY(tsr_dnnl_reorder(k, dnnl_s8, codes, layout, packed->at));
 error:
     if (desc)
         dnnl_primitive_desc_destroy(desc);

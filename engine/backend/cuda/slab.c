@@ -3,30 +3,40 @@
 
 #include <stdlib.h>
 
-typedef struct record { /* of a slab on the device: one of the two */
+typedef struct record { /* one of the three */
     tsr_cuda_block block;
     tsr_cuda_foreign foreign;
+    void *pinned;
 } record;
 
+enum { PAGE = 4096 };
+
+/* Pinned memory may begin anywhere: the pages are those that lie wholly in it. */
 static tsr_status on_host(size_t bytes, tsr_slab *s) {
     CUdeviceptr at = 0;
-    void *host = NULL;
     tsr_status status;
-    size_t pages = tsr_align(bytes, 4096);
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostAlloc(&host, pages, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
+    size_t pages = tsr_align(bytes, PAGE);
+    record *r = calloc(1, sizeof *r);
+    if (!r)
+        return tsr_fail(TSR_ERR_MEMORY, "out of memory");
+    TSR_TRY(tsr_cu_check(
+        tsr_cu.p_cuMemHostAlloc(&r->pinned, pages + PAGE, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
         "pinning host memory for slots"));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, host, 0), "pinning host memory for slots"));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, r->pinned, 0), "pinning host memory for slots"));
+    size_t skip = (PAGE - (uintptr_t)r->pinned % PAGE) % PAGE;
     *s = (tsr_slab){.kind = TSR_SLAB_HOST,
         .bytes = bytes,
         .export_bytes = pages,
-        .host = host,
-        .device = at,
-        .handle = TSR_NO_HANDLE};
+        .host = (char *)r->pinned + skip,
+        .device = at + skip,
+        .handle = TSR_NO_HANDLE,
+        .backend = r};
     tsr_mem_count((int64_t)bytes); /* wherever slots lie, a plan has them among what is the device's */
     return TSR_OK;
 error:
-    if (host)
-        tsr_cu.p_cuMemFreeHost(host);
+    if (r->pinned)
+        tsr_cu.p_cuMemFreeHost(r->pinned);
+    free(r);
     return status;
 }
 
@@ -90,15 +100,13 @@ void tsr_cuda_slab_free(tsr_backend *b, tsr_slab *s) {
         return;
     tsr_cu.p_cuCtxSetCurrent(((tsr_cuda *)b)->context);
     tsr_cu.p_cuStreamSynchronize(((tsr_cuda *)b)->stream); /* a step may still write it */
-    if (s->kind == TSR_SLAB_HOST && s->host)
-        tsr_cu.p_cuMemFreeHost(s->host);
     if (s->kind != TSR_SLAB_EXPORTED) /* whose block counts itself */
         tsr_mem_count(-(int64_t)s->bytes);
     record *r = s->backend;
-    if (r) {
-        tsr_cuda_block_destroy(&r->block);
-        tsr_cuda_foreign_release(&r->foreign);
-    }
+    tsr_cuda_block_destroy(&r->block);
+    tsr_cuda_foreign_release(&r->foreign);
+    if (r->pinned)
+        tsr_cu.p_cuMemFreeHost(r->pinned);
     tsr_cuda_handle_close(s->handle);
     free(r);
     *s = (tsr_slab){.handle = TSR_NO_HANDLE};

@@ -50,6 +50,7 @@ bool run_copy(const copy &c) {
 } // namespace fake
 
 static CUmemGenericAllocationHandle next_handle = 100;
+static const size_t PINNED_FRONT = 512; /* of a page: no alignment is promised for pinned memory */
 
 static size_t granularity() {
     return config.pages ? config.pages : USUAL_PAGES;
@@ -97,16 +98,17 @@ CUresult CUDAAPI cuMemGetInfo(size_t *left, size_t *total) {
 CUresult CUDAAPI cuMemHostAlloc(void **out, size_t bytes, unsigned flags) {
     BEGIN_MAKING
     NEED(bytes && (flags & CU_MEMHOSTALLOC_DEVICEMAP), "pinned memory that the device does not see");
-    *out = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-    std::memset(*out, 0xff, bytes);
-    pinned[static_cast<char *>(*out)] = bytes;
+    char *p = static_cast<char *>(aligned_alloc(4096, (PINNED_FRONT + bytes + 4095) / 4096 * 4096)) + PINNED_FRONT;
+    std::memset(p, 0xff, bytes);
+    *out = p;
+    pinned[p] = bytes;
     counts.live++;
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemFreeHost(void *p) {
     BEGIN_FREEING
     NEED(pinned.erase(static_cast<char *>(p)), "freeing memory that is not pinned");
-    free(p);
+    free(static_cast<char *>(p) - PINNED_FRONT);
     counts.live--;
     return end;
 }

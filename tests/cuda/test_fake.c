@@ -156,6 +156,25 @@ FAULT(no_context, "without a context") {
     taken(tsr_cu.p_cuCtxSetCurrent(NULL));
     refused(tsr_cu.p_cuMemcpyHtoDAsync(block.at, bytes, sizeof bytes, cuda->stream));
 }
+FAULT(memory_asked_for_without_a_context, "cuMemGetInfo_v2 without a context") {
+    size_t left, total;
+    taken(tsr_cu.p_cuCtxSetCurrent(NULL));
+    refused(tsr_cu.p_cuMemGetInfo(&left, &total));
+}
+FAULT(pinned_memory_freed_without_a_context, "cuMemFreeHost without a context") {
+    void *host = NULL;
+    taken(tsr_cu.p_cuMemHostAlloc(&host, 4096, CU_MEMHOSTALLOC_DEVICEMAP));
+    taken(tsr_cu.p_cuCtxSetCurrent(NULL));
+    refused(tsr_cu.p_cuMemFreeHost(host));
+}
+FAULT(a_stream_waited_for_without_a_context, "cuStreamSynchronize without a context") {
+    taken(tsr_cu.p_cuCtxSetCurrent(NULL));
+    finish_fails();
+}
+FAULT(shared_memory_asked_for_on_another_device, "bytes of shared memory") {
+    refused(tsr_cu.p_cuKernelSetAttribute(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 64 << 10, cuda->pass[PASS_tsr_store], 1));
+}
 FAULT(memory_taken_while_decoding, "cuMemCreate while decoding") {
     CUmemGenericAllocationHandle handle;
     CUmemAllocationProp prop = memory_of(0);
@@ -184,6 +203,14 @@ FAULT(a_time_that_was_not_waited_for, "not waited for") {
         taken(tsr_cu.p_cuEventRecord(events[i], cuda->stream));
     }
     refused(tsr_cu.p_cuEventElapsedTime(&ms, events[0], events[1]));
+}
+
+FAULT(a_time_between_events_that_keep_none, "that keep none") {
+    CUevent event;
+    float ms;
+    taken(tsr_cu.p_cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
+    taken(tsr_cu.p_cuEventRecord(event, cuda->stream));
+    refused(tsr_cu.p_cuEventElapsedTime(&ms, event, event));
 }
 
 static uint64_t reached;
@@ -218,6 +245,11 @@ FAULT(a_timeline_that_goes_back, "a timeline that goes from 5 to 4") {
     cr_assert_neq(tsr_cuda_signal_lane(cuda, 4), TSR_OK);
     tsr_cuda_unshare(cuda); /* ends the device's thread */
 }
+FAULT(a_timeline_released_under_work, "releasing a timeline while work waits") {
+    share_timelines();
+    taken(tsr_cu.p_cuMemcpyHtoDAsync(block.at, bytes, sizeof bytes, cuda->stream));
+    tsr_cuda_unshare(cuda);
+}
 FAULT(more_imported_than_there_is, "importing 8192 bytes of a file of 4096") {
     tsr_cuda_foreign foreign;
     int fd = memfd_create("memory", MFD_CLOEXEC);
@@ -233,10 +265,11 @@ FAULT(memory_exported_that_was_not_made_for_it, "not made for it") {
 
 /* ---------------------------------------------------------------- graphs */
 
-static CUgraph graph_of_one(CUkernel kernel, CUgraphNode *node) {
-    tsr_store_args args = storing(block.at + 4096);
-    void *param[1] = {&args};
-    CUDA_KERNEL_NODE_PARAMS p = {.kern = kernel,
+static CUDA_KERNEL_NODE_PARAMS storing_node(void) {
+    static tsr_store_args args;
+    static void *param[1] = {&args};
+    args = storing(block.at + 4096);
+    return (CUDA_KERNEL_NODE_PARAMS){.kern = cuda->pass[PASS_tsr_store],
         .gridDimX = 1,
         .gridDimY = 1,
         .gridDimZ = 1,
@@ -244,6 +277,9 @@ static CUgraph graph_of_one(CUkernel kernel, CUgraphNode *node) {
         .blockDimY = 1,
         .blockDimZ = 1,
         .kernelParams = param};
+}
+static CUgraph graph_of_one(CUgraphNode *node) {
+    CUDA_KERNEL_NODE_PARAMS p = storing_node();
     CUgraph graph;
     taken(tsr_cu.p_cuGraphCreate(&graph, 0));
     taken(tsr_cu.p_cuGraphAddKernelNode(node, graph, NULL, 0, &p));
@@ -252,24 +288,31 @@ static CUgraph graph_of_one(CUkernel kernel, CUgraphNode *node) {
 
 FAULT(an_edge_from_another_graph, "no node of this graph") {
     CUgraphNode first, second;
-    tsr_store_args args = storing(block.at + 4096);
-    void *param[1] = {&args};
-    CUDA_KERNEL_NODE_PARAMS p = {.kern = cuda->pass[PASS_tsr_store],
-        .gridDimX = 1,
-        .gridDimY = 1,
-        .gridDimZ = 1,
-        .blockDimX = 256,
-        .blockDimY = 1,
-        .blockDimZ = 1,
-        .kernelParams = param};
-    graph_of_one(cuda->pass[PASS_tsr_store], &first);
-    CUgraph other = graph_of_one(cuda->pass[PASS_tsr_store], &second);
+    CUDA_KERNEL_NODE_PARAMS p = storing_node();
+    graph_of_one(&first);
+    CUgraph other = graph_of_one(&second);
     refused(tsr_cu.p_cuGraphAddKernelNode(&second, other, &first, 1, &p));
+}
+FAULT(an_edge_twice, "an edge twice") {
+    CUgraphNode node, second;
+    CUDA_KERNEL_NODE_PARAMS p = storing_node();
+    CUgraph graph = graph_of_one(&node);
+    refused(tsr_cu.p_cuGraphAddKernelNode(&second, graph, (CUgraphNode[]){node, node}, 2, &p));
+}
+FAULT(an_update_by_a_node_that_is_gone, "a graph that is gone") {
+    CUgraphNode node;
+    CUgraphExec exec;
+    CUDA_KERNEL_NODE_PARAMS p = storing_node();
+    CUgraph graph = graph_of_one(&node);
+    taken(tsr_cu.p_cuGraphInstantiate(&exec, graph, 0));
+    taken(tsr_cu.p_cuGraphExecKernelNodeSetParams(exec, node, &p));
+    taken(tsr_cu.p_cuGraphDestroy(graph));
+    refused(tsr_cu.p_cuGraphExecKernelNodeSetParams(exec, node, &p));
 }
 FAULT(a_graph_that_is_gone, "launching no graph") {
     CUgraphNode node;
     CUgraphExec exec;
-    CUgraph graph = graph_of_one(cuda->pass[PASS_tsr_store], &node);
+    CUgraph graph = graph_of_one(&node);
     taken(tsr_cu.p_cuGraphInstantiate(&exec, graph, 0));
     taken(tsr_cu.p_cuGraphExecDestroy(exec));
     refused(tsr_cu.p_cuGraphLaunch(exec, cuda->stream));

@@ -143,6 +143,31 @@ Test(cuda_interop, ways_and_what_is_said_of_them) {
     has(t.timelines, "did not reach Vulkan");
 }
 
+/* Slots are counted as they were asked for, wherever they lie. */
+Test(cuda_interop, slabs_of_every_way_are_counted) {
+    clip c;
+    life l;
+    fake_cuda_config config[3] = {shared, shared, shared};
+    const tsr_slab_kind kind[3] = {TSR_SLAB_EXPORTED, TSR_SLAB_IMPORTED, TSR_SLAB_HOST};
+    config[1].exports = config[2].exports = 0;
+    config[2].no_imports = 1;
+    open_tiny(&c, 1);
+    for (int i = 0; i < 3; i++) {
+        tsr_slab slab = {.handle = TSR_NO_HANDLE};
+        ok(open_life(&l, &c, &config[i], false));
+        ok(tsr_engine_probe_slots(l.e));
+        size_t used = tsr_mem_used();
+        ok(tsr_engine_slab_alloc(l.e, 5000, &slab));
+        cr_assert_eq(slab.kind, kind[i]);
+        cr_assert_eq(tsr_mem_used(), used + 5000, "%zu bytes", tsr_mem_used() - used);
+        tsr_engine_slab_free(l.e, &slab);
+        cr_assert_eq(tsr_mem_used(), used);
+        close_life(&l);
+        nothing_is_left();
+    }
+    close_clip(&c);
+}
+
 /* A rough map as if it had been fitted before: fitting decodes. */
 static void keep_map(const tsr_model *m) {
     uint64_t key;

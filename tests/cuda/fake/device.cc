@@ -154,9 +154,9 @@ CUresult CUDAAPI cuLibraryGetKernel(CUkernel *out, CUlibrary l, const char *name
     *out = &entry->second;
     return CUDA_SUCCESS;
 }
-CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute a, int v, CUkernel k, CUdevice) {
+CUresult CUDAAPI cuKernelSetAttribute(CUfunction_attribute a, int v, CUkernel k, CUdevice d) {
     BEGIN
-    NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES &&
+    NEED(d == context_device && a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES &&
              v <= (config.major == 9 ? MOST_SHARED_HOPPER : MOST_SHARED),
         "%d bytes of shared memory", v);
     k->most_shared = v;

@@ -7,6 +7,7 @@ static CUresult take_node(const CUDA_KERNEL_NODE_PARAMS *p, node *out) {
     const unsigned grid[3] = {p->gridDimX, p->gridDimY, p->gridDimZ};
     const unsigned block[3] = {p->blockDimX, p->blockDimY, p->blockDimZ};
     out->is_copy = false;
+    NEED(!p->extra, "a kernel node with parameters of two kinds");
     return take_launch(p->func ? reinterpret_cast<CUkernel>(p->func) : p->kern, grid, block, p->sharedMemBytes,
         p->kernelParams, &out->run);
 }
@@ -18,7 +19,9 @@ static char *copy_end(CUmemorytype type, CUdeviceptr device, const void *host, s
     return right ? p : nullptr;
 }
 
-static CUresult take_copy(const CUDA_MEMCPY3D *p, node *out) {
+/* Of one row, whose pitch and height say nothing. */
+static CUresult take_copy(const CUDA_MEMCPY3D *p, CUcontext context, node *out) {
+    NEED(context == &the_context, "a copy node of no context");
     char *to = copy_end(p->dstMemoryType, p->dstDevice, p->dstHost, p->WidthInBytes);
     char *from = copy_end(p->srcMemoryType, p->srcDevice, p->srcHost, p->WidthInBytes);
     NEED(to && from && p->Height == 1 && p->Depth == 1 && p->WidthInBytes > 0,
@@ -30,6 +33,7 @@ static CUresult take_copy(const CUDA_MEMCPY3D *p, node *out) {
 static CUresult add_node(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const node &what) {
     NEED(graphs.count(g), "a node for a graph that does not exist");
     g->nodes.push_back(what);
+    NEED(std::set<CUgraphNode>(before, before + n).size() == n, "an edge twice");
     for (size_t i = 0; i < n; i++) {
         bool here = before[i] && static_cast<size_t>(before[i]->index) < g->handles.size();
         NEED(here && before[i] == &g->handles[static_cast<size_t>(before[i]->index)],
@@ -42,7 +46,8 @@ static CUresult add_node(CUgraphNode *out, CUgraph g, const CUgraphNode *before,
 }
 
 static CUresult update(CUgraphExec e, CUgraphNode n, const node &what) {
-    NEED(execs.count(e) && n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy,
+    NEED(execs.count(e) && graphs.count(e->of), "an update by a node of a graph that is gone");
+    NEED(n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy,
         "an update of no such node");
     node &old = e->nodes[static_cast<size_t>(n->index)];
     NEED(what.is_copy || what.run.kernel == old.run.kernel, "an update to another kernel");
@@ -96,16 +101,17 @@ CUresult CUDAAPI cuGraphAddKernelNode(
     return r == CUDA_SUCCESS ? add_node(out, g, before, n, what) : r;
 }
 CUresult CUDAAPI cuGraphAddMemcpyNode(
-    CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_MEMCPY3D *p, CUcontext) {
+    CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t n, const CUDA_MEMCPY3D *p, CUcontext c) {
     BEGIN
     node what = {};
-    CUresult r = take_copy(p, &what);
+    CUresult r = take_copy(p, c, &what);
     return r == CUDA_SUCCESS ? add_node(out, g, before, n, what) : r;
 }
 CUresult CUDAAPI cuGraphInstantiate(CUgraphExec *out, CUgraph g, unsigned long long) {
     BEGIN
     NEED(graphs.count(g) && !g->nodes.empty(), "making no graph ready");
     make(out, execs);
+    (*out)->of = g;
     (*out)->nodes = g->nodes;
     counts.built++;
     return CUDA_SUCCESS;
@@ -120,10 +126,10 @@ CUresult CUDAAPI cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode n, co
     CUresult r = take_node(p, &what);
     return r == CUDA_SUCCESS ? update(e, n, what) : r;
 }
-CUresult CUDAAPI cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_MEMCPY3D *p, CUcontext) {
+CUresult CUDAAPI cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_MEMCPY3D *p, CUcontext c) {
     BEGIN
     node what = {};
-    CUresult r = take_copy(p, &what);
+    CUresult r = take_copy(p, c, &what);
     return r == CUDA_SUCCESS ? update(e, n, what) : r;
 }
 CUresult CUDAAPI cuGraphLaunch(CUgraphExec e, CUstream s) {

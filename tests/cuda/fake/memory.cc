@@ -90,7 +90,7 @@ static void forget_memory(CUmemGenericAllocationHandle h) {
 extern "C" {
 
 CUresult CUDAAPI cuMemGetInfo(size_t *left, size_t *total) {
-    BEGIN_ANYWHERE
+    BEGIN
     *total = config.memory;
     *left = bytes_left();
     return CUDA_SUCCESS;
@@ -106,7 +106,7 @@ CUresult CUDAAPI cuMemHostAlloc(void **out, size_t bytes, unsigned flags) {
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemFreeHost(void *p) {
-    BEGIN_FREEING
+    BEGIN_FREEING_HERE
     NEED(pinned.erase(static_cast<char *>(p)), "freeing memory that is not pinned");
     free(static_cast<char *>(p) - PINNED_FRONT);
     counts.live--;
@@ -129,6 +129,7 @@ CUresult CUDAAPI cuMemCreate(
     BEGIN_MAKING
     NEED(bytes && bytes % granularity() == 0, "%zu bytes are no multiple of the granularity", bytes);
     NEED(is_here(prop->location), "memory of another device");
+    NEED(prop->type == CU_MEM_ALLOCATION_TYPE_PINNED && !prop->win32HandleMetaData, "memory of no kind");
     bool exportable = prop->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     NEED(!exportable || config.exports, "this device exports nothing");
     if (bytes > bytes_left())

@@ -26,7 +26,9 @@ CUresult CUDAAPI cuImportExternalMemory(CUexternalMemory *out, const CUDA_EXTERN
     BEGIN_MAKING
     mesa_header h = {};
     struct stat st;
-    NEED(d->type == CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD && fstat(d->handle.fd, &st) == 0, "importing no memory");
+    NEED(d->type == CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD && !(d->flags & ~CUDA_EXTERNAL_MEMORY_DEDICATED) &&
+             fstat(d->handle.fd, &st) == 0,
+        "importing no memory");
     if (config.no_imports)
         return CUDA_ERROR_NOT_SUPPORTED;
     bool marked = config.mark && pread(d->handle.fd, &h, sizeof h, 0) == sizeof h &&
@@ -53,7 +55,7 @@ CUresult CUDAAPI cuExternalMemoryGetMappedBuffer(
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemFree(CUdeviceptr p) {
-    BEGIN_FREEING
+    BEGIN_FREEING_HERE
     for (CUexternalMemory m : foreign)
         if (m->at == p) {
             m->at = 0;
@@ -86,6 +88,9 @@ CUresult CUDAAPI cuDestroyExternalSemaphore(CUexternalSemaphore t) {
     bool last;
     {
         BEGIN_FREEING
+        for (CUstream s : streams)
+            if (!s->work.empty())
+                end = wrong("releasing a timeline while work waits that may touch it");
         r = drop("releasing", t, semaphores, end);
         last = semaphores.empty();
     }

@@ -49,6 +49,7 @@ struct CUextSemaphore_st {
     uint64_t signalled; /* as queued */
 };
 struct CUevent_st {
+    bool timing = false;
     CUstream stream = nullptr;
     uint64_t at = 0; /* of the stream's work */
     uint64_t blocks = 0;
@@ -79,6 +80,7 @@ struct CUgraph_st {
     std::deque<CUgraphNode_st> handles;
 };
 struct CUgraphExec_st {
+    CUgraph of; /* whose nodes name those to update */
     std::deque<node> nodes;
 };
 
@@ -168,10 +170,15 @@ bool turn_to_fail();
     BEGIN                                                                                                              \
     if (settled)                                                                                                       \
         return wrong("%s while decoding", __func__);
-/* And those that free or wait: they do, and may still report a failure of something earlier. */
+/* And those that free or wait: they do, and may still report a failure of something earlier. Some of them want a
+ * context as well. */
 #define BEGIN_FREEING                                                                                                  \
     std::lock_guard<std::recursive_mutex> guard(lock);                                                                 \
     CUresult end = turn_to_fail() ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
+#define BEGIN_FREEING_HERE                                                                                             \
+    BEGIN_FREEING                                                                                                      \
+    if (!current)                                                                                                      \
+        return wrong("%s without a context", __func__);
 #define NEED(condition, ...)                                                                                           \
     if (!(condition))                                                                                                  \
         return wrong(__VA_ARGS__);

@@ -84,22 +84,24 @@ CUresult CUDAAPI cuStreamCreate(CUstream *out, unsigned) {
     return make(out, streams);
 }
 CUresult CUDAAPI cuStreamDestroy(CUstream s) {
-    BEGIN_FREEING
+    BEGIN_FREEING_HERE
     return drop("destroying", s, streams, end);
 }
 CUresult CUDAAPI cuStreamSynchronize(CUstream s) {
-    BEGIN_FREEING /* work ends, whether well or not */
+    BEGIN_FREEING_HERE /* work ends, whether well or not */
         NEED(known(s), "waiting for no stream");
     counts.waits++;
     CUresult ran = run_until(s, s->queued);
     return ran == CUDA_SUCCESS ? end : ran;
 }
-CUresult CUDAAPI cuEventCreate(CUevent *out, unsigned) {
+CUresult CUDAAPI cuEventCreate(CUevent *out, unsigned flags) {
     BEGIN_MAKING
-    return make(out, events);
+    make(out, events);
+    (*out)->timing = !(flags & CU_EVENT_DISABLE_TIMING);
+    return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuEventDestroy(CUevent e) {
-    BEGIN_FREEING
+    BEGIN_FREEING_HERE
     return drop("destroying", e, events, end);
 }
 CUresult CUDAAPI cuEventRecord(CUevent e, CUstream s) {
@@ -120,6 +122,7 @@ CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
     BEGIN
     NEED(events.count(from) && events.count(to) && from->stream && from->stream == to->stream && known(to->stream),
         "the time between events that were not recorded");
+    NEED(from->timing && to->timing, "the time between events that keep none");
     NEED(to->stream->done >= to->at, "the time of work that was not waited for");
     *ms = static_cast<float>(to->blocks - from->blocks) * 1e-3f;
     return CUDA_SUCCESS;

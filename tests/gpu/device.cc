@@ -21,17 +21,21 @@ static std::map<std::string, shim::named_kernel> found;
 
 enum { GUARD = 256, GUARD_BYTE = 0xa5 };
 
-std::string device_open(std::string *name) {
+tsr_status device_open(std::string *name) {
     tsr_backend *b = nullptr;
-    if (tsr_cuda_create(&b, -1) != TSR_OK)
-        return tsr_last_error();
+    tsr_status status = tsr_cuda_create(&b, -1);
     gpu = reinterpret_cast<tsr_cuda *>(b);
-    *name = gpu->name;
-    return "";
+    *name = status == TSR_OK ? gpu->name : tsr_last_error();
+    return status;
 }
 
 void device_close() {
     gpu->base.v->destroy(&gpu->base);
+}
+
+bool device_lost() {
+    CUresult r = tsr_cu.p_cuStreamQuery(gpu->stream);
+    return r != CUDA_SUCCESS && r != CUDA_ERROR_NOT_READY;
 }
 
 bool device_hopper() {

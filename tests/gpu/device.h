@@ -4,8 +4,9 @@
 
 #include "../cuda/cases.h"
 
-std::string device_open(std::string *name); /* "" or why not */
+tsr_status device_open(std::string *name); /* or why not */
 void device_close();
+bool device_lost(); /* a kernel faulted: nothing runs any more in this process */
 bool device_hopper();
 bool device_has(const one_case &c); /* the GPU has the instructions of its kernel */
 

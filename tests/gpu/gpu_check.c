@@ -2,13 +2,13 @@
  * What a GPU has to show, one stage a call: `check` runs them in order and keeps the report.
  *
  *     gpu_check device                what is here, and the way of the slots: a pattern goes there and back
- *     gpu_check goldens [NAME]        decodes of small models against the reference's, in each precision
+ *     gpu_check goldens PRECISION [NAME]    decodes of small models against the reference's; auto: in each precision
  *     gpu_check graphs                launch graphs against plain launches, to the bit
  *     gpu_check blend                 a decode blended through shared memory against the copied way, to the bit
- *     gpu_check full                  the full-size model against f32, in each precision
+ *     gpu_check full PRECISION        the full-size model against f32, likewise
  *     gpu_check ops W H               ops of a step at this many output pixels, slowest first; tab-separated, with
  *                                   cuBLAS's rate for the same product last (0: none here)
- *     gpu_check decode PRECISION W H LATENTS [GIB]   whole decodes: speed, planned and real peak; PRECISION may be auto
+ *     gpu_check decode PRECISION W H LATENTS [GIB]   steps alone, then whole decodes: speed, planned and real peak
  *
  * Goldens come from TSR_TEST_DATA. Status 0: as wanted, 1: not, 2: the command is wrong, 77: cannot be done here,
  * and a line says why. With --small first, sizes are those that the tests' driver without a GPU can bear.
@@ -17,7 +17,7 @@
 #include "../synthetic.h"
 #include "../temp.h"
 #include "backend/cuda/device.h"
-#include "session/session.h"
+#include "session/steps.h"
 
 #include <tessera/bench.h>
 
@@ -89,6 +89,16 @@ static int device(void) {
     else if (waits)
         printf("- zero-copy, yet the host waits\n");
     return zero_copy ? GOOD : CANNOT;
+}
+
+/* Without it steps run and slots are looked at from here; only whole decodes are not to be had. */
+static bool has_vulkan(tsr_engine *e) {
+    tsr_status status = tsr_engine_vulkan(e);
+    if (status != TSR_OK)
+        printf("- no Vulkan: %s\n", tsr_last_error());
+    else
+        must(tsr_engine_probe_slots(e));
+    return status == TSR_OK;
 }
 
 /* ---------------------------------------------------------------- clips */
@@ -167,11 +177,17 @@ static const struct {
 } modes[] = {{TSR_PRECISION_FP16, 60}, {TSR_PRECISION_BF16, 50}, {TSR_PRECISION_FP8, 28}, {TSR_PRECISION_INT8, 36}};
 enum { MODES = sizeof modes / sizeof *modes };
 
-static int against_golden(const char *name, int slice_level) {
+static bool wanted(int mode, tsr_precision only) {
+    return only == TSR_PRECISION_AUTO || only == modes[mode].precision;
+}
+
+static int against_golden(const char *name, int slice_level, tsr_precision only) {
     clip c;
     int result = GOOD;
     open_golden(&c, name);
     for (int i = 0; i < MODES; i++) {
+        if (!wanted(i, only))
+            continue;
         const char *mode = tsr_precision_name(modes[i].precision);
         tsr_status status = decode_direct(&c, modes[i].precision, slice_level, false);
         double db = status == TSR_OK ? psnr(&c) : 0;
@@ -188,13 +204,13 @@ static int against_golden(const char *name, int slice_level) {
     return result;
 }
 
-static int goldens(const char *only) {
+static int goldens(tsr_precision precision, const char *only) {
     static const char *const name[] = {"small_decode_t2_4x4_taps", "small_decode_t1_8x8", "small_decode_t2_6x10",
         "small_decode_t5_5x7", "wide_decode_t3_6x6"};
     int result = GOOD, done = 0;
     for (size_t i = 0; i < sizeof name / sizeof *name; i++)
         if (only ? strcmp(only, name[i]) == 0 : i == 0 || !small) {
-            result |= against_golden(name[i], 0) | (small ? 0 : against_golden(name[i], 2));
+            result |= against_golden(name[i], 0, precision) | (small ? 0 : against_golden(name[i], 2, precision));
             done++;
         }
     if (!done)
@@ -248,8 +264,9 @@ static void decode_whole(clip *c, tsr_engine *e, tsr_precision precision) {
 static int blend(void) {
     clip c;
     tsr_engine *e = engine();
+    if (!has_vulkan(e))
+        return CANNOT;
     open_golden(&c, "small_decode_t2_4x4_taps");
-    must(tsr_engine_probe_slots(e));
     tsr_way way = e->way;
     decode_whole(&c, e, TSR_PRECISION_FP16);
     tsr_engine_destroy(&e);
@@ -269,7 +286,7 @@ static int blend(void) {
     return same ? GOOD : BAD;
 }
 
-static int full(void) {
+static int full(tsr_precision only) {
     clip c;
     int result = GOOD;
     if (small) {
@@ -278,11 +295,14 @@ static int full(void) {
     }
     open_golden(&c, "full_decode_t2_8x8");
     tsr_engine *e = engine();
+    bool whole = has_vulkan(e);
     for (int i = 0; i < MODES; i++) {
         char why[128];
         tsr_precision p = modes[i].precision;
         tsr_numerics numerics;
         tsr_target target;
+        if (!wanted(i, only))
+            continue;
         e->backend->v->target(e->backend, &target);
         target.numerics(target.ctx, p, &c.model.vae->decoder, &numerics);
         snprintf(why, sizeof why, "%s", tsr_precision_name(numerics.precision));
@@ -290,7 +310,10 @@ static int full(void) {
             printf("- full-size %s: not on this GPU\n", tsr_precision_name(p));
             continue;
         }
-        decode_whole(&c, e, p);
+        if (whole)
+            decode_whole(&c, e, p);
+        else
+            must(decode_direct(&c, p, 0, false));
         double db = psnr(&c);
         bool bad = !(db >= modes[i].least - 3);
         printf("- full-size %s against f32: %.1f dB%s\n", why, db, bad ? ", too little" : "");
@@ -357,15 +380,12 @@ static tsr_status look(void *user, const tsr_frame *f) {
     return TSR_OK;
 }
 
-/* Seconds of the fastest of some decodes; first: of the one that makes things ready, where asked for. */
-static double fastest_of(
-    tsr_engine *e, tsr_model *m, tsr_latent *latent, tsr_plan *plan, low *l, double *first, tsr_result *result) {
+/* Seconds of the fastest of some decodes. */
+static double fastest_of(tsr_engine *e, tsr_model *m, tsr_latent *latent, tsr_plan *plan, low *l, tsr_result *result) {
     double fastest = INFINITY;
     tsr_decode_params d = {.on_frame = look, .user = l};
     for (int i = 0; i < (small ? 1 : 4); i++) {
         must(tsr_decode(e, m, latent, plan, &d, result));
-        if (i == 0 && first)
-            *first = result->seconds;
         fastest = fmin(fastest, result->seconds);
     }
     return fastest;
@@ -380,6 +400,31 @@ static tsr_precision precision_of(const char *name) {
     return TSR_PRECISION_AUTO;
 }
 
+static const char *mode_of(const tsr_plan *plan) {
+    tsr_mode mode = tsr_plan_get_info(plan)->mode;
+    return mode == TSR_MODE_UNTILED ? "untiled" : mode == TSR_MODE_TILED ? "tiled" : "offloaded";
+}
+
+/* What the backend does of a decode, with nothing beside it: every step of every tile. */
+static void print_steps(tsr_engine *e, const tsr_plan *plan, char **args) {
+    const tsr_plan_info *info = tsr_plan_get_info(plan);
+    tsr_steps s;
+    double fastest = INFINITY, first = tsr_now();
+    must(tsr_steps_open(&s, e, plan));
+    first = tsr_now() - first;
+    for (int run = 0; run < (small ? 1 : 3); run++) {
+        double begin = tsr_now();
+        for (int t = plan->first_latent; t < plan->end_latent; t++)
+            for (int tile = 0; tile < plan->x.tiles * plan->y.tiles; tile++)
+                must(tsr_steps_run(&s, tsr_plan_step(plan, t)));
+        fastest = fmin(fastest, tsr_now() - begin);
+    }
+    tsr_steps_close(&s);
+    printf("- %s x %s in %s, %s: %.3f s for the steps alone, %.1f TFLOP/s; made ready in %.1f s\n", args[0], args[1],
+        tsr_precision_name(info->precision), mode_of(plan), fastest, info->flops / fastest * 1e-12, first);
+    fflush(stdout);
+}
+
 static int decode(tsr_precision precision, int n, char **args) {
     tsr_plan_params params = TSR_PLAN_PARAMS_DEFAULT;
     tsr_plan *plan;
@@ -389,7 +434,7 @@ static int decode(tsr_precision precision, int n, char **args) {
     params.budget = n > 3 ? (int64_t)(number("GiB", args[3], 1 << 20) * (1 << 30)) : 0;
     tsr_model *m = speed_model();
     tsr_engine *e = engine();
-    must(tsr_engine_probe_slots(e)); /* what Vulkan and the context take is no part of the plan */
+    bool vulkan = has_vulkan(e); /* what it and the context take is no part of the plan */
     int64_t before = e->backend->v->memory_free(e->backend);
     low l = {e->backend, before};
     params.precision = precision;
@@ -398,23 +443,23 @@ static int decode(tsr_precision precision, int n, char **args) {
         printf("- %s: not on this GPU\n", tsr_precision_name(precision));
         return CANNOT;
     }
+    print_steps(e, plan, args);
+    if (!vulkan)
+        return CANNOT;
     float *z = synth_latent(16, x.frames, x.height, x.width, 0);
     must(tsr_latent_from_memory(&latent, z, x.frames, x.height, x.width, 16));
-    double first = 0, fastest = fastest_of(e, m, latent, plan, &l, &first, &result);
+    double fastest = fastest_of(e, m, latent, plan, &l, &result);
     tsr_exec *exec;
     must(tsr_engine_prepare(e, plan, &exec));
     exec->plain = true;
-    double plain = fastest_of(e, m, latent, plan, &l, NULL, &result);
+    double plain = fastest_of(e, m, latent, plan, &l, &result);
     const tsr_plan_info *info = tsr_plan_get_info(plan);
     double real = (double)(before - l.free), planned = (double)result.planned_bytes;
     if (small)
         printf("- a tiny model and picture, for the way alone:\n");
-    const char *mode = info->mode == TSR_MODE_UNTILED ? "untiled"
-                       : info->mode == TSR_MODE_TILED ? "tiled"
-                                                      : "offloaded";
-    printf("- %s x %s in %s, %s: %.2f frames/s, %.1f TFLOP/s (%lld frames in %.3f s, the first time %.3f s)\n", args[0],
-        args[1], tsr_precision_name(info->precision), mode, (double)result.frames / fastest,
-        info->flops / fastest * 1e-12, (long long)result.frames, fastest, first);
+    printf("- %s x %s in %s, %s: %.2f frames/s, %.1f TFLOP/s (%lld frames in %.3f s)\n", args[0], args[1],
+        tsr_precision_name(info->precision), mode_of(plan), (double)result.frames / fastest,
+        info->flops / fastest * 1e-12, (long long)result.frames, fastest);
     printf("- %s x %s: %.3f s were foreseen; %.3f s by plain launches instead of graphs\n", args[0], args[1],
         info->seconds, plain);
     printf("- %s x %s peak: planned %.2f GiB, really taken %.2f GiB\n", args[0], args[1], planned / (1 << 30),
@@ -428,6 +473,7 @@ static int decode(tsr_precision precision, int n, char **args) {
 }
 
 int main(int argc, char **argv) {
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a stage that is ended has said what it saw */
     if (argc > 1 && strcmp(argv[1], "--small") == 0) {
         small = true;
         argc--, argv++;
@@ -435,18 +481,18 @@ int main(int argc, char **argv) {
     const char *stage = argc > 1 ? argv[1] : "";
     if (strcmp(stage, "device") == 0 && argc == 2)
         return device();
-    if (strcmp(stage, "goldens") == 0 && argc <= 3)
-        return goldens(argc > 2 ? argv[2] : NULL);
+    if (strcmp(stage, "goldens") == 0 && (argc == 3 || argc == 4))
+        return goldens(precision_of(argv[2]), argc > 3 ? argv[3] : NULL);
     if (strcmp(stage, "graphs") == 0 && argc == 2)
         return graphs();
     if (strcmp(stage, "blend") == 0 && argc == 2)
         return blend();
-    if (strcmp(stage, "full") == 0 && argc == 2)
-        return full();
+    if (strcmp(stage, "full") == 0 && argc == 3)
+        return full(precision_of(argv[2]));
     if (strcmp(stage, "ops") == 0 && argc == 4)
         return ops(argv + 2);
     if (strcmp(stage, "decode") == 0 && (argc == 6 || argc == 7))
         return decode(precision_of(argv[2]), argc - 3, argv + 3);
-    refuse("usage: gpu_check [--small] device|goldens [NAME]|graphs|blend|full|ops W H|"
+    refuse("usage: gpu_check [--small] device|goldens PRECISION [NAME]|graphs|blend|full PRECISION|ops W H|"
            "decode PRECISION W H LATENTS [GIB]");
 }

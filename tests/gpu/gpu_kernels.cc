@@ -5,6 +5,8 @@
  *     gpu_kernels [--small]     --small: a few of each, for the driver without a GPU
  *
  * Status 0: all agree, 1: one does not, 2: the command is wrong, 77: no GPU.
+ *
+ * A kernel that faults or hangs ends its process, for nothing else would run in it: the next one goes on after it.
  */
 #include "device.h"
 
@@ -12,9 +14,14 @@ extern "C" {
 #include "../kernel_spec.h"
 }
 
+#include <csignal>
 #include <cstdio>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-enum { GOOD = 0, BAD = 1, WRONG = 2, CANNOT = 77 };
+enum { GOOD = 0, BAD = 1, WRONG = 2, LOST = 3, CANNOT = 77 };
+enum { SECONDS = 20 /* of a case, references included */, TRIES = 2 /* of a kernel that faults */, SAID = 20 };
 
 static conv_case conv_of(const spec &s, tsr_conv_shape shape, tsr_dtype in) {
     conv_case c = conv_base(shape, in);
@@ -74,21 +81,86 @@ static cases of_kernelcheck() {
 }
 
 /* n: of each so many one is run. */
-static void run(const char *what, const cases &all, size_t n, int *bad) {
-    int good = 0, cannot = 0;
-    for (size_t i = 0; i < all.size(); i += n) {
-        if (!device_has(all[i])) {
-            cannot++;
-            continue;
-        }
-        std::string wrong = all[i].check();
-        if (wrong.empty())
-            good++;
-        else if (++*bad <= 20)
-            std::printf("- %s: %s\n", all[i].name.c_str(), wrong.c_str());
-        std::fflush(stdout);
+static void append(cases &all, const cases &more, size_t n) {
+    for (size_t i = 0; i < more.size(); i += n)
+        all.push_back(more[i]);
+}
+
+/* What the processes share. */
+struct progress {
+    size_t next;    /* the case after the one in hand */
+    char name[160]; /* of that in hand */
+    int good, bad, cannot, left;
+    int faults[TSR_CONV_SHAPE_COUNT + 1][16]; /* of kernels, by shape and type; that in hand counts until it agrees */
+};
+
+static void does_not_agree(progress *p, const char *why) {
+    if (++p->bad <= SAID)
+        std::printf("- %s: %s\n", p->name, why);
+}
+
+/* false: the device is lost. */
+static bool run_case(progress *p, const one_case &c) {
+    if (!device_has(c)) {
+        p->cannot++;
+        return true;
     }
-    std::printf("- %s: %d agree, %d left out for instructions that this GPU lacks\n", what, good, cannot);
+    int *faults = &p->faults[c.shape][c.type];
+    if (*faults == TRIES) {
+        p->left++;
+        return true;
+    }
+    std::snprintf(p->name, sizeof p->name, "%s", c.name.c_str());
+    ++*faults;
+    alarm(SECONDS);
+    std::string wrong = c.check();
+    alarm(0);
+    bool lost = !wrong.empty() && device_lost();
+    *faults -= !lost;
+    if (wrong.empty())
+        p->good++;
+    else
+        does_not_agree(p, wrong.c_str());
+    return !lost;
+}
+
+/* A process: the cases that are left, until the device is lost. */
+static int live(progress *p, bool small) {
+    std::string name;
+    bool first = p->next == 0;
+    tsr_status status = device_open(&name);
+    if (status != TSR_OK || first)
+        std::printf("- %s\n", name.c_str());
+    if (status != TSR_OK)
+        return status == TSR_ERR_UNSUPPORTED ? CANNOT : BAD;
+    cases all;
+    append(all, cases_of(""), small ? 11 : 1);
+    append(all, of_kernelcheck(), small ? 29 : 1);
+    while (p->next < all.size())
+        if (!run_case(p, all[p->next++]))
+            return LOST;
+    std::printf("- sums of convolutions differ at most, in parts of the outputs' root mean square (allowed): %s\n",
+        sum_errors().c_str());
+    device_close();
+    return GOOD;
+}
+
+static int in_a_process(progress *p, bool small) {
+    size_t begin = p->next;
+    int status = 0;
+    std::fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        status = live(p, small);
+        std::fflush(stdout);
+        _exit(status);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return BAD;
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    does_not_agree(p, WTERMSIG(status) == SIGALRM ? "it hangs" : "it ended its process");
+    return p->next > begin ? LOST : BAD;
 }
 
 int main(int argc, char **argv) {
@@ -97,18 +169,18 @@ int main(int argc, char **argv) {
         std::fprintf(stderr, "gpu_kernels: '%s' is no option; there is --small\n", argv[small ? 2 : 1]);
         return WRONG;
     }
-    std::string name, why = device_open(&name);
-    int bad = 0;
-    if (!why.empty()) {
-        std::printf("- %s\n", why.c_str());
+    std::setvbuf(stdout, nullptr, _IOLBF, 0); /* what ends early has said what it saw */
+    void *shared = mmap(nullptr, sizeof(progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return BAD;
+    progress *p = static_cast<progress *>(shared);
+    int status;
+    while ((status = in_a_process(p, small)) == LOST)
+        ;
+    if (status == CANNOT && p->next == 0)
         return CANNOT;
-    }
-    std::printf("- %s\n", name.c_str());
-    run("cases of the shim's tests", cases_of(""), small ? 11 : 1, &bad);
-    run("ops of kernelcheck", of_kernelcheck(), small ? 29 : 1, &bad);
-    std::printf("- sums of convolutions differ at most, in parts of the outputs' root mean square (allowed): %s\n",
-        sum_errors().c_str());
-    device_close();
-    std::printf("- %d do not agree\n", bad);
-    return bad ? BAD : GOOD;
+    std::printf("- %d agree, %d do not; %d left out for instructions that this GPU lacks, %d after faults of their "
+                "kernel\n",
+        p->good, p->bad, p->cannot, p->left);
+    return status == GOOD && p->bad == 0 ? GOOD : BAD;
 }

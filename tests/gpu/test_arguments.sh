@@ -25,7 +25,10 @@ for small in '' --small; do
     refused "latents '5.5'" "$gpu_check" $small decode auto 1280 720 5.5
     refused "GiB 'much'" "$gpu_check" $small decode auto 1280 720 5 much
     refused "GiB '-1'" "$gpu_check" $small decode auto 1280 720 5 -1
-    refused "'small_decode_t9'" "$gpu_check" $small goldens small_decode_t9
+    refused "'small_decode_t9'" "$gpu_check" $small goldens auto small_decode_t9
+    refused "'fp61'" "$gpu_check" $small goldens fp61
+    refused usage: "$gpu_check" $small goldens
+    refused usage: "$gpu_check" $small full
     refused usage: "$gpu_check" $small decode auto 1280 720
     refused usage: "$gpu_check" $small ops 1280 720 5
     refused usage: "$gpu_check" $small device 1

@@ -48,6 +48,8 @@ extern "C" {
 
 CUresult CUDAAPI cuInit(unsigned) {
     BEGIN_ANYWHERE
+    if (const char *launch = std::getenv("FAKE_CUDA_FAULT_LAUNCH")) /* of each process, for programs */
+        config.fault_launch = std::atoi(launch);
     return config.devices ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 CUresult CUDAAPI cuDriverGetVersion(int *v) {

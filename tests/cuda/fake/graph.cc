@@ -47,8 +47,7 @@ static CUresult add_node(CUgraphNode *out, CUgraph g, const CUgraphNode *before,
 
 static CUresult update(CUgraphExec e, CUgraphNode n, const node &what) {
     NEED(execs.count(e) && graphs.count(e->of), "an update by a node of a graph that is gone");
-    NEED(n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy,
-        "an update of no such node");
+    NEED(n && n->index < static_cast<int>(e->nodes.size()) && n->is_copy == what.is_copy, "an update of no such node");
     node &old = e->nodes[static_cast<size_t>(n->index)];
     NEED(what.is_copy || what.run.kernel == old.run.kernel, "an update to another kernel");
     NEED(what.ways == old.ways, "an update to a copy between other kinds of memory");

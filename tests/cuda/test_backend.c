@@ -302,6 +302,41 @@ Test(cuda_backend, the_second_of_two_devices) {
     close_clip(&c);
 }
 
+typedef struct asked {
+    tsr_target target;
+    const tsr_half *half;
+    tsr_numerics n;
+} asked;
+static void *ask(void *arg) {
+    asked *a = arg;
+    a->target.numerics(a->target.ctx, TSR_PRECISION_INT8, a->half, &a->n);
+    return NULL;
+}
+
+/* The window plans on two threads at once: what one was told of its half stays while the other asks about another. */
+Test(cuda_backend, threads_plan_at_once) {
+    clip c;
+    tsr_backend *b;
+    asked here, there;
+    pthread_t thread;
+    model(&c, &(synth_config){.encoder = true, .decoder = true, .channels = {128, 256}, .layers = 1});
+    ok(tsr_cuda_create(&b, -1));
+    b->v->target(b, &here.target);
+    there.target = here.target;
+    here.half = &c.vae->encoder;
+    there.half = &c.vae->decoder;
+    ask(&here);
+    uint8_t *told = malloc((size_t)here.half->layers);
+    memcpy(told, here.n.eight, (size_t)here.half->layers);
+    cr_assert_eq(pthread_create(&thread, NULL, ask, &there), 0);
+    pthread_join(thread, NULL);
+    cr_assert_arr_eq(here.n.eight, told, (size_t)here.half->layers);
+    free(told);
+    b->v->destroy(b);
+    tsr_vae_destroy(&c.vae);
+    nothing_is_left();
+}
+
 /* What is ready to run goes before another plan is made ready: its memory is free for that one. */
 Test(cuda_backend, a_plan_finds_what_the_last_one_holds) {
     clip c;

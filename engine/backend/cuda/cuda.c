@@ -50,22 +50,20 @@ static bool reads_eight(const tsr_half *half, int layer) {
     return false;
 }
 
-/* Which layers read 8 bits, or NULL where memory for that list fails: then none does. */
-static const uint8_t *eight_of(tsr_cuda *c, const tsr_half *half) {
-    if (half->layers > c->eight_layers) {
-        uint8_t *more = realloc(c->eight, (size_t)half->layers);
-        if (!more)
-            return NULL;
-        c->eight = more;
-        c->eight_layers = half->layers;
-    }
+enum { MOST_LAYERS = 4096 }; /* more than a half may have */
+
+/* Which layers read 8 bits. The calling thread's until it asks again, for others plan at the same time. */
+static const uint8_t *eight_of(const tsr_half *half) {
+    static _Thread_local uint8_t eight[MOST_LAYERS];
+    if (half->layers > MOST_LAYERS)
+        return NULL;
     for (int i = 0; i < half->layers; i++)
-        c->eight[i] = reads_eight(half, i);
-    return c->eight;
+        eight[i] = reads_eight(half, i);
+    return eight;
 }
 
 static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_numerics *out) {
-    tsr_cuda *c = ctx;
+    const tsr_cuda *c = ctx;
     *out = (tsr_numerics){TSR_PRECISION_FP16, TSR_F16, TSR_F16, TSR_F16, TSR_E4M3, NULL};
     if (wanted == TSR_PRECISION_BF16) {
         out->precision = TSR_PRECISION_BF16;
@@ -73,7 +71,7 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
         out->shift = TSR_BF16_SHIFT;
     }
     if (wanted == TSR_PRECISION_INT8 || (wanted == TSR_PRECISION_FP8 && tsr_cuda_fp8(c)))
-        out->eight = eight_of(c, half);
+        out->eight = eight_of(half);
     if (!out->eight)
         return;
     out->precision = wanted;
@@ -258,7 +256,6 @@ static void destroy(tsr_backend *b) {
         tsr_cu.p_cuCtxSetCurrent(NULL);
         tsr_cu.p_cuDevicePrimaryCtxRelease(c->device);
     }
-    free(c->eight);
     free(c);
 }
 

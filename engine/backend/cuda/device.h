@@ -50,8 +50,6 @@ typedef struct tsr_cuda {
     CUexternalSemaphore lane, progress;                              /* shared timelines (backend.h); NULL: none */
     tsr_conv_shape tuned[TSR_CUDA_CONV_ELEMENTS][TSR_CUDA_FAMILIES]; /* TSR_CONV_SHAPE_COUNT: not known */
     bool tuned_read;                                                 /* what the cache folder knows */
-    uint8_t *eight; /* [eight_layers], of the half that numerics() was last asked about */
-    int eight_layers;
 } tsr_cuda;
 
 bool tsr_cuda_fp8(const tsr_cuda *c); /* it multiplies e4m3 itself */

@@ -1,6 +1,8 @@
 /* What the tensor cores and ldmatrix do, for all lanes of a warp at once: where the shim's time goes. */
 #include "ptx.h"
 
+#include <algorithm>
+
 namespace shim {
 
 template <int Matrices, bool Trans> void load_matrices(warp_call &w) {
@@ -107,6 +109,42 @@ template <int K, int N> static void multiply_all(const float (&a)[16][K], const 
     }
 }
 
+/* The place of a number's first bit; numbers below the type's least exponent have it there. */
+static int exponent(double v, int least) {
+    int e;
+    std::frexp(v, &e);
+    return v == 0 ? -1000 : std::max(e - 1, least);
+}
+
+/* sum + a[k] * b[k] of n products at once (shim.h). */
+static float add_at_once(float sum, const float *a, const float *b, int n, int least) {
+    int top = exponent(sum, -126);
+    for (int k = 0; k < n; k++)
+        top = std::max(top, exponent(a[k], least) + exponent(b[k], least));
+    const double unit = std::ldexp(1.0, top - adds.fraction);
+    int64_t units = static_cast<int64_t>(sum / unit);
+    for (int k = 0; k < n; k++)
+        units += static_cast<int64_t>(static_cast<double>(a[k]) * b[k] / unit);
+    if (!units)
+        return 0;
+    const double all = static_cast<double>(units) * unit, last = std::ldexp(1.0, exponent(all, -126) - adds.kept);
+    return static_cast<float>(std::trunc(all / last) * last);
+}
+
+/* to += sum, which is that of all a[k] * b[k], or as a tensor core adds these. */
+template <class E, int K> static void add(typename E::acc &to, float sum, const float (&a)[K], const float (&b)[K]) {
+    constexpr int least = E::type == TSR_ELEM_E4M3 ? -6 : E::type == TSR_ELEM_F16 ? -14 : -126;
+    if (E::type == TSR_ELEM_U8 || !adds.together) {
+        to += static_cast<typename E::acc>(sum);
+        return;
+    }
+    if (std::all_of(a, a + K, [](float v) { return v == 0; })) /* beyond the picture, as most of a small one is */
+        return;
+    for (int k = 0; k < K; k += adds.together)
+        to = static_cast<typename E::acc>(
+            add_at_once(static_cast<float>(to), a + k, b + k, std::min(adds.together, K - k), least));
+}
+
 /* A warp's 16 rows of a. Lane l holds of a: rows l/4 and l/4 + 8, bytes 4*(l%4).. and 16 + 4*(l%4)..; of b: column l/4,
  * the same bytes; of c: rows l/4 and l/4 + 8, columns 2*(l%4) and the next. */
 template <class E, int K> static void gather(const uint32_t *const (&lanes)[32], float (&a)[16][K]) {
@@ -138,8 +176,10 @@ template <class E> void multiply(warp_call &w) {
         operands(E(), bytes_b[n], b[n], true);
     multiply_all(a, b, c);
     for (int l = 0; l < 32; l++)
-        for (int i = 0; i < 4; i++)
-            static_cast<acc *>(w.out[l])[i] += static_cast<acc>(c[l / 4 + (i >> 1) * 8][l % 4 * 2 + (i & 1)]);
+        for (int i = 0; i < 4; i++) {
+            const int m = l / 4 + (i >> 1) * 8, n = l % 4 * 2 + (i & 1);
+            add<E>(static_cast<acc *>(w.out[l])[i], c[m][n], a[m], b[n]);
+        }
 }
 
 /* One warp's 16 rows of the product: fragments as multiply()'s, over 16 groups of 8 columns. */
@@ -158,8 +198,8 @@ template <class E> void multiply_rows(const product *const (&lanes)[32]) {
     multiply_all(a, b, c);
     for (int r = 0; r < 16; r++)
         for (int n = 0; n < 128; n++)
-            static_cast<acc *>(lanes[r % 8 * 4 + n % 8 / 2]->d)[n / 8 * 4 + r / 8 * 2 + n % 2] +=
-                static_cast<acc>(c[r][n]);
+            add<E>(static_cast<acc *>(lanes[r % 8 * 4 + n % 8 / 2]->d)[n / 8 * 4 + r / 8 * 2 + n % 2], c[r][n], a[r],
+                b[n]);
     count_mma(2ull * 16 * 128 * K);
 }
 

@@ -19,7 +19,8 @@
 namespace shim {
 
 dim3 grid_dim, block_dim;
-const bool exact_sums = true;
+bool exact_sums = true;
+tensor_core adds = {0, 0, 0};
 
 namespace {
 

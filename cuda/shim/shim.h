@@ -15,8 +15,7 @@
  *   global memory: every access against the launch's regions, where some are given
  *
  * The first fault ends the launch and is returned as one line of text. Accesses of one warp to its
- * own data count as ordered. Not modelled: time, caches, the order of additions inside a tensor
- * core.
+ * own data count as ordered. Not modelled: time, caches.
  */
 #ifndef TSR_SHIM_H
 #define TSR_SHIM_H
@@ -65,9 +64,16 @@ struct counters {
                                      source, which is a guess where some lanes skip visits */
 };
 
-/* Products are added in f32, rounded: here they are. A GPU's tensor cores cut off instead, and sums of e4m3 products
- * keep 13 bits on sm_89 and sm_90, by reports. */
-extern const bool exact_sums;
+/* How a tensor core adds products of floating-point numbers: `together` of them and the sum so far at once, each cut
+ * off `fraction` bits below the largest one's first (a product's exponent is the sum of its factors'), the new sum
+ * `kept` bits below its own. Measured on GPUs by others (arXiv 2511.10909): of 16-bit numbers {8, 24, 23} on sm_80, 86
+ * and 89, {16, 25, 23} on sm_90 and 120; of e4m3 {16, 13, 13} on sm_89, {32, 13, 13} on sm_90, {32, 25, 23} on sm_120.
+ */
+struct tensor_core {
+    int together, fraction, kept;
+};
+extern tensor_core adds; /* 0 together, as it begins: all are added in f32, rounded. Others want finite numbers */
+extern bool exact_sums;  /* sums are checked as those in f32; false on a GPU */
 
 typedef void (*kernel_fn)(const void *args);
 

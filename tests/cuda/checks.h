@@ -37,7 +37,7 @@ struct conv_seen {
 };
 std::string check_conv(const conv_case &c, conv_seen *seen = nullptr);
 /* Of all convs checked so far, by what they multiply: how far sums were off and what is allowed, as parts of the
- * outputs' root mean square. */
+ * outputs' root mean square, where the first was the largest part of the second. */
 std::string sum_errors();
 
 struct norm_case {

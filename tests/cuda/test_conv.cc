@@ -53,3 +53,24 @@ Test(conv, traffic) {
             cr_assert(rate <= t.most * size, "%s: %.2f bytes per kFLOP", tsr_conv_forms[t.shape].name, rate);
         }
 }
+
+/* The longest sums of the published model, added as tensor cores add, are within what is allowed on a GPU. */
+Test(conv, a_gpu_may_lose_what_tensor_cores_lose) {
+    const struct {
+        tsr_conv_shape shape;
+        tsr_dtype in;
+        shim::tensor_core adds;
+        bool quick;
+    } cores[] = {{TSR_CONV_K33J, TSR_E4M3, {32, 13, 13}, true}, {TSR_CONV_K33, TSR_E4M3, {16, 13, 13}, false},
+        {TSR_CONV_K33, TSR_F16, {8, 24, 23}, false}};
+    shim::exact_sums = false;
+    for (auto &core : cores) {
+        if (core.quick == (std::getenv("TSR_TEST_LONG") != nullptr))
+            continue;
+        conv_case c = conv_base(core.shape, core.in);
+        c.cin = 512, c.h = c.w = 7;
+        shim::adds = core.adds;
+        std::string wrong = check_conv(c);
+        cr_assert(wrong.empty(), "%s", wrong.c_str());
+    }
+}

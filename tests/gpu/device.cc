@@ -15,7 +15,7 @@ extern "C" {
 #include <cstdio>
 #include <map>
 
-const bool shim::exact_sums = false;
+bool shim::exact_sums = false;
 static tsr_cuda *gpu;
 static std::map<std::string, shim::named_kernel> found;
 

@@ -139,7 +139,8 @@ static int live(progress *p, bool small) {
     while (p->next < all.size())
         if (!run_case(p, all[p->next++]))
             return LOST;
-    std::printf("- sums of convolutions differ at most, in parts of the outputs' root mean square (allowed): %s\n",
+    std::printf(
+        "- sums of convolutions nearest to what is allowed, in parts of the outputs' root mean square (allowed): %s\n",
         sum_errors().c_str());
     device_close();
     return GOOD;

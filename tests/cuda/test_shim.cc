@@ -150,3 +150,12 @@ Test(shim, products_of_ones) {
     check_product<elem_e4m3>();
     check_product<elem_u8>();
 }
+
+/* div.approx of the PTX ISA: a * (1 / b), and 1 / b is 0 from 2^126 on. */
+Test(shim, fast_division_by_large_numbers) {
+    cr_assert_eq(divide_fast(6, 3), 2.0f);
+    cr_assert_eq(divide_fast(-1e30f, 0x1p127f), 0.0f);
+    cr_assert_eq(divide_fast(1, INFINITY), 0.0f);
+    cr_assert(std::isnan(divide_fast(-INFINITY, 0x1p127f)) && std::isnan(divide_fast(INFINITY, INFINITY)));
+    cr_assert(std::isnan(divide_fast(NAN, 0x1p127f)) && std::isnan(silu(-INFINITY)));
+}

@@ -302,6 +302,43 @@ Test(cuda_backend, the_second_of_two_devices) {
     close_clip(&c);
 }
 
+typedef struct preparing {
+    life *l;
+    atomic_bool done;
+} preparing;
+static void *make_ready(void *arg) {
+    preparing *p = arg;
+    tsr_exec *exec;
+    tsr_engine_prepare(p->l->e, p->l->plan, &exec);
+    atomic_store(&p->done, true);
+    return NULL;
+}
+
+/* Pinning holds the driver up for a second a GiB; the window asks for the memory all the same, and does not wait. */
+Test(cuda_backend, memory_is_told_while_memory_is_pinned) {
+    clip c;
+    life l;
+    preparing p = {.l = &l};
+    pthread_t thread;
+    tsr_target t = {0};
+    fake_cuda_config config = ADA;
+    config.pin_ms = 300;
+    open_tiny(&c, 2);
+    ok(start_life(&l, &c, &config));
+    ok(plan_life(&l, &c, TSR_PRECISION_INT8, TSR_CACHES_HOST));
+    cr_assert_eq(pthread_create(&thread, NULL, make_ready, &p), 0);
+    while (!counted().pinning && !atomic_load(&p.done))
+        ;
+    l.e->backend->v->target(l.e->backend, &t);
+    pthread_join(thread, NULL);
+    cr_assert_eq(counted().stalled, 0);
+    cr_assert_eq(t.memory_total, (int64_t)ADA.memory);
+    cr_assert(t.memory_free > t.memory_total - (64 << 20) && t.memory_free < t.memory_total);
+    close_life(&l);
+    close_clip(&c);
+    nothing_is_left();
+}
+
 typedef struct asked {
     tsr_target target;
     const tsr_half *half;

@@ -113,19 +113,18 @@ static const double LINK = 20e9; /* bytes/s to pinned host memory: PCIe 4 with 1
 
 static void target(tsr_backend *b, tsr_target *out) {
     tsr_cuda *c = (tsr_cuda *)b;
-    size_t left = 0, total = 0;
+    size_t left = 0;
     double clock = 1e3 * attribute(c, CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
     double memory = 1e3 * attribute(c, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
     double rate = SUSTAINED * flops_per_clock(c) * c->sms * clock;
-    if (tsr_cuda_enter(c) == TSR_OK)
-        tsr_cu.p_cuMemGetInfo(&left, &total);
+    bool known = tsr_cuda_memory_free(c, &left) == TSR_OK;
     *out = (tsr_target){
         .name = c->name,
         .join_heads = false,
         .streams = true,
         .align = 256, /* of what cp.async and packed weights want, and a few lines of L2 */
-        .memory_free = (int64_t)left,
-        .memory_total = (int64_t)total,
+        .memory_free = known ? (int64_t)left : 0,
+        .memory_total = known ? (int64_t)c->total : 0,
         .flops_f32 = rate, /* not to be had: everything runs in 16 bits or fewer */
         .flops_16 = rate,
         .flops_8 = products_of_s8(c) * rate,
@@ -190,9 +189,8 @@ error:
 }
 
 static int64_t memory_free(tsr_backend *b) {
-    size_t left = 0, total = 0;
-    bool known = tsr_cuda_enter((tsr_cuda *)b) == TSR_OK && tsr_cu.p_cuMemGetInfo(&left, &total) == CUDA_SUCCESS;
-    return known ? (int64_t)left : INT64_MAX;
+    size_t left;
+    return tsr_cuda_memory_free((tsr_cuda *)b, &left) == TSR_OK ? (int64_t)left : INT64_MAX;
 }
 
 /* ---------------------------------------------------------------- shared timelines */
@@ -229,16 +227,16 @@ static tsr_status check(tsr_backend *b) {
 static void report(tsr_backend *b, tsr_line_fn line, void *user) {
     tsr_cuda *c = (tsr_cuda *)b;
     char text[192], why[128], bytes[2][32];
-    size_t left = 0, total = 0;
+    size_t left = 0;
     snprintf(text, sizeof text, "%s, %d multiprocessors, driver for CUDA %d.%d", c->name, c->sms, tsr_cu.version / 1000,
         tsr_cu.version % 1000 / 10);
     line(user, "cuda", text);
     tsr_precision precision = best(b, NULL, why);
     snprintf(text, sizeof text, "%s: %s", tsr_precision_name(precision), why);
     line(user, "precision", text);
-    if (tsr_cuda_enter(c) == TSR_OK && tsr_cu.p_cuMemGetInfo(&left, &total) == CUDA_SUCCESS) {
+    if (tsr_cuda_memory_free(c, &left) == TSR_OK) {
         snprintf(text, sizeof text, "%s free of %s", tsr_bytes_text(bytes[0], (int64_t)left),
-            tsr_bytes_text(bytes[1], (int64_t)total));
+            tsr_bytes_text(bytes[1], (int64_t)c->total));
         line(user, "memory", text);
     }
 }
@@ -256,6 +254,7 @@ static void destroy(tsr_backend *b) {
         tsr_cu.p_cuCtxSetCurrent(NULL);
         tsr_cu.p_cuDevicePrimaryCtxRelease(c->device);
     }
+    pthread_mutex_destroy(&c->pinning);
     free(c);
 }
 
@@ -359,16 +358,20 @@ tsr_status tsr_cuda_create(tsr_backend **out, int index) {
     tsr_status status = tsr_cu_load();
     if (status != TSR_OK)
         return status;
+    size_t left = 0;
     tsr_cuda *c = calloc(1, sizeof *c);
     if (!c)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");
     c->base.v = &vtable;
+    pthread_mutex_init(&c->pinning, NULL);
     for (int e = 0; e < TSR_CUDA_CONV_ELEMENTS; e++)
         for (int f = 0; f < TSR_CUDA_FAMILIES; f++)
             c->tuned[e][f] = TSR_CONV_SHAPE_COUNT;
     TSR_TRY(choose_device(c, index));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuDevicePrimaryCtxRetain(&c->context, c->device), "taking the device"));
     TSR_TRY(tsr_cuda_enter(c));
+    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemGetInfo(&left, &c->total), "asking for the memory"));
+    atomic_init(&c->room, (int64_t)left + (int64_t)tsr_mem_used());
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "making a stream"));
     TSR_TRY(tsr_cu_check(
         tsr_cu.p_cuLibraryLoadData(&c->library, tsr_fatbin, NULL, NULL, 0, NULL, NULL, 0), "loading the kernels"));

@@ -50,6 +50,10 @@ typedef struct tsr_cuda {
     CUexternalSemaphore lane, progress;                              /* shared timelines (backend.h); NULL: none */
     tsr_conv_shape tuned[TSR_CUDA_CONV_ELEMENTS][TSR_CUDA_FAMILIES]; /* TSR_CONV_SHAPE_COUNT: not known */
     bool tuned_read;                                                 /* what the cache folder knows */
+    /* Held while host memory is pinned, which takes a second a GiB: who asks the driver how much is free would wait. */
+    pthread_mutex_t pinning;
+    _Atomic int64_t room; /* bytes that were free and that were counted, when the driver was last asked */
+    size_t total;         /* of the device */
 } tsr_cuda;
 
 bool tsr_cuda_fp8(const tsr_cuda *c); /* it multiplies e4m3 itself */
@@ -59,6 +63,11 @@ tsr_status tsr_cuda_enter(const tsr_cuda *c);
 /* exported: for another API to import, through an fd of block->handle that the caller then releases. */
 tsr_status tsr_cuda_block_create(const tsr_cuda *c, size_t bytes, bool exported, const char *what, tsr_cuda_block *out);
 void tsr_cuda_block_destroy(tsr_cuda_block *b);
+/* Pinned memory of the host, and where the device sees it. */
+tsr_status tsr_cuda_pin(tsr_cuda *c, size_t bytes, void **host, CUdeviceptr *at);
+void tsr_cuda_unpin(tsr_cuda *c, void *host); /* may be NULL */
+/* Device memory that is free. While memory is pinned: as it was, less what was taken since. */
+tsr_status tsr_cuda_memory_free(tsr_cuda *c, size_t *left);
 
 /* slab.c */
 tsr_status tsr_cuda_slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out);

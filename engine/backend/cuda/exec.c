@@ -43,16 +43,14 @@ static tsr_status take_host_memory(tsr_exec *x) {
     }
     size_t flag = TSR_CUDA_IN_FLIGHT * x->input_bytes;
     void *host = NULL;
-    TSR_TRY(tsr_cu_check(
-        tsr_cu.p_cuMemHostAlloc(&host, flag + sizeof *x->flag, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
-        "pinning host memory"));
+    status = tsr_cuda_pin(x->cuda, flag + sizeof *x->flag, &host, &x->host_at);
     x->host = host;
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->host_at, host, 0), "pinning host memory"));
+    if (status != TSR_OK)
+        return status;
     x->flag = (volatile int32_t *)(x->host + flag);
     x->flag_at = x->host_at + flag;
     *x->flag = 0;
-error:
-    return status;
+    return TSR_OK;
 }
 
 /* The block of caches on the host, and what their transfers need where no graph is. */
@@ -63,13 +61,12 @@ static tsr_status take_streams(tsr_exec *x) {
     tsr_status status;
     if (!x->plan->host_at)
         return TSR_OK;
-    status = tsr_cu_check(tsr_cu.p_cuMemHostAlloc(&host, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
-        "pinning host memory");
+    status = tsr_cuda_pin(x->cuda, bytes, &host, &x->away);
+    x->away_host = host;
+    if (host)
+        tsr_mem_count_host((int64_t)bytes);
     if (status != TSR_OK)
         TSR_TRY(tsr_fail_context(status, "%s for caches on the host", tsr_bytes_text(text, (int64_t)bytes)));
-    x->away_host = host;
-    tsr_mem_count_host((int64_t)bytes);
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&x->away, host, 0), "pinning host memory"));
     for (tsr_cuda_chain c = TSR_CUDA_IN; c < TSR_CUDA_CHAINS; c++)
         TSR_TRY(
             tsr_cu_check(tsr_cu.p_cuStreamCreate(&x->copies[c], CU_STREAM_NON_BLOCKING), "making a stream for caches"));
@@ -87,7 +84,7 @@ static void give_streams_back(tsr_exec *x) {
     if (x->meet)
         tsr_cu.p_cuEventDestroy(x->meet);
     if (x->away_host) {
-        tsr_cu.p_cuMemFreeHost(x->away_host);
+        tsr_cuda_unpin(x->cuda, x->away_host);
         tsr_mem_count_host(-(int64_t)x->plan->host_bytes);
     }
 }
@@ -163,8 +160,7 @@ void tsr_cuda_exec_destroy(tsr_exec **out) {
         if (x->ring[i].event)
             tsr_cu.p_cuEventDestroy(x->ring[i].event);
     give_streams_back(x);
-    if (x->host)
-        tsr_cu.p_cuMemFreeHost(x->host);
+    tsr_cuda_unpin(x->cuda, x->host);
     tsr_cuda_block_destroy(&x->memory);
     tsr_cuda_block_destroy(&x->packed);
     pthread_mutex_destroy(&x->lock);

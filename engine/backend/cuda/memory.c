@@ -1,4 +1,5 @@
-/* Device memory through the virtual memory interface: an address range, memory behind it, and who may touch it. */
+/* Device memory through the virtual memory interface: an address range, memory behind it, and who may touch it. And
+ * pinned memory of the host. */
 #include "backend/cuda/device.h"
 
 static tsr_status create(const CUmemAllocationProp *prop, size_t bytes, tsr_cuda_block *b) {
@@ -45,4 +46,40 @@ void tsr_cuda_block_destroy(tsr_cuda_block *b) {
     if (b->bytes)
         tsr_cu.p_cuMemAddressFree(b->at, b->bytes);
     *b = (tsr_cuda_block){0};
+}
+
+tsr_status tsr_cuda_pin(tsr_cuda *c, size_t bytes, void **host, CUdeviceptr *at) {
+    static const char what[] = "pinning host memory";
+    *host = NULL;
+    pthread_mutex_lock(&c->pinning);
+    CUresult r = tsr_cu.p_cuMemHostAlloc(host, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+    pthread_mutex_unlock(&c->pinning);
+    tsr_status status = tsr_cu_check(r, what);
+    if (status == TSR_OK)
+        status = tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(at, *host, 0), what);
+    return status; /* *host is the caller's in any case */
+}
+
+void tsr_cuda_unpin(tsr_cuda *c, void *host) {
+    if (!host)
+        return;
+    pthread_mutex_lock(&c->pinning);
+    tsr_cu.p_cuMemFreeHost(host);
+    pthread_mutex_unlock(&c->pinning);
+}
+
+tsr_status tsr_cuda_memory_free(tsr_cuda *c, size_t *left) {
+    size_t total;
+    if (pthread_mutex_trylock(&c->pinning) != 0) {
+        int64_t now = atomic_load(&c->room) - (int64_t)tsr_mem_used();
+        *left = now > 0 ? (size_t)now : 0;
+        return TSR_OK;
+    }
+    tsr_status status = tsr_cuda_enter(c);
+    if (status == TSR_OK)
+        status = tsr_cu_check(tsr_cu.p_cuMemGetInfo(left, &total), "asking for the memory");
+    if (status == TSR_OK)
+        atomic_store(&c->room, (int64_t)*left + (int64_t)tsr_mem_used());
+    pthread_mutex_unlock(&c->pinning);
+    return status;
 }

@@ -12,17 +12,17 @@ typedef struct record { /* one of the three */
 enum { PAGE = 4096 };
 
 /* Pinned memory may begin anywhere: the pages are those that lie wholly in it. */
-static tsr_status on_host(size_t bytes, tsr_slab *s) {
+static tsr_status on_host(tsr_cuda *c, size_t bytes, tsr_slab *s) {
     CUdeviceptr at = 0;
+    char text[32];
     tsr_status status;
     size_t pages = tsr_align(bytes, PAGE);
     record *r = calloc(1, sizeof *r);
     if (!r)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");
-    TSR_TRY(tsr_cu_check(
-        tsr_cu.p_cuMemHostAlloc(&r->pinned, pages + PAGE, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
-        "pinning host memory for slots"));
-    TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemHostGetDevicePointer(&at, r->pinned, 0), "pinning host memory for slots"));
+    status = tsr_cuda_pin(c, pages + PAGE, &r->pinned, &at);
+    if (status != TSR_OK)
+        TSR_TRY(tsr_fail_context(status, "%s for slots", tsr_bytes_text(text, (int64_t)bytes)));
     size_t skip = (PAGE - (uintptr_t)r->pinned % PAGE) % PAGE;
     *s = (tsr_slab){.kind = TSR_SLAB_HOST,
         .bytes = bytes,
@@ -34,8 +34,7 @@ static tsr_status on_host(size_t bytes, tsr_slab *s) {
     tsr_mem_count((int64_t)bytes); /* wherever slots lie, a plan has them among what is the device's */
     return TSR_OK;
 error:
-    if (r->pinned)
-        tsr_cu.p_cuMemFreeHost(r->pinned);
+    tsr_cuda_unpin(c, r->pinned);
     free(r);
     return status;
 }
@@ -70,7 +69,7 @@ tsr_status tsr_cuda_slab_alloc(tsr_backend *b, size_t bytes, tsr_slab *out) {
     tsr_status status = tsr_cuda_enter(c);
     if (status != TSR_OK)
         return status;
-    return c->exports && !b->slabs_on_host ? on_device(c, bytes, out) : on_host(bytes, out);
+    return c->exports && !b->slabs_on_host ? on_device(c, bytes, out) : on_host(c, bytes, out);
 }
 
 tsr_status tsr_cuda_slab_import(
@@ -105,8 +104,7 @@ void tsr_cuda_slab_free(tsr_backend *b, tsr_slab *s) {
     record *r = s->backend;
     tsr_cuda_block_destroy(&r->block);
     tsr_cuda_foreign_release(&r->foreign);
-    if (r->pinned)
-        tsr_cu.p_cuMemFreeHost(r->pinned);
+    tsr_cuda_unpin((tsr_cuda *)b, r->pinned);
     tsr_cuda_handle_close(s->handle);
     free(r);
     *s = (tsr_slab){.handle = TSR_NO_HANDLE};

@@ -22,6 +22,7 @@ typedef struct fake_cuda_config {
     int fault_launch; /* the n-th kernel from now faults; 0: none */
     int patience;     /* milliseconds that a timeline is waited for; 0: a minute */
     size_t others;    /* bytes of the memory that other programs have */
+    int pin_ms;       /* milliseconds that pinning memory takes, in which nobody is told how much is free */
     size_t pages;     /* what memory comes in multiples of; 0: 2 MiB */
 } fake_cuda_config;
 
@@ -44,6 +45,7 @@ typedef struct fake_cuda_counts {
     size_t memory;        /* bytes of the device that are taken */
     int waits;            /* of the host for the device */
     int signals, awaited; /* of timelines, done */
+    int pinning, stalled; /* memory is being pinned now; who asked for the free memory meanwhile, and had to wait */
 } fake_cuda_counts;
 
 /* Sets what the device is; nothing may be alive. */

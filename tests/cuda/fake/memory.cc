@@ -1,8 +1,10 @@
 /* Memory of the device and of the host, and copies between them. */
 #include "state.h"
 
+#include <chrono>
 #include <cstring>
 #include <sys/mman.h>
+#include <thread>
 #include <unistd.h>
 
 namespace fake {
@@ -90,12 +92,16 @@ static void forget_memory(CUmemGenericAllocationHandle h) {
 extern "C" {
 
 CUresult CUDAAPI cuMemGetInfo(size_t *left, size_t *total) {
+    stalled += pinning;
     BEGIN
     *total = config.memory;
     *left = bytes_left();
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuMemHostAlloc(void **out, size_t bytes, unsigned flags) {
+    pinning++;
+    std::this_thread::sleep_for(std::chrono::milliseconds(config.pin_ms));
+    pinning--;
     BEGIN_MAKING
     NEED(bytes && (flags & CU_MEMHOSTALLOC_DEVICEMAP), "pinned memory that the device does not see");
     char *p = static_cast<char *>(aligned_alloc(4096, (PINNED_FRONT + bytes + 4095) / 4096 * 4096)) + PINNED_FRONT;

@@ -6,9 +6,11 @@
 namespace fake {
 
 std::recursive_mutex lock;
-fake_cuda_config config = {13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0};
+fake_cuda_config config = {
+    13000, 1, 8, 9, 1, static_cast<size_t>(1) << 32, nullptr, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 fake_cuda_timelines timelines;
 fake_cuda_counts counts;
+std::atomic<int> pinning, stalled;
 int fail_in = -1;
 bool settled, sticky;
 std::string first_wrong;
@@ -56,6 +58,7 @@ SEEN void fake_cuda_setup(const fake_cuda_config *c) {
     settled = sticky = false;
     first_wrong.clear();
     counts = {};
+    pinning = stalled = 0;
 }
 SEEN void fake_cuda_reconfigure(const fake_cuda_config *c) {
     std::lock_guard<std::recursive_mutex> guard(lock);
@@ -72,6 +75,8 @@ SEEN void fake_cuda_settled(int s) {
 }
 SEEN void fake_cuda_count(fake_cuda_counts *out) {
     *out = counts;
+    out->pinning = pinning;
+    out->stalled = stalled;
 }
 SEEN const char *fake_cuda_wrong(void) {
     return first_wrong.c_str();

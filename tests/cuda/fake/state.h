@@ -13,6 +13,7 @@
 
 #include <cuda.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -112,6 +113,7 @@ extern std::recursive_mutex lock;
 extern fake_cuda_config config;
 extern fake_cuda_timelines timelines;
 extern fake_cuda_counts counts;
+extern std::atomic<int> pinning, stalled;
 extern int fail_in;
 extern bool settled, sticky;
 extern std::string first_wrong;

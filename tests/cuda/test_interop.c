@@ -233,6 +233,8 @@ static void window_shows(const clip *c, const float *want, fake_cuda_config conf
     fake_cuda_counts after = counted();
     cr_assert_eq(after.graphs - before.graphs, c->steps);
     cr_assert_leq(after.waits - before.waits, c->steps, "%d waits of the host", after.waits - before.waits);
+    cr_assert_gt(after.waits, before.waits);
+    cr_assert_eq(after.spins, before.spins, "%d waits keep a core busy", after.spins - before.spins);
     cr_assert_eq(tsr_preview_get_info(p)->share, 1);
     check_frames(p, c, want);
     close_window(&l, &p);

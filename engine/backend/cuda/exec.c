@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Events whose waiters sleep: without the second flag each would keep a core busy. */
+enum { SLEEPS = CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC };
+
 /* ---------------------------------------------------------------- life */
 
 /* Precisions that numerics() turned into another one. */
@@ -113,7 +116,7 @@ static tsr_status create(
     TSR_TRY(tsr_cuda_autotune(x));
     TSR_TRY(tsr_cuda_weights(x, there));
     for (int i = 0; i < TSR_CUDA_IN_FLIGHT; i++)
-        TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->ring[i].event, CU_EVENT_DISABLE_TIMING), "making an event"));
+        TSR_TRY(tsr_cu_check(tsr_cu.p_cuEventCreate(&x->ring[i].event, SLEEPS), "making an event"));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         if (plan->program[s])
             TSR_TRY(tsr_cuda_bind_step(x, s));

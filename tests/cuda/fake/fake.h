@@ -44,6 +44,7 @@ typedef struct fake_cuda_counts {
     int updates;          /* of a graph's nodes */
     size_t memory;        /* bytes of the device that are taken */
     int waits;            /* of the host for the device */
+    int spins;            /* for events, which keep a core busy */
     int signals, awaited; /* of timelines, done */
     int pinning, stalled; /* memory is being pinned now; who asked for the free memory meanwhile, and had to wait */
 } fake_cuda_counts;

@@ -50,7 +50,7 @@ struct CUextSemaphore_st {
     uint64_t signalled; /* as queued */
 };
 struct CUevent_st {
-    bool timing = false;
+    bool timing = false, blocking = false;
     CUstream stream = nullptr;
     uint64_t at = 0; /* of the stream's work */
     uint64_t blocks = 0;

@@ -98,6 +98,7 @@ CUresult CUDAAPI cuEventCreate(CUevent *out, unsigned flags) {
     BEGIN_MAKING
     make(out, events);
     (*out)->timing = !(flags & CU_EVENT_DISABLE_TIMING);
+    (*out)->blocking = flags & CU_EVENT_BLOCKING_SYNC;
     return CUDA_SUCCESS;
 }
 CUresult CUDAAPI cuEventDestroy(CUevent e) {
@@ -116,6 +117,7 @@ CUresult CUDAAPI cuEventSynchronize(CUevent e) {
     BEGIN
     NEED(events.count(e) && e->stream && known(e->stream), "waiting for an event that nothing will signal");
     counts.waits += e->stream->done < e->at;
+    counts.spins += e->stream->done < e->at && !e->blocking;
     return run_until(e->stream, e->at);
 }
 CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent from, CUevent to) {

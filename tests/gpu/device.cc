@@ -6,7 +6,7 @@
 #include "shim/kernels.h"
 
 #include <atomic>
-using std::atomic_bool; /* what <stdatomic.h> calls so in C */
+using std::atomic_bool, std::atomic_llong; /* what <stdatomic.h> calls so in C */
 
 extern "C" {
 #include "backend/cuda/device.h"

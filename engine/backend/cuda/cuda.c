@@ -371,7 +371,7 @@ tsr_status tsr_cuda_create(tsr_backend **out, int index) {
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuDevicePrimaryCtxRetain(&c->context, c->device), "taking the device"));
     TSR_TRY(tsr_cuda_enter(c));
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuMemGetInfo(&left, &c->total), "asking for the memory"));
-    atomic_init(&c->room, (int64_t)left + (int64_t)tsr_mem_used());
+    atomic_init(&c->room, (long long)left + (long long)tsr_mem_used());
     TSR_TRY(tsr_cu_check(tsr_cu.p_cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "making a stream"));
     TSR_TRY(tsr_cu_check(
         tsr_cu.p_cuLibraryLoadData(&c->library, tsr_fatbin, NULL, NULL, 0, NULL, NULL, 0), "loading the kernels"));

@@ -52,7 +52,7 @@ typedef struct tsr_cuda {
     bool tuned_read;                                                 /* what the cache folder knows */
     /* Held while host memory is pinned, which takes a second a GiB: who asks the driver how much is free would wait. */
     pthread_mutex_t pinning;
-    _Atomic int64_t room; /* bytes that were free and that were counted, when the driver was last asked */
+    atomic_llong room; /* bytes that were free and that were counted, when the driver was last asked */
     size_t total;         /* of the device */
 } tsr_cuda;
 

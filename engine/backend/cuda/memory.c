@@ -79,7 +79,7 @@ tsr_status tsr_cuda_memory_free(tsr_cuda *c, size_t *left) {
     if (status == TSR_OK)
         status = tsr_cu_check(tsr_cu.p_cuMemGetInfo(left, &total), "asking for the memory");
     if (status == TSR_OK)
-        atomic_store(&c->room, (int64_t)*left + (int64_t)tsr_mem_used());
+        atomic_store(&c->room, (long long)*left + (long long)tsr_mem_used());
     pthread_mutex_unlock(&c->pinning);
     return status;
 }

@@ -91,9 +91,9 @@ static void forget_memory(CUmemGenericAllocationHandle h) {
 
 extern "C" {
 
-CUresult CUDAAPI cuMemGetInfo(size_t *left, size_t *total) {
+CUresult CUDAAPI cuMemGetInfo(size_t *left, size_t *total) { /* nobody has to say that it failed */
     stalled += pinning;
-    BEGIN_ANYWHERE /* nobody has to say that it failed */
+    BEGIN_ANYWHERE
     NEED(current, "%s without a context", __func__);
     *total = config.memory;
     *left = bytes_left();

@@ -314,7 +314,7 @@ static void *make_ready(void *arg) {
     return NULL;
 }
 
-/* Pinning holds the driver up for a second a GiB; the window asks for the memory all the same, and does not wait. */
+/* While much is pinned the driver tells nobody what is free; the window asks all the same, and does not wait. */
 Test(cuda_backend, memory_is_told_while_memory_is_pinned) {
     clip c;
     life l;

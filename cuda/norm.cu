@@ -186,12 +186,12 @@ extern "C" __global__ void __launch_bounds__(256, TSR_SET_RANGE_BLOCKS)
     }
     const tsr_range before = a.before ? ldg(a.before) : tsr_range{0, 0, 0, 0};
     const double low = static_cast<double>(silu_least) * gain;
-    float scale = static_cast<float>(exp2(ceil(128 * log2((high + low) / 255)) / 128));
+    float scale = static_cast<float>(exp2(ceil(128 * log2((high + low) / (255 * a.planes))) / 128));
     if (!(high < INFINITY) || !(before.scale >= 0))
         scale = NAN;
     else if (scale < before.scale)
         scale = before.scale;
-    const int32_t zero = scale > 0 ? static_cast<int32_t>(rint(low / scale)) : 0;
+    const int32_t zero = scale > 0 ? static_cast<int32_t>(rint(low / (static_cast<double>(scale) * a.planes))) : 0;
     stg(a.state, tsr_range{scale, zero, a.before ? before.scale : scale, a.before ? before.zero : zero});
 }
 
@@ -221,14 +221,19 @@ extern "C" __global__ void __launch_bounds__(256, TSR_REQUANTISE_BLOCKS)
 
 /* ---------------------------------------------------------------- norm */
 
-/* factor: by which values are multiplied before they are rounded to codes, a channel */
+/* factor: by which values are multiplied before they are rounded to codes, a channel; zero: of all planes together */
 DEV void store8(const tsr_norm_args &a, int64_t at, const float (&v)[8], const float (&factor)[8], float zero) {
     if (a.out_type == TSR_ELEM_U8) {
-        vec2 q = {};
+        vec2 q = {}, up = {};
 #pragma unroll
-        for (int c = 0; c < 8; c++) /* rounded before the zero point is added: ties must not depend on it */
-            q.x[c / 4] |= to_u8(round_even(v[c] * factor[c]) + zero) << c % 4 * 8;
+        for (int c = 0; c < 8; c++) { /* rounded before the zero point is added: ties must not depend on it */
+            const float code = round_even(v[c] * factor[c]) + zero, down = a.planes == 2 ? floorf(code / 2) : code;
+            q.x[c / 4] |= to_u8(down) << c % 4 * 8;
+            up.x[c / 4] |= to_u8(code - down) << c % 4 * 8;
+        }
         stg(reinterpret_cast<vec2 *>(static_cast<uint8_t *>(a.out) + at), q);
+        if (a.planes == 2)
+            stg(reinterpret_cast<vec2 *>(static_cast<uint8_t *>(a.out) + at + a.c), up);
     } else if (a.out_type == TSR_ELEM_E4M3) {
         vec2 q = {};
 #pragma unroll
@@ -257,7 +262,8 @@ extern "C" __global__ void __launch_bounds__(256, TSR_NORM_BLOCKS) tsr_norm(cons
     if (!o.used)
         return;
     const bool u8 = a.out_type == TSR_ELEM_U8;
-    const float scale = u8 ? ldg(&a.range->scale) : 1, zero = u8 ? static_cast<float>(ldg(&a.range->zero)) : 0;
+    const float scale = u8 ? ldg(&a.range->scale) : 1;
+    const float zero = u8 ? static_cast<float>(a.planes * ldg(&a.range->zero)) : 0;
     float mean[8], gamma[8], beta[8], factor[8];
 #pragma unroll
     for (int c = 0; c < 8; c++) {
@@ -273,14 +279,14 @@ extern "C" __global__ void __launch_bounds__(256, TSR_NORM_BLOCKS) tsr_norm(cons
         }
     }
     for (int p = first + o.lane; p < end; p += o.lanes) {
-        const int64_t at = (static_cast<int64_t>(frame) * a.pixels + p) * a.c + o.channel;
+        const int64_t at = (static_cast<int64_t>(frame) * a.pixels + p) * a.c;
         float v[8];
-        load8(v, a.in, a.in_type, at);
+        load8(v, a.in, a.in_type, at + o.channel);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             v[c] = (v[c] - mean[c]) * gamma[c] + beta[c];
             v[c] = a.silu ? silu(v[c]) : v[c];
         }
-        store8(a, at, v, factor, zero);
+        store8(a, at * a.planes + o.channel, v, factor, zero);
     }
 }

@@ -99,6 +99,13 @@ const spec kernel_specs[] = {
     PLAIN(TSR_OP_STATS, 128, 4, 40, 33, .out = TSR_U8),
     PLAIN(TSR_OP_NORM, 128, 4, 40, 33, .silu = true, .out = TSR_U8),
     PLAIN(TSR_OP_NORM, 96, 2, 9, 8, .silu = true, .out = TSR_U8, .y0 = 2, .ny = 5),
+    /* and of two planes */
+    CONV(1024, 64, 1, 5, 7, 1, 3, .in = TSR_U8, .accumulate = true),
+    CONV(1024, 16, 1, 3, 4, 3, 3, .in = TSR_U8),
+    {TSR_OP_NORM, 512, 1024, 1, 5, 7, 1, 1, 1, 1, 0, 0, 1, 1, .silu = true, .out = TSR_U8},
+    {TSR_OP_NORM, 96, 192, 2, 9, 8, 1, 1, 1, 1, 0, 0, 1, 1, .silu = true, .out = TSR_U8, .y0 = 2, .ny = 5},
+    {TSR_OP_NORM, 32, 64, 3, 1, 9, 1, 1, 1, 1, 0, 0, 1, 1, .silu = false, .out = TSR_U8},
+    {TSR_OP_NORM, 64, 128, 3, 6, 7, 1, 1, 1, 1, 0, 0, 1, 1, .silu = true, .out = TSR_U8, .whole = 11, .band = 2},
     /* bands of rows: the first, one inside, the last, which reaches beyond the picture */
     CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .whole = 11, .band = 0),
     CONV(64, 32, 2, 6, 9, 3, 3, .accumulate = true, .whole = 11, .band = 1),

@@ -345,6 +345,8 @@ static const spec benched[] = {
     PLAIN(TSR_OP_STATS, 512, 1, 16, 16, .ny = 0),
     PLAIN(TSR_OP_NORM, 512, 1, 16, 16, .silu = true),
     CONV(512, 512, 1, 16, 16, 3, 3, .accumulate = true, .in = TSR_U8),
+    CONV(1024, 512, 1, 16, 16, 3, 3, .accumulate = true, .in = TSR_U8), /* of two planes */
+    CONV(1024, 512, 1, 16, 16, 1, 3, .accumulate = true, .in = TSR_U8),
     CONV(512, 512, 2, 32, 32, 3, 3, .accumulate = true, .in = TSR_U8),
     CONV(256, 256, 4, 64, 64, 3, 3, .accumulate = true, .in = TSR_U8),
     CONV(128, 128, 4, 128, 128, 3, 3, .accumulate = true, .in = TSR_U8),

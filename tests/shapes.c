@@ -1,5 +1,6 @@
 #include "shapes.h"
 
+#include "model/quantise.h"
 #include "temp.h"
 
 #include <fcntl.h>
@@ -64,9 +65,7 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
     if (wanted != TSR_PRECISION_INT8 && wanted != TSR_PRECISION_FP8)
         return;
     must(half->layers <= (int)sizeof eight, "too many layers");
-    for (int b = 0; b < half->blocks; b++)
-        if (half->block[b].kind == TSR_BLOCK_RESNET)
-            eight[half->block[b].layer[1]] = eight[half->block[b].layer[3]] = 1;
+    tsr_eight_layers(half, eight, half->layers);
     out->stream = out->act = TSR_F16;
     out->eight = eight;
     out->eight_type = wanted == TSR_PRECISION_INT8 ? TSR_U8 : TSR_E4M3;

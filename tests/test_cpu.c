@@ -392,7 +392,7 @@ Test(cpu, says_what_it_is) {
 static void check_silu(const tsr_simd *simd) {
     enum { N = 1 << 16, CHANNELS = 32 };
     static float x[N], y[N], scale[CHANNELS], shift[CHANNELS], gain[CHANNELS];
-    static uint8_t code[N];
+    static uint8_t code[N], two[N / CHANNELS][2][CHANNELS];
     const float odd[] = {NAN, -NAN, INFINITY, 1e30f, -1e6f, 87, -87, 88.5f, -88.5f, 0};
     for (int i = 0; i < N; i++)
         x[i] = (float)(i - N / 2) * (300.0f / N);
@@ -402,7 +402,8 @@ static void check_silu(const tsr_simd *simd) {
         gain[i] = 100;
     }
     simd->affine(x, y, N / CHANNELS, CHANNELS, scale, shift, true);
-    simd->codes(x, code, N / CHANNELS, CHANNELS, scale, shift, gain, 28, true);
+    simd->codes(x, code, N / CHANNELS, CHANNELS, 1, scale, shift, gain, 28, true);
+    simd->codes(x, two[0][0], N / CHANNELS, CHANNELS, 2, scale, shift, gain, 14, true);
     for (int i = 0; i < N; i++) {
         double v = (double)x[i], right = v / (1 + exp(-v)), rounded = fmin(255, fmax(0, rint(right * 100) + 28));
         bool same = isnan(v)   ? isnan(y[i])
@@ -410,6 +411,10 @@ static void check_silu(const tsr_simd *simd) {
                                : fabs((double)y[i] - right) <= 2e-7 * fmax(1, fabs(v));
         cr_assert(same, "silu of %g is %g", v, (double)y[i]);
         cr_assert(isnan(v) ? code[i] == 0 : fabs(code[i] - rounded) <= 1, "the code of %g is %d", v, code[i]);
+        int down = two[i / CHANNELS][0][i % CHANNELS], up = two[i / CHANNELS][1][i % CHANNELS];
+        cr_assert(up == down || up == down + 1);
+        cr_assert(down + up == code[i] || (code[i] == 255 && down + up >= 255), "planes of %g: %d, %d", v, down, up);
+        cr_assert(!isinf(v) || down + up == 510);
     }
 }
 

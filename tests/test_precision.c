@@ -202,6 +202,27 @@ Test(precision, tiles) {
     close_job(&j);
 }
 
+/* Random weights of the published model's size: with one plane of codes at the lowest resolution, too, it is 42.3. */
+Test(precision, full_size_holds_43) {
+    only_as_shipped();
+    job j = {0};
+    size_t n;
+    const char *path = temp_path("full.safetensors");
+    ok(synth_model_write(path, &(synth_config){.decoder = true}));
+    ok(tsr_model_open(&j.model, path));
+    float *z = synth_latent(16, 1, 16, 16, 0);
+    ok(tsr_latent_from_memory(&j.latent, z, 1, 16, 16, 16));
+    free(z);
+    open_engine(&j, false);
+    float *f32 = decode(&j, TSR_PRECISION_F32, 0, &n), *int8 = decode(&j, TSR_PRECISION_INT8, 0, &n);
+    double db = psnr(f32, int8, n);
+    fprintf(stderr, "# full size, int8: %.2f dB\n", db);
+    cr_expect(db >= 43 && db < 50, "%.2f dB", db);
+    free(f32);
+    free(int8);
+    close_job(&j);
+}
+
 /* ---------------------------------------------------------------- what is not finite */
 
 static struct {
@@ -338,7 +359,7 @@ Test(precision, ranges_grow_and_codes_follow) {
             stats[(TSR_GROUPS + c) * 2 + 1] = c == 7 ? most[round] : 1;
         }
         before = range;
-        range = tsr_range_choose(stats, 1, 100, C, gamma, beta, gain, before);
+        range = tsr_range_choose(stats, 1, 100, C, 1, gamma, beta, gain, before);
         cr_assert(range.scale >= before.scale);
         double high = most[round] / (1 + exp(-most[round]));
         double codes = (high + 0.2785) / (double)range.scale; /* ends are off by half a code at most */
@@ -356,10 +377,68 @@ Test(precision, ranges_grow_and_codes_follow) {
         }
     }
     stats[5] = INFINITY; /* frames that are not finite say so, now and later */
-    range = tsr_range_choose(stats, 1, 100, C, gamma, beta, gain, range);
+    range = tsr_range_choose(stats, 1, 100, C, 1, gamma, beta, gain, range);
     cr_assert(isnan(range.scale));
     stats[5] = 100;
-    cr_assert(isnan(tsr_range_choose(stats, 1, 100, C, gamma, beta, gain, range).scale));
+    cr_assert(isnan(tsr_range_choose(stats, 1, 100, C, 1, gamma, beta, gain, range).scale));
+}
+
+/* A range of two planes: codes of twice as many steps. */
+Test(precision, two_planes_halve_the_step) {
+    enum { C = 32 };
+    double stats[(TSR_GROUPS + C) * 2];
+    float gamma[C], beta[C] = {0}, gain[C];
+    for (int c = 0; c < C; c++) {
+        gamma[c] = gain[c] = 1;
+        stats[2 * c] = 0;
+        stats[2 * c + 1] = 100;
+        stats[(TSR_GROUPS + c) * 2] = -3;
+        stats[(TSR_GROUPS + c) * 2 + 1] = 5;
+    }
+    tsr_code_range none = {0}, one = tsr_range_choose(stats, 1, 100, C, 1, gamma, beta, gain, none),
+                   two = tsr_range_choose(stats, 1, 100, C, 2, gamma, beta, gain, none);
+    cr_assert_eq(two.scale, one.scale / 2);
+    cr_assert_eq(two.zero, one.zero, "of each plane");
+}
+
+static bool same_rows(const float *two, const float *one, size_t rows, size_t c) {
+    for (size_t i = 0; i < rows * 2; i++)
+        if (memcmp(two + i * c, one + i / 2 * c, c * sizeof *one) != 0)
+            return false;
+    return true;
+}
+
+/* The convs of the lowest resolution, and only those, read two planes, which have the same weights and gains: so a
+ * sum over both is that of one plane times the sum of its codes. */
+Test(precision, two_planes_share_their_weights) {
+    job j;
+    open_synthetic(&j, 1, 4, 4);
+    const tsr_half *half = &j.model->vae->decoder;
+    uint8_t eight[256];
+    float *w[2] = {NULL, NULL}, biases[2][64], scale[2][64], gain[2][128];
+    int reads = 0;
+    tsr_eight_layers(half, eight, 256);
+    for (int i = 0; i < half->layers; i++) {
+        cr_assert(eight[i] == 0 || eight[i] == (half->layer[i].level == 0 ? 2 : 1));
+        if (eight[i] != 2)
+            continue;
+        reads++;
+        for (int p = 0; p < 2; p++) {
+            tsr_kernel k;
+            tsr_kernel_describe(&k, half, i, reads % 2 ? TSR_FOLD_NONE : TSR_FOLD_TIME);
+            k.cin *= 1 + p;
+            w[p] = malloc(tsr_kernel_weights(&k) * sizeof(float));
+            ok(tsr_kernel_fold(half, &k, tsr_sgemm_plain, w[p], biases[p]));
+            ok(tsr_quantise_kernel(half, &k, TSR_U8, w[p], biases[p], scale[p], gain[p]));
+            size_t c = (size_t)half->layer[i].cin, rows = tsr_kernel_weights(&k) / c / 2, n = (size_t)k.cout * 4;
+            cr_assert(!p || (same_rows(w[1], w[0], rows, c) && same_rows(gain[1], gain[0], 1, c)));
+            cr_assert(!p || (memcmp(biases[0], biases[1], n) == 0 && memcmp(scale[0], scale[1], n) == 0));
+        }
+        free(w[0]);
+        free(w[1]);
+    }
+    cr_assert_eq(reads, 2 * (2 + 3), "middle and first stage");
+    close_job(&j);
 }
 
 /* ---------------------------------------------------------------- sums */

@@ -447,9 +447,10 @@ Test(program, eight_bit_inputs) {
     uint8_t *eight = calloc((size_t)half->layers, 1);
     int chosen = 0;
     for (int i = 0; i < half->layers; i++) {
-        eight[i] =
+        bool reads =
             strstr(half->layer[i].name, ".resnets.") && half->layer[i].kind == TSR_LAYER_CONV && half->layer[i].kh == 3;
-        chosen += eight[i];
+        eight[i] = !reads ? 0 : half->layer[i].level == 0 ? 2 : 1;
+        chosen += reads;
     }
     tsr_program_params params = params_of(false, TSR_STEP_LATER, 2, 2);
     params.numerics = (tsr_numerics){TSR_PRECISION_INT8, TSR_F16, TSR_F16, TSR_F16, TSR_U8, eight};
@@ -464,8 +465,16 @@ Test(program, eight_bit_inputs) {
             cr_assert((b->dtype == params.numerics.eight_type) == (b->quant >= 0));
             cr_assert(b->quant < 0 || p->quant[b->quant].scale == (fp8 ? 0.125f : 0));
         }
-        for (int i = 0; i < p->caches; i++)
-            cr_assert(p->cache[i].dtype == (eight[p->cache[i].layer] ? params.numerics.eight_type : TSR_F16));
+        for (int i = 0; i < p->caches; i++) {
+            int layer = p->cache[i].layer, planes = !fp8 && eight[layer] ? eight[layer] : 1;
+            cr_assert(p->cache[i].dtype == (eight[layer] ? params.numerics.eight_type : TSR_F16));
+            cr_assert(p->cache[i].c == planes * half->layer[layer].cin);
+        }
+        for (int i = 0; i < p->ops; i++) { /* convs have the channels of what they read: check_structure() */
+            const tsr_op *op = &p->op[i];
+            bool codes = op->kind == TSR_OP_CONV && p->buffer[op->in.buf].dtype == TSR_U8;
+            cr_assert(!codes || p->kernel[op->kernel].cin == eight[op->layer] * half->layer[op->layer].cin);
+        }
         tsr_program_destroy(&p);
     }
     eight[half->block[0].layer[0]] = 1; /* conv_in: the latent's range is not known */

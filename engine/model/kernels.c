@@ -327,7 +327,7 @@ tsr_status tsr_kernel_fold(
     tsr_status status = fold(half, k, gemm, weights, biases);
     if (status != TSR_OK)
         return status;
-    shift(weights, tsr_kernel_weights(k), k->weight_shift);
+    shift(weights, tsr_kernel_weights(k) / (size_t)k->cin * (size_t)half->layer[k->layer].cin, k->weight_shift);
     shift(biases, tsr_kernel_biases(k), k->bias_shift);
     return TSR_OK;
 }

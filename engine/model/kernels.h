@@ -27,7 +27,7 @@ typedef enum tsr_fold {
 typedef struct tsr_kernel {
     int layer; /* of the half */
     tsr_fold fold;
-    int cin, cout;
+    int cin, cout;             /* cin: the layer's, as often as its input has planes (tsr_planes) */
     int kt, kh, kw;            /* taps after folding */
     int st, sy, sx;            /* strides */
     int pad_top, pad_left;     /* zero rows and columns; 1 with four phases, of which (p, r) pads 1-p above and */
@@ -52,7 +52,8 @@ typedef void (*tsr_sgemm_fn)(
 void tsr_sgemm_plain(
     int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
 
-/* Folds in f32, from the stored tensors. Temporary memory comes from malloc: at most tsr_kernel_fold_bytes(). */
+/* Folds in f32, from the stored tensors, for one plane: tsr_quantise_kernel adds the other. Temporary memory comes from
+ * malloc: at most tsr_kernel_fold_bytes(). */
 tsr_status tsr_kernel_fold(const tsr_half *half, const tsr_kernel *k, tsr_sgemm_fn gemm, float *weights, float *biases);
 size_t tsr_kernel_fold_bytes(const tsr_half *half, const tsr_kernel *k);
 

@@ -92,6 +92,7 @@ static int kernel_of(maker *m, int layer, tsr_fold fold, int in, int out) {
     if (!grow(m, (void **)&p->kernel, p->kernels, sizeof *p->kernel))
         return 0;
     tsr_kernel_describe(&p->kernel[p->kernels], m->half, layer, fold);
+    p->kernel[p->kernels].cin = p->buffer[in].c;
     p->kernel[p->kernels].weight_shift = p->buffer[out].shift - p->buffer[in].shift;
     p->kernel[p->kernels].bias_shift = p->buffer[out].shift;
     return p->kernels++;
@@ -107,6 +108,13 @@ static tsr_dtype input_type(const maker *m, int layer) {
     if (n->shift && reads_stream(&m->half->layer[layer]))
         return n->stream;
     return n->eight && n->eight[layer] ? n->eight_type : n->act;
+}
+
+/* Channels of what it reads: of u8 codes, as often as there are planes of them. */
+static int input_channels(const maker *m, int layer) {
+    const tsr_numerics *n = &m->params.numerics;
+    bool codes = n->eight && n->eight[layer] && n->eight_type == TSR_U8;
+    return m->half->layer[layer].cin * (codes ? n->eight[layer] : 1);
 }
 
 /* e4m3 codes of what a norm gives: a constant scale (docs/precision.md). The range of u8 codes
@@ -250,7 +258,7 @@ static stream normed(maker *m, int norm, int reader, stream s, bool silu) {
     bool extremes = codes && n8->eight_type == TSR_U8;
     int stats = new_buffer(m, "statistics", TSR_F64, 0, s.nt, 1, TSR_GROUPS + (extremes ? s.c : 0), 2);
     new_op(m, TSR_OP_STATS, norm, view_of(m, s.buf, s.t0, s.nt), view_of(m, stats, 0, s.nt));
-    stream n = like(m, "conv input", input_type(m, reader), head_of(m, reader), s, s.c);
+    stream n = like(m, "conv input", input_type(m, reader), head_of(m, reader), s, input_channels(m, reader));
     int quant = codes ? new_quant(m) : -1;
     if (!m->failed) {
         m->p->buffer[n.buf].quant = quant;
@@ -457,10 +465,10 @@ static void lay_out(maker *m) {
         m->cache_of[i] = -1;
         if (keeps && (!first || m->params.keep) && grow(m, (void **)&p->cache, p->caches, sizeof *p->cache)) {
             tsr_dtype type = input_type(m, i);
-            int h = height_at(m, l->level), w = width_at(m, l->level);
-            size_t bytes = (size_t)keeps * (size_t)h * (size_t)w * (size_t)l->cin * tsr_dtype_size(type) +
+            int h = height_at(m, l->level), w = width_at(m, l->level), c = input_channels(m, i);
+            size_t bytes = (size_t)keeps * (size_t)h * (size_t)w * (size_t)c * tsr_dtype_size(type) +
                            (type == TSR_U8 ? TSR_CACHE_RANGE : 0);
-            p->cache[p->caches] = (tsr_cache){i, type, keeps, h, w, l->cin, bytes};
+            p->cache[p->caches] = (tsr_cache){i, type, keeps, h, w, c, bytes};
             m->cache_of[i] = p->caches++;
         }
         if (l->kind == TSR_LAYER_UPSAMPLE)

@@ -129,8 +129,8 @@ typedef struct tsr_numerics {
     tsr_dtype act;           /* inputs of convs not in `eight` */
     tsr_dtype slot;          /* F16 or F32 */
     tsr_dtype eight_type;    /* U8 or E4M3; F32: numbers of e4m3, kept in f32 */
-    const uint8_t
-        *eight; /* [layers]: 1 where the conv layer reads 8-bit input; NULL: none. Not kept by programs and plans */
+    const uint8_t *eight;   /* [layers]: where the conv layer reads 8-bit input 1, or 2: u8 codes have two planes. NULL:
+                               none does. Not kept by programs and plans */
     tsr_dtype round;        /* F16, BF16: act is f32, rounded to numbers of this type; else F32 */
     tsr_dtype round_stream; /* the same of the stream */
     int shift;              /* the stream holds x times 2^-shift; then convs read it as it is, not as act */
@@ -169,6 +169,12 @@ void tsr_program_destroy(tsr_program **p);
 /* What GroupNorm of a buffer adds to its variance. */
 static inline double tsr_norm_eps(const tsr_buffer *in) {
     return TSR_NORM_EPS / (double)(1ull << 2 * in->shift);
+}
+
+/* Of a NORM to u8 codes: how many planes of 8 bits hold a code, which is their sum; 1 or 2. They lie side by side in
+ * the channels of a pixel, and the conv that reads them has its weights once for each. */
+static inline int tsr_planes(const tsr_program *p, const tsr_op *norm) {
+    return p->buffer[norm->out.buf].c / p->buffer[norm->in.buf].c;
 }
 
 /* How often an op is run in a step: once, or once a band. What an op costs below is that of one run. */

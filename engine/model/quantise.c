@@ -13,12 +13,15 @@ static float silu(float x) {
 
 /* ---------------------------------------------------------------- which layers */
 
+/* Those of the lowest resolution lose most and have little work: their codes have two planes (docs/precision.md). */
 void tsr_eight_layers(const tsr_half *half, uint8_t *eight, int room) {
     memset(eight, 0, (size_t)room);
     for (int i = 0; i < half->blocks; i++)
-        for (int j = 1; j <= 3 && half->block[i].kind == TSR_BLOCK_RESNET; j += 2)
-            if (half->block[i].layer[j] < room)
-                eight[half->block[i].layer[j]] = 1;
+        for (int j = 1; j <= 3 && half->block[i].kind == TSR_BLOCK_RESNET; j += 2) {
+            int layer = half->block[i].layer[j];
+            if (layer < room)
+                eight[layer] = half->layer[layer].level == 0 ? 2 : 1;
+        }
 }
 
 /* The norm whose output a convolution of a resnet reads. */
@@ -179,6 +182,12 @@ static void round_filters(void *ctx, size_t begin, size_t end) { /* of [cout] */
     free(x);
 }
 
+/* x[n][c] becomes [n][planes][c], all planes alike. */
+static void repeat(float *x, size_t n, size_t c, size_t planes) {
+    for (size_t i = n * planes; i-- > 0;) /* from the end: nothing is overwritten that is still read */
+        memmove(x + i * c, x + i / planes * c, c * sizeof *x);
+}
+
 /* Behind a norm: one phase, one class of biases. */
 static tsr_status quantise_normed(const tsr_half *half, const tsr_kernel *k, tsr_dtype input, float *weights,
     float *biases, float *scale, float *gain) {
@@ -205,6 +214,20 @@ static tsr_status quantise_normed(const tsr_half *half, const tsr_kernel *k, tsr
     return atomic_load(&failed) ? tsr_fail(TSR_ERR_MEMORY, "out of memory for quantising") : TSR_OK;
 }
 
+/* The planes that the kernel reads have the same weights. */
+static tsr_status quantise_planes(const tsr_half *half, const tsr_kernel *k, tsr_dtype input, float *weights,
+    float *biases, float *scale, float *gain) {
+    tsr_kernel one = *k;
+    one.cin = half->layer[k->layer].cin;
+    size_t c = (size_t)one.cin, planes = (size_t)k->cin / c;
+    tsr_status status = quantise_normed(half, &one, input, weights, biases, scale, gain);
+    if (status != TSR_OK || planes == 1)
+        return status;
+    repeat(weights, tsr_kernel_weights(&one) / c, c, planes);
+    repeat(gain, 1, c, planes);
+    return TSR_OK;
+}
+
 static void round_weights(void *ctx, size_t begin, size_t end) {
     const job *j = ctx;
     for (size_t i = begin; i < end; i++)
@@ -215,7 +238,7 @@ static void round_weights(void *ctx, size_t begin, size_t end) {
 tsr_status tsr_quantise_kernel(const tsr_half *half, const tsr_kernel *k, tsr_dtype input, float *weights,
     float *biases, float *scale, float *gain) {
     if (input == TSR_U8 || input == TSR_E4M3)
-        return quantise_normed(half, k, input, weights, biases, scale, gain);
+        return quantise_planes(half, k, input, weights, biases, scale, gain);
     job j = {.k = k, .type = input, .weights = weights};
     if (input == TSR_F16 || input == TSR_BF16)
         tsr_parallel_for(tsr_kernel_weights(k), 1 << 16, round_weights, &j);
@@ -261,7 +284,7 @@ static double largest(
     return most;
 }
 
-tsr_code_range tsr_range_choose(const double *stats, int frames, double count, int c, const float *gamma,
+tsr_code_range tsr_range_choose(const double *stats, int frames, double count, int c, int planes, const float *gamma,
     const float *beta, const float *gain, tsr_code_range before) {
     double high = 0, low = 0;
     for (int t = 0; t < frames; t++) {
@@ -274,10 +297,10 @@ tsr_code_range tsr_range_choose(const double *stats, int frames, double count, i
         return (tsr_code_range){NAN, 0};
     for (int i = 0; i < c; i++)
         low = fmax(low, (double)SILU_LEAST * (double)gain[i]);
-    float scale = (float)exp2(ceil(128 * log2((high + low) / 255)) / 128);
+    float scale = (float)exp2(ceil(128 * log2((high + low) / (255 * planes))) / 128);
     if (scale < before.scale)
         scale = before.scale;
-    return (tsr_code_range){scale, (int32_t)lrint(low / (double)scale)};
+    return (tsr_code_range){scale, (int32_t)lrint(low / ((double)scale * planes))};
 }
 
 void tsr_requantise(const uint8_t *from, tsr_code_range old, uint8_t *to, tsr_code_range now, size_t n) {

@@ -2,6 +2,7 @@
  * longer of the two, at a share of what the card can do. */
 #include <tessera/bench.h>
 
+#include "model/quantise.h"
 #include "session/bench_ops.h"
 #include "session/session.h"
 
@@ -74,11 +75,10 @@ static void numerics(void *ctx, tsr_precision wanted, const tsr_half *half, tsr_
         .round = TSR_F32,
         .round_stream = TSR_F32,
         .shift = wanted == TSR_PRECISION_BF16 ? TSR_BF16_SHIFT : 0};
-    for (int i = 0; eight && i < half->blocks; i++) {
-        const tsr_block *b = &half->block[i];
-        for (int j = 1; b->kind == TSR_BLOCK_RESNET && j <= 3; j += 2)
-            r->eight[b->layer[j]] = half->layer[b->layer[j]].cin % 128 == 0;
-    }
+    tsr_eight_layers(half, r->eight, half->layers);
+    for (int i = 0; i < half->layers; i++)
+        if (half->layer[i].cin % 128)
+            r->eight[i] = 0;
 }
 
 static tsr_target target_of(roof *r) {

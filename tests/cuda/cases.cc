@@ -13,8 +13,8 @@ void add(cases &all, const conv_case &c, bool quick) {
 }
 
 void add(cases &all, const norm_case &c, bool quick) {
-    all.push_back({text("norm %s to %s, %d frames of %d pixels, %d channels", tsr_dtype_name(type_of(c.in)),
-                       tsr_dtype_name(type_of(c.out)), c.frames, c.pixels, c.c),
+    all.push_back({text("norm %s to %s%s, %d frames of %d pixels, %d channels", tsr_dtype_name(type_of(c.in)),
+                       tsr_dtype_name(type_of(c.out)), c.planes == 2 ? " of two planes" : "", c.frames, c.pixels, c.c),
         [c] { return check_norm(c); }, TSR_CONV_SHAPE_COUNT, type_of(c.out), quick});
 }
 
@@ -169,6 +169,16 @@ static void every_type_and_width(cases &all) {
             }
 }
 
+static void codes_of_two_planes(cases &all) {
+    for (int channels : {32, 96, 512}) {
+        norm_case c;
+        c.out = TSR_ELEM_U8, c.planes = 2, c.c = channels, c.pixels = 45;
+        add(all, c);
+        c.before = 0.02f;
+        add(all, c);
+    }
+}
+
 static void without_silu_and_without_norm(cases &all) {
     norm_case c;
     c.silu = false; /* before attention */
@@ -241,6 +251,7 @@ static const struct {
     {"a_band_of_rows", a_band_of_rows},
     {"overflow_raises_the_flag", overflow_raises_the_flag},
     {"every_type_and_width", every_type_and_width},
+    {"codes_of_two_planes", codes_of_two_planes},
     {"without_silu_and_without_norm", without_silu_and_without_norm},
     {"one_pixel", one_pixel},
     {"never_shrinks_and_tells_what_is_not_finite", never_shrinks_and_tells_what_is_not_finite},

@@ -415,7 +415,7 @@ struct norm_data {
     block in, out, partial, extremes, sums, before, state, gamma, beta, gain;
     explicit norm_data(const norm_case &cc)
         : c(cc), tiles((c.pixels + c.pixels_per_tile - 1) / c.pixels_per_tile), pairs(32 + c.c), in(count() * 2),
-          out(count() * tsr_dtype_size(dtype_of(c.out)), 0xee),
+          out(count() * c.planes * tsr_dtype_size(dtype_of(c.out)), 0xee),
           partial(static_cast<size_t>(c.frames) * tiles * c.c * 8),
           extremes(static_cast<size_t>(c.frames) * tiles * c.c * 4), sums(static_cast<size_t>(c.frames) * pairs * 16),
           before(sizeof(tsr_range)), state(sizeof(tsr_range)), gamma(c.c * 4u), beta(c.c * 4u), gain(c.c * 4u) {
@@ -436,6 +436,10 @@ struct norm_data {
     double x(int f, int p, int ch) const {
         return in.get(dtype_of(c.in), (static_cast<size_t>(f) * c.pixels + p) * c.c + ch);
     }
+    /* Number i of [frames][pixels][c] in a plane of what came out. */
+    double y(size_t i, int plane) const {
+        return out.get(dtype_of(c.out), (i / c.c * c.planes + plane) * c.c + i % c.c);
+    }
 };
 
 std::string run_statistics(norm_data &d, run &r) {
@@ -455,7 +459,7 @@ std::string run_statistics(norm_data &d, run &r) {
         return "";
     *d.before.as<tsr_range>() = {c.before, 3, 0, 0};
     tsr_set_range_args g = {d.sums.as<double>(), d.gamma.as<float>(), d.beta.as<float>(), d.gain.as<float>(),
-        d.before.as<tsr_range>(), d.state.as<tsr_range>(), c.frames, c.pixels, c.c, 32, 1e-6f};
+        d.before.as<tsr_range>(), d.state.as<tsr_range>(), c.frames, c.pixels, c.c, 32, c.planes, 1e-6f};
     return r.go("tsr_set_range", g, {1, 1, 1}, TSR_SET_RANGE_SHARED);
 }
 
@@ -486,10 +490,11 @@ std::string check_range(norm_data &d, const std::vector<double> &y) {
         most = std::max(most, gain);
     }
     double span = high + 0.2785 * most;
-    double chosen = std::exp2(std::ceil(128 * std::log2(span / 255)) / 128);
+    double chosen = std::exp2(std::ceil(128 * std::log2(span / (255 * d.c.planes))) / 128);
     double scale = std::max(chosen, static_cast<double>(d.c.before));
     tsr_range got = *d.state.as<tsr_range>();
-    if (std::fabs(got.scale / scale - 1) > 1e-6 || got.zero != static_cast<int>(std::nearbyint(0.2785 * most / scale)))
+    if (std::fabs(got.scale / scale - 1) > 1e-6 ||
+        got.zero != static_cast<int>(std::nearbyint(0.2785 * most / (scale * d.c.planes))))
         return text("the range is %g, %d, expected %g", static_cast<double>(got.scale), got.zero, scale);
     if (got.old_scale != d.c.before || got.old_zero != 3)
         return "the old range is lost";
@@ -535,19 +540,22 @@ std::string check_norm(const norm_case &c) {
 
     tsr_norm_args n = {d.in.p.get(), d.out.p.get(), c.norm ? d.sums.as<double>() : nullptr, d.gamma.as<float>(),
         d.beta.as<float>(), d.gain.as<float>(), d.state.as<tsr_range>(), c.in, c.out, c.pixels, c.c, 32, d.pairs, 40,
-        c.silu, 8.0f, 1e-6f};
+        c.planes, c.silu, 8.0f, 1e-6f};
     wrong = r.go("tsr_norm", n, {static_cast<unsigned>((c.pixels + 39) / 40), static_cast<unsigned>(c.frames), 1},
         TSR_NORM_SHARED);
     if (!wrong.empty())
         return wrong;
     tsr_range range = *d.state.as<tsr_range>();
     for (size_t i = 0; i < y.size(); i++) {
-        double v = c.silu ? silu_of(y[i]) : y[i], got = d.out.get(dtype_of(c.out), i),
-               off = 2e-6 * (1 + std::fabs(y[i]));
+        double v = c.silu ? silu_of(y[i]) : y[i], got = d.y(i, 0), off = 2e-6 * (1 + std::fabs(y[i]));
         if (c.out == TSR_ELEM_U8) {
-            double exact = v * d.gain.as<float>()[i % c.c] / range.scale + range.zero;
-            v = std::min(255.0, std::max(0.0, exact));
+            double exact = v * d.gain.as<float>()[i % c.c] / range.scale + c.planes * range.zero;
+            v = std::min(255.0 * c.planes, std::max(0.0, exact));
             off = 0.5 + 1e-3;
+            double other = c.planes == 2 ? d.y(i, 1) : 0, more = other - got;
+            if (c.planes == 2 && more != 0 && more != 1)
+                return text("norm: element %zu has planes of %g and %g", i, got, other);
+            got += other;
         } else if (c.out == TSR_ELEM_E4M3) {
             v = std::min(448.0, std::max(-448.0, v * 8));
             off = off * 8 + half_step(TSR_ELEM_E4M3, v) * 1.01;

@@ -43,6 +43,7 @@ std::string sum_errors();
 struct norm_case {
     tsr_elem in = TSR_ELEM_F16, out = TSR_ELEM_F16;
     int frames = 2, pixels = 100, c = 128, pixels_per_tile = 32;
+    int planes = 1; /* of u8 codes */
     bool norm = true, silu = true;
     float before = 1e-4f; /* scale of the codes that lie in the cache */
     float spoilt = 0;     /* takes the place of one input number: not finite */

@@ -70,6 +70,9 @@ static std::string checks() {
     wrong = wrong.empty() ? check_norm(c) : wrong;
     c.spoilt = NAN;
     wrong = wrong.empty() ? check_norm(c) : wrong;
+    c = {};
+    c.out = TSR_ELEM_U8, c.planes = 2;
+    wrong = wrong.empty() ? check_norm(c) : wrong;
     return wrong.empty() ? check_requantise(true) : wrong;
 }
 #endif

@@ -74,6 +74,9 @@ MUTANTS = [
      "(static_cast<int64_t>(frame) * a.pairs + a.groups + channel / 2) * 2"),
     ("codes of the old range", "norm.cu", "if (old_scale == scale && old_zero == zero) return;", "return;"),
     ("zero point forgotten", "norm.cu", "round_even(v[c] * factor[c]) + zero", "round_even(v[c] * factor[c])"),
+    ("scale of one plane", "norm.cu", "log2((high + low) / @(255 * a.planes)@)", "255"),
+    ("planes alike", "norm.cu", "up.x[c / 4] |= to_u8(@code - down@)", "down"),
+    ("planes on each other", "norm.cu", "a.out) + at + @a.c@), up);", "0"),
 ]
 KIND = {"conv.h": "CONV", "conv_finish.h": "CONV", "conv_place.h": "CONV", "ptx.h": "CONV",
         "attention.cu": "ATTENTION", "norm.cu": "NORM"}

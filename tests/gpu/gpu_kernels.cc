@@ -50,7 +50,8 @@ static void add_norms(cases &all, const spec &s) {
     for (tsr_elem in : {TSR_ELEM_F16, TSR_ELEM_BF16})
         for (tsr_elem out : {TSR_ELEM_F16, TSR_ELEM_BF16, TSR_ELEM_E4M3, TSR_ELEM_U8}) {
             norm_case c;
-            c.in = in, c.out = out, c.frames = s.nt, c.pixels = s.h * s.w, c.c = s.cout, c.silu = s.silu;
+            c.in = in, c.out = out, c.frames = s.nt, c.pixels = s.h * s.w, c.c = s.cin, c.silu = s.silu;
+            c.planes = out == TSR_ELEM_U8 ? s.cout / s.cin : 1;
             add(all, c);
         }
 }
@@ -72,7 +73,7 @@ static cases of_kernelcheck() {
             continue;
         if (s.kind == TSR_OP_CONV)
             add_convs(all, s);
-        else if (s.kind == TSR_OP_NORM && !s.ny && !s.in_place && s.cout % 32 == 0)
+        else if (s.kind == TSR_OP_NORM && !s.ny && !s.in_place && s.cin % 32 == 0)
             add_norms(all, s);
         else if (s.kind == TSR_OP_ATTENTION && !s.ny)
             add_attention(all, s);

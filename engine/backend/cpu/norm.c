@@ -120,19 +120,21 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][rows] */
     const tsr_op *op = io->op;
     const tsr_simd *simd = io->bound;
     const tsr_buffer *in = &io->program->buffer[op->in.buf];
-    size_t rows = (size_t)op->in.ny, row = (size_t)in->w * (size_t)in->c;
+    const tsr_buffer *out = &io->program->buffer[op->out.buf];
+    size_t rows = (size_t)op->in.ny, row = (size_t)in->w * (size_t)in->c, out_row = (size_t)out->w * (size_t)out->c;
     while (begin < end) { /* all rows of one frame at once */
         size_t t = begin / rows, y = begin % rows, n = rows - y < end - begin ? rows - y : end - begin;
         ptrdiff_t from = ((ptrdiff_t)op->in.t0 + (ptrdiff_t)t) * in->h + op->in.y0 + (ptrdiff_t)y;
         ptrdiff_t to = ((ptrdiff_t)op->out.t0 + (ptrdiff_t)t) * in->h + op->out.y0 + (ptrdiff_t)y;
         const float *scale = (const float *)io->scratch + t * 2 * (size_t)in->c;
         const float *x = (const float *)io->in + from * (ptrdiff_t)row;
-        if (is_u8(&io->program->buffer[op->out.buf]))
-            simd->codes(x, (uint8_t *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c, scale, scale + in->c,
+        if (is_u8(out))
+            simd->codes(x, (uint8_t *)io->out + to * (ptrdiff_t)out_row, n * (size_t)in->w, in->c,
+                tsr_planes(io->program, op), scale, scale + in->c,
                 (const float *)io->scratch + 2 * (size_t)op->in.nt * (size_t)in->c, io->range->zero, op->silu);
         else
-            simd->affine(
-                x, (float *)io->out + to * (ptrdiff_t)row, n * (size_t)in->w, in->c, scale, scale + in->c, op->silu);
+            simd->affine(x, (float *)io->out + to * (ptrdiff_t)out_row, n * (size_t)in->w, in->c, scale, scale + in->c,
+                op->silu);
         begin += n;
     }
 }

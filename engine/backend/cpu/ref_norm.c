@@ -89,12 +89,12 @@ static void norm_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     }
 }
 
-/* The same to u8 codes, whose range is chosen first. */
+/* The same to u8 codes, whose range is chosen first. Two planes are half the code each, rounded down and up. */
 static void code_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
     const tsr_op_io *io = ctx;
     const tsr_buffer *in = tsr_io_in(io), *out = tsr_io_out(io), *stats = &io->program->buffer[io->op->stats];
     const tsr_view *from = &io->op->in, *to = &io->op->out;
-    int size = in->c / TSR_GROUPS;
+    int size = in->c / TSR_GROUPS, planes = tsr_planes(io->program, io->op);
     double count = (double)size * tsr_picture_rows(in) * in->w;
     for (size_t r = begin; r < end; r++) {
         int t = (int)(r / (size_t)from->ny), y = (int)(r % (size_t)from->ny);
@@ -106,8 +106,9 @@ static void code_rows(void *ctx, size_t begin, size_t end) { /* of [nt][h] */
                 tsr_ref_get(io->program, in, tsr_pixel(in, io->in, from->t0 + t, from->y0 + y, x), c, 1, &v);
                 v = normalise((double)v, sums + c / size * 2, count, tsr_norm_eps(in), (double)io->gamma[c],
                     (double)io->beta[c], io->op->silu);
-                v = rintf(v * (io->gain[c] / io->range->scale)) + (float)io->range->zero;
-                code[c] = (uint8_t)fminf(255, fmaxf(0, v)); /* 0 for NaN: the range says that */
+                v = rintf(v * (io->gain[c] / io->range->scale)) + (float)(planes * io->range->zero);
+                for (int p = 0; p < planes; p++) /* 0 for NaN: the range says that */
+                    code[p * in->c + c] = (uint8_t)fminf(255, fmaxf(0, floorf((v + (float)p) / (float)planes)));
             }
         }
     }

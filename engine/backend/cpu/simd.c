@@ -120,30 +120,48 @@ static void extremes(const float *restrict x, size_t pixels, int c, double *rest
         }
 }
 
-/* Rounds to an integer by the addition of 1.5 * 2^23, then in the low bits, and cuts it as an integer; NaN becomes 0.
- */
-static inline uint8_t code_of(float v, int32_t zero) {
+/* Rounds to an integer by the addition of 1.5 * 2^23, then in the low bits, and cuts it as an integer to 0..top; NaN
+ * becomes 0. */
+static inline int32_t code_of(float v, int32_t zero, int32_t top) {
     const int32_t magic = 0x4b400000;
     float r = v + 12582912.0f;
-    int32_t i = r == r ? to_bits(r) : 0, least = magic - zero, most = least + 255;
+    int32_t i = r == r ? to_bits(r) : 0, least = magic - zero, most = least + top;
     i = i > least ? i : least;
     i = i < most ? i : most;
-    return (uint8_t)(i - least);
+    return i - least;
 }
 
-static void codes(const float *restrict x, uint8_t *restrict y, size_t pixels, int c, const float *restrict scale,
-    const float *restrict shift, const float *restrict gain, int zero, bool silu) {
+static void codes_of_one(const float *restrict x, uint8_t *restrict y, size_t pixels, int c,
+    const float *restrict scale, const float *restrict shift, const float *restrict gain, int zero, bool silu) {
     for (size_t i = 0; i < pixels; i++, x += c, y += c) {
         if (silu) {
             for (int j = 0; j < c; j++) {
                 float v = x[j] * scale[j] + shift[j];
-                y[j] = code_of(silu_of(v) * gain[j], zero);
+                y[j] = (uint8_t)code_of(silu_of(v) * gain[j], zero, 255);
             }
         } else {
             for (int j = 0; j < c; j++)
-                y[j] = code_of((x[j] * scale[j] + shift[j]) * gain[j], zero);
+                y[j] = (uint8_t)code_of((x[j] * scale[j] + shift[j]) * gain[j], zero, 255);
         }
     }
+}
+
+static void codes_of_two(const float *restrict x, uint8_t *y, size_t pixels, int c, const float *restrict scale,
+    const float *restrict shift, const float *restrict gain, int zero, bool silu) {
+    for (size_t i = 0; i < pixels; i++, x += c, y += 2 * c) {
+        uint8_t *restrict down = y, *restrict up = y + c;
+        for (int j = 0; j < c; j++) {
+            float v = x[j] * scale[j] + shift[j];
+            int32_t code = code_of((silu ? silu_of(v) : v) * gain[j], 2 * zero, 510);
+            down[j] = (uint8_t)(code >> 1);
+            up[j] = (uint8_t)((code + 1) >> 1);
+        }
+    }
+}
+
+static void codes(const float *x, uint8_t *y, size_t pixels, int c, int planes, const float *scale, const float *shift,
+    const float *gain, int zero, bool silu) {
+    (planes == 2 ? codes_of_two : codes_of_one)(x, y, pixels, c, scale, shift, gain, zero, silu);
 }
 
 enum { LANES = 32 }; /* partial results side by side */

@@ -14,9 +14,9 @@ typedef struct tsr_simd {
     void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale, const float *shift, bool silu);
     /* As sums, and the smallest and largest of each channel. */
     void (*extremes)(const float *x, size_t pixels, int c, double *sum, double *squares, float *least, float *most);
-    /* y = x * scale[c] + shift[c], then SiLU, then the u8 code: rounded y * gain[c] + zero, within
-     * 0..255. */
-    void (*codes)(const float *x, uint8_t *y, size_t pixels, int c, const float *scale, const float *shift,
+    /* y = x * scale[c] + shift[c], then SiLU, then the u8 code: rounded y * gain[c] + zero, within 0..255; of two
+     * planes, [pixels][2][c], the sum of which is rounded y * gain[c] + 2 * zero. */
+    void (*codes)(const float *x, uint8_t *y, size_t pixels, int c, int planes, const float *scale, const float *shift,
         const float *gain, int zero, bool silu);
     float (*largest)(const float *x, int n, float so_far);
     float (*exponentials)(float *x, int n, float largest); /* x = exp(x - largest), 0 below e^-87; returns their sum */

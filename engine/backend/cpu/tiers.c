@@ -27,7 +27,8 @@ void tsr_io_choose_range(const tsr_op_io *io) {
     tsr_code_range before = {0};
     if (io->op->cache >= 0)
         before = *io->cache_range;
-    *io->range = tsr_range_choose(io->stats_in, io->op->in.nt, count, in->c, io->gamma, io->beta, io->gain, before);
+    *io->range = tsr_range_choose(io->stats_in, io->op->in.nt, count, in->c, tsr_planes(io->program, io->op), io->gamma,
+        io->beta, io->gain, before);
 }
 
 const tsr_tier *tsr_tier_at(int i) {

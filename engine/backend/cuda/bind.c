@@ -288,6 +288,7 @@ static tsr_status bind_norm(tsr_binder *b, const tsr_op *op) {
         .c = in->c,
         .groups = TSR_GROUPS,
         .pixels_per_block = NORM_PIXELS,
+        .planes = tsr_planes(b->p, op),
         .silu = op->silu,
         .factor = out->dtype == TSR_E4M3 ? 1 / b->p->quant[out->quant].scale : 1,
         .eps = (float)tsr_norm_eps(in)};

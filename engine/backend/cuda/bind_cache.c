@@ -68,6 +68,7 @@ tsr_status tsr_bind_range(tsr_binder *b, const tsr_op *op, tsr_norm_args *norm) 
         .pixels = in->h * in->w,
         .c = in->c,
         .groups = TSR_GROUPS,
+        .planes = norm->planes,
         .eps = norm->eps};
     if (op->cache < 0)
         return TSR_OK;

@@ -1,6 +1,7 @@
 /* An NVIDIA GPU as a backend. */
 #include "backend/cuda/device.h"
 #include "backend/cpu/machine.h"
+#include "model/quantise.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,18 +37,12 @@ static size_t op_scratch(void *ctx, const tsr_program *p, const tsr_op *op) {
     return tsr_cuda_op_scratch(ctx, p, op);
 }
 
-/* A conv of a resnet, whose input a norm bounds, and with the channels that the 8-bit kernels take. */
-static bool reads_eight(const tsr_half *half, int layer) {
-    for (int i = 0; i < half->blocks; i++) {
-        const tsr_block *b = &half->block[i];
-        if (b->kind == TSR_BLOCK_RESNET && (b->layer[1] == layer || b->layer[3] == layer)) {
-            tsr_kernel k;
-            tsr_conv_shape shape[TSR_CONV_CHOICES];
-            tsr_kernel_describe(&k, half, layer, TSR_FOLD_NONE);
-            return tsr_conv_choices(&k, TSR_U8, false, shape) > 0;
-        }
-    }
-    return false;
+/* Whether the 8-bit kernels take its channels. */
+static bool takes_eight(const tsr_half *half, int layer) {
+    tsr_kernel k;
+    tsr_conv_shape shape[TSR_CONV_CHOICES];
+    tsr_kernel_describe(&k, half, layer, TSR_FOLD_NONE);
+    return tsr_conv_choices(&k, TSR_U8, false, shape) > 0;
 }
 
 enum { MOST_LAYERS = 4096 }; /* more than a half may have */
@@ -57,8 +52,10 @@ static const uint8_t *eight_of(const tsr_half *half) {
     static _Thread_local uint8_t eight[MOST_LAYERS];
     if (half->layers > MOST_LAYERS)
         return NULL;
+    tsr_eight_layers(half, eight, MOST_LAYERS);
     for (int i = 0; i < half->layers; i++)
-        eight[i] = reads_eight(half, i);
+        if (eight[i] && !takes_eight(half, i))
+            eight[i] = 0;
     return eight;
 }
 

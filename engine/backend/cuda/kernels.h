@@ -179,8 +179,9 @@ typedef struct tsr_reduce_args {
 #define TSR_REDUCE_BLOCKS 4
 #define TSR_REDUCE_SHARED (256 * 16)
 
-/* tsr_set_range: the scale and zero point of a u8 conv input, from the statistics of what will be normalised. The scale
- * is never smaller than that of the codes in the layer's cache, and NaN where a number is not finite.
+/* tsr_set_range: the scale and zero point (of each plane) of a u8 conv input, from the statistics of what will be
+ * normalised. The scale is never smaller than that of the codes in the layer's cache, and NaN where a number is not
+ * finite.
  * Grid: 1; 256 threads; TSR_SET_RANGE_SHARED bytes. */
 typedef struct tsr_set_range_args {
     const double *sums;        /* [frames][groups + c][2] */
@@ -188,7 +189,7 @@ typedef struct tsr_set_range_args {
     const float *gain;         /* [c] */
     const tsr_range *before;   /* of the cached codes; NULL: there are none */
     tsr_range *state;
-    int32_t frames, pixels, c, groups;
+    int32_t frames, pixels, c, groups, planes;
     float eps;
 } tsr_set_range_args;
 #define TSR_SET_RANGE_BLOCKS 1
@@ -205,18 +206,20 @@ typedef struct tsr_requantise_args {
 
 /* tsr_norm: out = quantise(silu?(groupnorm(in))), and without sums: out = quantise(in).
  *   E4M3: code = round(v * factor), saturated to 448
- *   U8: code = clamp(round(v * gain[c] / range->scale) + range->zero, 0, 255)
+ *   U8: code = clamp(round(v * gain[c] / range->scale) + planes * range->zero, 0, planes * 255); of two planes the
+ *       first holds half of it rounded down, the second half of it rounded up
  *   F16, BF16: v rounded
  * all to nearest even. Grid: x = ceil(pixels / pixels_per_block), y = frames; 256 threads; TSR_NORM_SHARED bytes. */
 typedef struct tsr_norm_args {
     const void *in;            /* [frames][pixels][c] of in_type: F16, BF16 */
-    void *out;                 /* [frames][pixels][c] of out_type: E4M3 (sm_89 and newer), U8, F16, BF16 */
+    void *out;                 /* [frames][pixels][planes][c] of out_type: E4M3 (sm_89 and newer), U8, F16, BF16 */
     const double *sums;        /* [frames][pairs][2], groups first; or NULL */
     const float *gamma, *beta; /* [c]; with sums */
     const float *gain;         /* [c]; U8 */
     const tsr_range *range;    /* U8 */
     int32_t in_type, out_type;
     int32_t pixels, c, groups, pairs, pixels_per_block;
+    int32_t planes; /* 1; U8: 1 or 2 */
     int32_t silu;
     float factor; /* E4M3: 1 / the activations' scale */
     float eps;

@@ -50,10 +50,10 @@ typedef struct tsr_cuda {
     CUexternalSemaphore lane, progress;                              /* shared timelines (backend.h); NULL: none */
     tsr_conv_shape tuned[TSR_CUDA_CONV_ELEMENTS][TSR_CUDA_FAMILIES]; /* TSR_CONV_SHAPE_COUNT: not known */
     bool tuned_read;                                                 /* what the cache folder knows */
-    /* Held while host memory is pinned: for gigabytes it takes seconds, in which the driver tells nobody what is free. */
+    /* Held while host memory is pinned: for gigabytes that takes long, and the driver tells nobody what is free. */
     pthread_mutex_t pinning;
     atomic_llong room; /* bytes that were free and that were counted, when the driver was last asked */
-    size_t total;         /* of the device */
+    size_t total;      /* of the device */
 } tsr_cuda;
 
 bool tsr_cuda_fp8(const tsr_cuda *c); /* it multiplies e4m3 itself */

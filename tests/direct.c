@@ -58,6 +58,7 @@ static void lay_out_step(tsr_plan *p, tsr_step s) {
         if (op->kernel >= 0)
             p->weight_of[s][op->kernel] = weight_index(p, &g->kernel[op->kernel], g->buffer[op->in.buf].dtype);
     }
+    end = tsr_align(end, t->align);
     p->arena_bytes = end > p->arena_bytes ? end : p->arena_bytes;
 }
 

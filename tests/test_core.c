@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 Test(dtype, f16_agrees_with_the_compiler) {
     for (uint32_t h = 0; h < 0x10000; h++) {
@@ -80,6 +81,44 @@ Test(memory, is_counted_and_can_fail) {
     cr_assert(d, "only one allocation fails");
     tsr_mem_free(b), tsr_mem_free(c), tsr_mem_free(d);
     cr_assert_eq(tsr_mem_used(), before);
+}
+
+enum { PAGES = 64, PAGE = 4096 };
+
+/* Of the first PAGES pages behind p those that are in memory. */
+static int resident(void *p) {
+    unsigned char in[PAGES];
+    int n = 0;
+    cr_assert_eq(mincore(p, PAGES * PAGE, in), 0);
+    for (int i = 0; i < PAGES; i++)
+        n += in[i] & 1;
+    return n;
+}
+
+Test(memory, pages_are_kept_and_given_back) {
+    size_t before = tsr_mem_used();
+    char *p = tsr_mem_turn(NULL, PAGES * PAGE);
+    cr_assert(p && tsr_mem_used() == before + PAGES * PAGE);
+    memset(p, 7, PAGES * PAGE);
+    cr_assert_eq(resident(p), PAGES);
+    cr_assert(tsr_mem_turn(p, 10 * PAGE + 1) == p);
+    cr_assert_eq(tsr_mem_used(), before + 10 * PAGE + 1);
+    cr_assert_eq(resident(p), 11);
+    cr_assert_eq(p[11 * PAGE - 1], 7);
+    tsr_mem_reset_peak();
+    cr_assert(tsr_mem_turn(p, 20 * PAGE) == p);
+    cr_assert(tsr_mem_used() == before + 20 * PAGE && tsr_mem_peak() == tsr_mem_used());
+    cr_assert_eq(resident(p), 11);
+    p = tsr_mem_turn(p, 2 * PAGES * PAGE);
+    cr_assert(p && tsr_mem_used() == before + 2 * PAGES * PAGE && tsr_mem_peak() == tsr_mem_used(), "never both");
+    for (int more = 0; more < 2; more++) {
+        tsr_mem_fail_at(0);
+        cr_assert_null(tsr_mem_turn(p, more ? 4 * PAGES * PAGE : PAGE));
+        tsr_mem_fail_at(-1);
+        cr_assert_eq(tsr_mem_used(), before);
+        p = tsr_mem_alloc(PAGES * PAGE);
+    }
+    tsr_mem_free(p);
 }
 
 static void count(void *ctx, size_t begin, size_t end) {

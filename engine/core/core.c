@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 /* ---------------------------------------------------------------- failing, logging */
@@ -115,7 +116,7 @@ static count on_device, on_host;
 static _Atomic int64_t mem_fail = -1;
 
 typedef struct block {
-    size_t bytes;
+    size_t bytes, room; /* counted; from malloc, in whole pages */
     count *of;
 } block;
 
@@ -126,16 +127,25 @@ static void add(count *of, int64_t bytes) {
         ;
 }
 
+/* The test's turn for an allocation to fail. */
+static bool fails(void) {
+    return atomic_load(&mem_fail) >= 0 && atomic_fetch_sub(&mem_fail, 1) == 0;
+}
+
+static block block_of(const void *p) {
+    block b;
+    memcpy(&b, (const char *)p - PAGE, sizeof b);
+    return b;
+}
+
 static void *alloc(count *of, size_t bytes) {
-    int64_t left = atomic_load(&mem_fail);
-    if (left >= 0 && atomic_fetch_sub(&mem_fail, 1) == 0)
+    if (fails() || bytes > SIZE_MAX / 2)
         return NULL;
-    if (bytes > SIZE_MAX / 2)
-        return NULL;
-    char *p = aligned_alloc(PAGE, PAGE + tsr_align(bytes, PAGE));
+    size_t room = tsr_align(bytes, PAGE);
+    char *p = aligned_alloc(PAGE, PAGE + room);
     if (!p)
         return NULL;
-    memcpy(p, &(block){bytes, of}, sizeof(block));
+    memcpy(p, &(block){bytes, room, of}, sizeof(block));
     add(of, (int64_t)bytes);
     return p + PAGE;
 }
@@ -151,10 +161,28 @@ void *tsr_mem_alloc_host(size_t bytes) {
 void tsr_mem_free(void *p) {
     if (!p)
         return;
-    block b;
-    memcpy(&b, (char *)p - PAGE, sizeof b);
+    block b = block_of(p);
     add(b.of, -(int64_t)b.bytes);
     free((char *)p - PAGE);
+}
+
+void *tsr_mem_turn(void *p, size_t bytes) {
+    if (!p)
+        return tsr_mem_alloc(bytes);
+    block b = block_of(p);
+    size_t keep = tsr_align(bytes, PAGE), had = tsr_align(b.bytes, PAGE);
+    if (bytes > b.room || (keep < had && madvise((char *)p + keep, had - keep, MADV_DONTNEED) != 0)) {
+        tsr_mem_free(p);
+        return alloc(b.of, bytes);
+    }
+    if (fails()) {
+        tsr_mem_free(p);
+        return NULL;
+    }
+    add(b.of, (int64_t)bytes - (int64_t)b.bytes);
+    b.bytes = bytes;
+    memcpy((char *)p - PAGE, &b, sizeof b);
+    return p;
 }
 
 void tsr_mem_count(int64_t bytes) {

@@ -46,6 +46,9 @@ static inline size_t tsr_align(size_t n, size_t to) { /* `to` a power of two; n 
  * not counted. */
 void *tsr_mem_alloc(size_t bytes);
 void *tsr_mem_alloc_host(size_t bytes);
+/* Another size for p (NULL: none yet). What it holds is given up, but its pages stay as far as they serve: the system
+ * takes more than half a second to clear those of a decode. The rest is given back. NULL where it fails: p is freed. */
+void *tsr_mem_turn(void *p, size_t bytes);
 void tsr_mem_free(void *p);
 void tsr_mem_count(int64_t bytes);      /* memory that a driver took for the plan; negative: gave back */
 void tsr_mem_count_host(int64_t bytes); /* the same of the host's */

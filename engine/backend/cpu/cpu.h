@@ -20,7 +20,8 @@ typedef struct tsr_cpu_stream tsr_cpu_stream; /* stream.h */
 
 struct tsr_exec {
     const tsr_plan *plan;
-    char *weights, *arena, *caches, *host; /* the plan's blocks */
+    char *weights, *arena, *host;          /* the plan's blocks */
+    char *caches;                          /* in the arena's block, behind it */
     tsr_packed *packed;                    /* [plan->weights] */
     tsr_code_range *range[TSR_STEP_COUNT]; /* [buffers of the program]: of the u8 codes that lie there */
     const tsr_tier **packed_by;            /* [plan->weights] */

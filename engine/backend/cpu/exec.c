@@ -78,12 +78,7 @@ static tsr_status bind_step(tsr_exec *x, int tiers, tsr_step step) {
 
 /* ---------------------------------------------------------------- life */
 
-static tsr_status allocate(char **out, size_t bytes, const char *what) {
-    if (bytes == 0)
-        return TSR_OK;
-    *out = tsr_mem_alloc(bytes);
-    if (*out)
-        return TSR_OK;
+static tsr_status no_memory(size_t bytes, const char *what) {
     char text[32];
     return tsr_fail(
         TSR_ERR_MEMORY, "out of memory: %s for %s; give a smaller budget", tsr_bytes_text(text, (int64_t)bytes), what);
@@ -99,13 +94,36 @@ static tsr_status allocate_host(tsr_exec *x) {
                      tsr_bytes_text(text, (int64_t)x->plan->host_bytes));
 }
 
-/* All but the weights. */
-static tsr_status fill(tsr_exec *x, tsr_cpu *cpu, bool again) {
+/* Activations and caches are one block, whose pages serve the next plan however much it has of either. */
+static tsr_status allocate_arena(tsr_exec *x) {
     const tsr_plan *plan = x->plan;
+    size_t caches = plan->cache_bytes * (size_t)plan->cache_sets;
+    x->arena = tsr_mem_turn(x->arena, plan->arena_bytes + caches);
+    if (!x->arena)
+        return no_memory(plan->arena_bytes + caches, "activations and caches");
+    x->caches = x->arena + plan->arena_bytes; /* a multiple of the target's align */
+    return TSR_OK;
+}
+
+static tsr_status allocate_weights(tsr_exec *x) {
+    const tsr_plan *plan = x->plan;
+    x->weights = tsr_mem_alloc(plan->weight_bytes);
+    if (!x->weights)
+        return no_memory(plan->weight_bytes, "weights");
+    x->packed = calloc((size_t)plan->weights + 1, sizeof *x->packed);
+    x->packed_by = calloc((size_t)plan->weights + 1, sizeof *x->packed_by);
+    return x->packed && x->packed_by ? TSR_OK : tsr_fail(TSR_ERR_MEMORY, "out of memory");
+}
+
+/* What x lacks to run its plan. What it has of memory may be of another one, weights of one with the same. */
+static tsr_status fill(tsr_exec *x, tsr_cpu *cpu) {
+    const tsr_plan *plan = x->plan;
+    bool again = x->weights != NULL;
     tsr_status status;
-    TSR_TRY(allocate(&x->arena, plan->arena_bytes, "activations"));
-    TSR_TRY(allocate(&x->caches, plan->cache_bytes * (size_t)plan->cache_sets, "caches"));
+    TSR_TRY(allocate_arena(x));
     TSR_TRY(plan->band ? allocate_host(x) : tsr_cpu_stream_create(&x->stream, plan, x->arena));
+    if (!again)
+        TSR_TRY(allocate_weights(x));
     TSR_TRY(tsr_exec_pack(x, cpu->tiers, again));
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         if (plan->program[s])
@@ -115,23 +133,15 @@ error:
 }
 
 tsr_status tsr_exec_create(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
-    tsr_status status;
     tsr_exec *x = calloc(1, sizeof *x);
     if (!x)
         return tsr_fail(TSR_ERR_MEMORY, "out of memory");
     x->plan = plan;
-    x->packed = calloc((size_t)plan->weights + 1, sizeof *x->packed);
-    x->packed_by = calloc((size_t)plan->weights + 1, sizeof *x->packed_by);
-    if (!x->packed || !x->packed_by) {
-        status = tsr_fail(TSR_ERR_MEMORY, "out of memory");
-        goto error;
-    }
-    TSR_TRY(allocate(&x->weights, plan->weight_bytes, "weights"));
-    TSR_TRY(fill(x, cpu, false));
-    *out = x;
-    return TSR_OK;
-error:
-    tsr_exec_destroy(&x);
+    tsr_status status = fill(x, cpu);
+    if (status == TSR_OK)
+        *out = x;
+    else
+        tsr_exec_destroy(&x);
     return status;
 }
 
@@ -147,15 +157,25 @@ static void unbind_step(tsr_exec *x, tsr_step step) {
     x->range[step] = NULL;
 }
 
-/* All but the weights. */
+/* All but the weights, and the arena's pages. */
 static void empty(tsr_exec *x) {
     for (tsr_step s = 0; s < TSR_STEP_COUNT; s++)
         unbind_step(x, s);
     tsr_cpu_stream_destroy(&x->stream);
     tsr_mem_free(x->host);
-    tsr_mem_free(x->caches);
-    tsr_mem_free(x->arena);
-    x->host = x->caches = x->arena = NULL;
+    x->host = NULL;
+}
+
+static void drop_weights(tsr_exec *x) {
+    for (int i = 0; x->packed && x->packed_by && i < x->plan->weights; i++)
+        if (x->packed[i].layout)
+            x->packed_by[i]->unpack(&x->packed[i]);
+    tsr_mem_free(x->weights);
+    free(x->packed_by);
+    free(x->packed);
+    x->weights = NULL;
+    x->packed_by = NULL;
+    x->packed = NULL;
 }
 
 void tsr_exec_destroy(tsr_exec **out) {
@@ -164,24 +184,18 @@ void tsr_exec_destroy(tsr_exec **out) {
     if (!x)
         return;
     empty(x);
-    for (int i = 0; x->packed && x->packed_by && i < x->plan->weights; i++)
-        if (x->packed[i].layout)
-            x->packed_by[i]->unpack(&x->packed[i]);
-    tsr_mem_free(x->weights);
-    free(x->packed_by);
-    free(x->packed);
+    drop_weights(x);
+    tsr_mem_free(x->arena);
     free(x);
 }
 
 tsr_status tsr_exec_turn(tsr_exec **out, tsr_cpu *cpu, const tsr_plan *plan) {
     tsr_exec *x = *out;
-    if (!tsr_exec_same_weights(x->plan, plan)) {
-        tsr_exec_destroy(out);
-        return tsr_exec_create(out, cpu, plan);
-    }
     empty(x);
+    if (!tsr_exec_same_weights(x->plan, plan))
+        drop_weights(x);
     x->plan = plan;
-    tsr_status status = fill(x, cpu, true);
+    tsr_status status = fill(x, cpu);
     if (status != TSR_OK)
         tsr_exec_destroy(out);
     return status;

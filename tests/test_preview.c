@@ -5,6 +5,7 @@
 #include "session/watch.h"
 #include "synthetic.h"
 #include "temp.h"
+#include "vulkan_help.h"
 
 #include <tessera/preview.h>
 
@@ -14,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define OK(call) cr_assert_eq((call), TSR_OK, "%s: %s", #call, tsr_last_error())
 
 typedef struct rig {
     fake_params fake;
@@ -190,6 +189,43 @@ Test(preview, plans_that_follow_each_other) {
 
 Test(preview, plans_that_follow_each_other_on_a_device) {
     restart_often(true);
+}
+
+/* Where cores draw, layers are flattened before they are enlarged: what is seen is the same. */
+static void check_partial_picture(rig *r, double zoom) {
+    enum { SIDE = 140 };
+    static uint8_t seen[SIDE * SIDE * 4], direct[SIDE * SIDE * 4];
+    tsr_preview_view view = {.width = SIDE, .height = SIDE, .left = 1.3, .top = 2.1, .zoom = zoom, .smooth = true};
+    tsr_vk_show show = {.width = SIDE, .height = SIDE, .left = 1.3, .top = 2.1, .zoom = zoom, .smooth = true};
+    tsr_vk *vk = r->engine->vk;
+    tsr_preview_image image;
+    tsr_vk_canvas *canvas;
+    OK(tsr_preview_show(r->preview, &view, &image));
+    read_canvas(vk, r->preview->canvas, SIDE, SIDE, seen);
+    tsr_vk_stack stack = tsr_watch_stack(r->preview, 0, false, tsr_now(), NULL);
+    cr_assert_gt(stack.columns, 1);
+    OK(tsr_vk_canvas_create(vk, false, &canvas));
+    OK(tsr_vk_show_frame(vk, &stack, &show, canvas));
+    read_canvas(vk, canvas, SIDE, SIDE, direct);
+    tsr_vk_canvas_destroy(vk, &canvas);
+    for (int i = 0; i < SIDE * SIDE * 4; i++)
+        cr_assert(abs(seen[i] - direct[i]) <= 1, "%d,%d: %d, %d", i / 4 % SIDE, i / 4 / SIDE, seen[i], direct[i]);
+}
+
+Test(preview, a_frame_of_some_tiles_is_seen_as_it_is) {
+    rig r = {0};
+    open_rig(&r, 1 << 30);
+    start(&r, (tsr_plan_params){.untiled = true}, false);
+    await(&r, TSR_PREVIEW_DONE);
+    start(&r, tiled(40), false);
+    while (tsr_preview_frame_state(r.preview, 0) != TSR_FRAME_PARTIAL) { /* two tiles of six at a time */
+        OK(tsr_preview_poll(r.preview));
+        usleep(1000);
+    }
+    check_partial_picture(&r, 2.5);
+    check_partial_picture(&r, 0.4);
+    check_all(&r);
+    close_rig(&r);
 }
 
 Test(preview, old_frames_stay_until_new_ones_cover_them) {

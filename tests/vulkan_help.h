@@ -3,6 +3,7 @@
 #define VULKAN_HELP_H
 
 #include "vulkan/internal.h"
+#include "vulkan/show.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -94,6 +95,43 @@ static inline tsr_vk_slab *fill_frame(tsr_vk *vk, tsr_vk_frames *f, const float 
         vk, &(tsr_vk_blend){
                 .slab = s, .dtype = TSR_F32, .width = f->width, .height = f->height, .frames = f, .first = true}));
     return s;
+}
+
+static inline void move_canvas(tsr_vk *vk, const vk_batch *batch, VkImage image, VkImageLayout from, VkImageLayout to) {
+    VkImageMemoryBarrier change = {
+        .sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
+        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT,
+        .oldLayout = from,
+        .newLayout = to,
+        .srcQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
+        .dstQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
+        .image = image,
+        .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1},
+    };
+    const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    vk->d.vkCmdPipelineBarrier(batch->commands, work, work, 0, 0, NULL, 0, NULL, 1, &change);
+}
+
+/* RGBA8 of the canvas' upper left w x h. */
+static inline void read_canvas(tsr_vk *vk, const tsr_vk_canvas *canvas, int w, int h, uint8_t *out) {
+    uint64_t image, view;
+    int cw, ch;
+    vk_buffer b;
+    vk_batch *batch;
+    tsr_vk_canvas_image(canvas, &image, &view, &cw, &ch);
+    cr_assert(cw >= w && ch >= h);
+    OK(tsr_vk_buffer_create(vk, &b, (VkDeviceSize)(w * h * 4), VK_HOME_READBACK, "canvas"));
+    OK(tsr_vk_batch_room(vk, 1, 0, NULL, 0, &batch));
+    move_canvas(vk, batch, (VkImage)image, VK_IMAGE_LAYOUT_GENERAL, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL);
+    VkBufferImageCopy copy = {
+        .imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1}, .imageExtent = {(uint32_t)w, (uint32_t)h, 1}};
+    vk->d.vkCmdCopyImageToBuffer(
+        batch->commands, (VkImage)image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, b.buffer, 1, &copy);
+    move_canvas(vk, batch, (VkImage)image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, VK_IMAGE_LAYOUT_GENERAL);
+    OK(tsr_vk_submit(vk));
+    memcpy(out, b.mapped, (size_t)(w * h * 4));
+    tsr_vk_buffer_destroy(vk, &b);
 }
 
 static inline int open_fds(void) {

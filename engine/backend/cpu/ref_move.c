@@ -27,8 +27,25 @@ tsr_status tsr_ref_input(const tsr_op_io *io) {
 
 /* ---------------------------------------------------------------- caches */
 
+enum { COPY_GRAIN = 1 << 16 }; /* bytes */
+
 static size_t frame_bytes(const tsr_cache *c) {
     return (size_t)c->h * (size_t)c->w * (size_t)c->c * tsr_dtype_size(c->dtype);
+}
+
+typedef struct copy {
+    char *to;
+    const char *from; /* the same, or apart */
+} copy;
+
+static void copy_range(void *ctx, size_t begin, size_t end) {
+    const copy *c = ctx;
+    memmove(c->to + begin, c->from + begin, end - begin);
+}
+
+/* Threads that the decode has idle meanwhile double what a copy gets of the memory. */
+static void copy_bytes(void *to, const void *from, size_t bytes) {
+    tsr_parallel_for(bytes, COPY_GRAIN, copy_range, &(copy){to, from});
 }
 
 typedef struct recode {
@@ -44,7 +61,7 @@ static void recode_range(void *ctx, size_t begin, size_t end) {
 void tsr_ref_recode(const tsr_op_io *io, void *codes, tsr_code_range old) {
     const tsr_cache *c = &io->program->cache[io->op->cache];
     recode r = {codes, old, *io->range};
-    tsr_parallel_for((size_t)io->op->out.nt * frame_bytes(c), 1 << 16, recode_range, &r);
+    tsr_parallel_for((size_t)io->op->out.nt * frame_bytes(c), COPY_GRAIN, recode_range, &r);
 }
 
 tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
@@ -55,7 +72,7 @@ tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
     size_t skip = (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
     size_t bytes = (size_t)op->out.nt * frame_bytes(c);
     void *to = tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0);
-    memcpy(to, (char *)io->cache + skip, bytes);
+    copy_bytes(to, (char *)io->cache + skip, bytes);
     if (tsr_ref_is_u8(io->program, op->out.buf))
         tsr_ref_recode(io, to, *io->cache_range);
     return TSR_OK;
@@ -73,7 +90,7 @@ tsr_status tsr_ref_cache_save(const tsr_op_io *io) {
         bool remembered = t < -in->head; /* the heads are not joined: the frame is in the cache alone */
         const void *from =
             remembered ? (char *)io->cache + (size_t)(c->frames + t) * size : tsr_pixel(in, io->in, t, 0, 0);
-        memmove((char *)io->cache + (size_t)i * size, from, size);
+        copy_bytes((char *)io->cache + (size_t)i * size, from, size);
     }
     if (tsr_ref_is_u8(io->program, op->in.buf))
         *io->cache_range = *io->range;

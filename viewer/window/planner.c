@@ -2,12 +2,11 @@
  * first. */
 #include "app.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
-/* NICENESS: behind the decode, which has no core to spare. */
-enum { POSITIONS = 96, NICENESS = 19 };
+enum { POSITIONS = 96 };
 
 struct planner {
     pthread_t thread;
@@ -48,7 +47,9 @@ static bool next(const planner *p, int *d, int *i) {
 
 static void *work(void *arg) {
     planner *p = arg;
-    setpriority(PRIO_PROCESS, 0, NICENESS); /* of this thread */
+    /* Behind the decode, which has no core to spare, but for moments in which one of its threads waits for the other:
+     * the least of what niceness gives is a tenth of a core. */
+    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
     pthread_mutex_lock(&p->lock);
     while (!p->quit) {
         int d, i, round = p->round;

@@ -93,6 +93,7 @@ tsr_preview_vulkan tsr_preview_get_vulkan(const tsr_preview *p) {
         .family = h.family,
         .draws = h.draws,
         .swapchain = h.swapchain,
+        .software = tsr_vk_is_software(p->e->vk),
         .name = tsr_vk_device_name(p->e->vk),
     };
     out.devices = tsr_vk_devices(p->e->vk, b->has_uuid ? b->uuid : NULL, out.index);

@@ -10,6 +10,8 @@
 
 enum { REDRAWS = 3 /* after an event: what it changed is settled by then */ };
 static const double FRAME_SECONDS = 1.0 / 60, FADE = 0.15, TOAST_SECONDS = 5;
+/* Seconds between pictures of a frame in the making where cores draw: one takes them as long as a quarter of a tile. */
+static const double PARTIAL_EVERY = 0.5;
 static const int64_t KEEP_BYTES = (int64_t)2 << 30;
 
 double app_time(void) {
@@ -85,6 +87,7 @@ static tsr_status try_devices(app *a, int vulkan_index, tsr_preview_vulkan *vk, 
         return status;
     }
     *vk = tsr_preview_get_vulkan(a->preview);
+    a->software = vk->software;
     if (volkInitialize() == VK_SUCCESS) /* the engine has just succeeded with it */
         volkLoadInstanceOnly(vk->instance);
     VkSurfaceKHR surface = a->desktop ? desktop_surface(a->desktop, vk->instance) : VK_NULL_HANDLE;
@@ -294,6 +297,25 @@ static void play(app *a) {
     }
 }
 
+static bool waits_for_tiles(const app *a) {
+    return a->software && tsr_preview_frame_state(a->preview, a->frame) == TSR_FRAME_PARTIAL;
+}
+
+/* After a poll. A frame that was whole and is looks the same, but for what it is compared with. */
+static void follow_decode(app *a, bool woken, bool animated, bool was_whole) {
+    bool whole = tsr_preview_frame_state(a->preview, a->frame) == TSR_FRAME_WHOLE;
+    a->image_due |= animated || whole != was_whole || (woken && (!whole || a->look.wipe || a->look.difference));
+    if (waits_for_tiles(a) && a->now < a->pictured_at + PARTIAL_EVERY)
+        return;
+    if (a->image_due) {
+        a->image_due = false;
+        a->image_stale = true;
+        a->pictured_at = a->now;
+    }
+    if (woken || a->image_stale)
+        a->redraw = a->redraw > 1 ? a->redraw : 1;
+}
+
 void app_update(app *a) {
     a->now = app_time();
     if (a->lost)
@@ -304,14 +326,12 @@ void app_update(app *a) {
     app_follow_folder(a);
     play(a);
     tsr_preview_look_at(a->preview, a->frame);
-    bool was_animating = tsr_preview_get_info(a->preview)->animating;
+    bool was_animating = tsr_preview_get_info(a->preview)->animating,
+         was_whole = tsr_preview_frame_state(a->preview, a->frame) == TSR_FRAME_WHOLE;
     note(a, tsr_preview_poll(a->preview), tsr_last_error());
     if (a->lost || a->quit)
         return;
-    if (woken || was_animating) {
-        a->image_stale = true;
-        a->redraw = a->redraw > 1 ? a->redraw : 1;
-    }
+    follow_decode(a, woken, was_animating, was_whole);
     decode_update(a);
     jobs_update(a);
     if (a->toast_until > 0 && a->now > a->toast_until) {
@@ -329,6 +349,8 @@ double app_patience(const app *a) {
         wait = 0.004;
     if (i->state == TSR_PREVIEW_PREPARING || i->state == TSR_PREVIEW_DECODING || jobs_running(a) != JOB_NONE)
         wait = fmin(wait, 0.1);
+    if (a->image_due)
+        wait = fmin(wait, a->pictured_at + PARTIAL_EVERY - now);
     if (a->start_at > 0)
         wait = fmin(wait, a->start_at - now);
     if (a->seek_at > 0)

@@ -117,6 +117,7 @@ typedef struct app {
     struct desktop *desktop; /* NULL: there is no window system */
     gpu gpu;
     bool gpu_ready, ui_ready;
+    bool software;        /* the gpu is the cores that decode */
     float scale;          /* of all lengths */
     int width, height;    /* pixels */
     double now, drawn_at; /* seconds, monotonic; times of this update and the last frame drawn */
@@ -162,6 +163,8 @@ typedef struct app {
     double wipe;             /* 0..1 of the stage's width */
     tsr_preview_image image;
     bool image_stale; /* the picture has to be drawn anew */
+    bool image_due;   /* and will be, when the last one is old enough */
+    double pictured_at;
     double compared_at;
     bool dragging, moving_wipe, scrubbing;
     double drag_x, drag_y, pressed_at;

@@ -24,6 +24,8 @@ static void nap(double seconds) {
 }
 
 static void settle(app *a) {
+    a->image_stale |= a->image_due;
+    a->image_due = false;
     for (int i = 0; i < 4 && !a->quit; i++)
         turn(a, true);
 }

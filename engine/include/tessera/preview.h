@@ -47,6 +47,7 @@ typedef struct tsr_preview_vulkan {
     uint32_t family;  /* of the queue */
     bool draws;       /* the queue has graphics */
     bool swapchain;   /* VK_KHR_swapchain is on */
+    bool software;    /* what is drawn takes time from the cores that decode */
     const char *name; /* of this one */
     /* Devices that can be used, best first, for tsr_engine_params.vulkan_index: for whom this one does not draw. */
     int index[TSR_PREVIEW_DEVICES], devices;

@@ -149,13 +149,33 @@ Test(cuda_short, the_first_plan_that_fits_decodes) {
     close_clip(&c);
 }
 
+/* Other programs have it all when the last frame is given: no plan is needed for the rest, which is nothing. */
+Test(cuda_short, the_last_frame_needs_no_plan) {
+    clip c;
+    life l;
+    watch w = {.fall_at = -1};
+    open_clip(&c, 2, 4, 5);
+    float *out = calloc(c.n, sizeof *out), *whole = calloc(c.n, sizeof *out);
+    begin(&l, &c, 0);
+    ok(decode(&l, &c, l.plan, &w, whole));
+    w.fall_at = frames_of(&c) - 1;
+    ok(decode(&l, &c, l.plan, &w, out));
+    cr_assert_eq(w.plans, 0);
+    cr_assert_arr_eq(out, whole, c.n * sizeof *out);
+    close_life(&l);
+    nothing_is_left();
+    free(whole);
+    free(out);
+    close_clip(&c);
+}
+
 /* cuMemGetInfo reports that other programs have it all: frames that came stay, the others are the smaller plan's. */
 Test(cuda_short, a_smaller_plan_goes_on_where_memory_falls) {
     clip c;
     life l;
     watch w = {.fall_at = -1};
     tsr_plan *smaller;
-    open_clip(&c, 3, 4, 7);
+    open_clip(&c, 5, 4, 7); /* more steps than places in the rings: all cannot be done while a frame is looked at */
     const int64_t frames = frames_of(&c);
     float *out = calloc(c.n, sizeof *out), *whole = calloc(c.n, sizeof *out), *rest = calloc(c.n, sizeof *out);
     begin(&l, &c, 0);

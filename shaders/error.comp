@@ -11,7 +11,7 @@ void main() {
     float sum = 0.0;
     for (int x = lane; x < area.z; x += 64) {
         ivec2 p = area.xy + ivec2(x, row);
-        vec3 d = unit(current(p)) - unit(reference_at(p, has(REFERENCE_F16)));
+        vec3 d = unit(current(p)) - unit(layer_at(reference_px, p));
         sum += dot(d, d);
     }
     part[lane] = sum;

@@ -1,8 +1,10 @@
 // A frame as the preview knows it: what the decode in hand has blended so far (fresh), under it what was there before
 // (old), under that a rough picture made straight from the latents. Beside it a frame to compare with (reference).
-layout(std430, binding = 0) readonly buffer Fresh { uint fresh_px[]; };     // [3][height][width], f32 or f16
-layout(std430, binding = 1) readonly buffer Old { uint old_px[]; };         // likewise
-layout(std430, binding = 2) readonly buffer Reference { uint reference_px[]; };
+// The three are texels, [3][height][width] of f32 or f16: lavapipe loads those for many pixels at once, storage buffers
+// pixel by pixel.
+layout(binding = 0) uniform samplerBuffer fresh_px;
+layout(binding = 1) uniform samplerBuffer old_px;
+layout(binding = 2) uniform samplerBuffer reference_px;
 layout(std430, binding = 3) readonly buffer Tables { float table[]; };      // see tsr_vk_view
 layout(std430, binding = 4) readonly buffer Rough { uint rough_px[]; };     // RGBA8 [rough_h][rough_w] from rough_at
 layout(push_constant) uniform Push {
@@ -18,25 +20,16 @@ layout(push_constant) uniform Push {
 // What there is and how it is shown is constant, a pipeline for each: lavapipe computes both sides of every branch.
 layout(constant_id = 0) const int KIND = 0;
 const int layers = KIND & 255, rest = KIND >> 8; // bits below; of the shader in hand
-const int FRESH = 1, FRESH_F16 = 2, FRESH_WHOLE = 4, OLD = 8, OLD_F16 = 16, REFERENCE = 32, REFERENCE_F16 = 64, ROUGH = 128;
+const int FRESH = 1, FRESH_WHOLE = 2, OLD = 4, ROUGH = 8;
 
 bool has(int bit) {
     return (layers & bit) != 0;
 }
 
-#define LAYER(name, px)                                                                            \
-    vec3 name(ivec2 p, bool f16) {                                                                 \
-        int at = p.y * size.x + p.x, plane = size.x * size.y;                                      \
-        if (f16) {                                                                                 \
-            int odd = at & 1; /* planes have an even number of pixels: sides are multiples of 8 */ \
-            return vec3(unpackHalf2x16(px[at >> 1])[odd], unpackHalf2x16(px[(at + plane) >> 1])[odd], \
-                unpackHalf2x16(px[(at + 2 * plane) >> 1])[odd]);                                   \
-        }                                                                                          \
-        return vec3(uintBitsToFloat(px[at]), uintBitsToFloat(px[at + plane]), uintBitsToFloat(px[at + 2 * plane])); \
-    }
-LAYER(fresh_at, fresh_px)
-LAYER(old_at, old_px)
-LAYER(reference_at, reference_px)
+vec3 layer_at(samplerBuffer px, ivec2 p) {
+    int at = p.y * size.x + p.x, plane = size.x * size.y;
+    return vec3(texelFetch(px, at).r, texelFetch(px, at + plane).r, texelFetch(px, at + 2 * plane).r);
+}
 
 vec3 rough_texel(ivec2 p) {
     p = clamp(p, ivec2(0), rough_size - 1);
@@ -58,7 +51,7 @@ vec3 checkerboard(ivec2 p) {
 
 vec3 base(ivec2 p) {
     if (has(OLD))
-        return old_at(p, has(OLD_F16));
+        return layer_at(old_px, p);
     return has(ROUGH) ? rough_picture(p) : checkerboard(p);
 }
 
@@ -81,7 +74,7 @@ vec2 coverage(ivec2 p) {
 vec3 current(ivec2 p) {
     if (!has(FRESH))
         return base(p);
-    vec3 f = fresh_at(p, has(FRESH_F16));
+    vec3 f = layer_at(fresh_px, p);
     if (has(FRESH_WHOLE))
         return f;
     vec2 c = coverage(p);

@@ -4,7 +4,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "layers.glsl"
 layout(local_size_x = 16, local_size_y = 4) in;
-layout(std430, binding = 5) readonly buffer Dither { float threshold[]; }; // [64][64]
+layout(binding = 5) uniform samplerBuffer threshold; // [64][64]
 #ifdef DEEP
 layout(binding = 6, rgba16f) uniform writeonly image2D canvas;
 #else
@@ -15,8 +15,8 @@ const int SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16,
 vec3 pixel(ivec2 p, bool reference) {
     p = clamp(p, ivec2(0), size - 1);
     if ((rest & DIFFERENCE) != 0)
-        return abs(unit(current(p)) - unit(reference_at(p, has(REFERENCE_F16)))) * (2.0 * look.x) - 1.0;
-    return reference ? reference_at(p, has(REFERENCE_F16)) : current(p);
+        return abs(unit(current(p)) - unit(layer_at(reference_px, p))) * (2.0 * look.x) - 1.0;
+    return reference ? layer_at(reference_px, p) : current(p);
 }
 
 vec3 bilinear(vec2 f, bool reference) {
@@ -49,7 +49,7 @@ float eight(float x, int dx, int dy) {
     precise float v = unit(x) * 255.0;
     if ((rest & DITHER_NONE) != 0)
         return roundEven(v) / 255.0;
-    v = v + threshold[(dy & 63) * 64 + (dx & 63)];
+    v = v + texelFetch(threshold, (dy & 63) * 64 + (dx & 63)).r;
     return floor(v) / 255.0;
 }
 

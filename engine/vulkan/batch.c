@@ -26,11 +26,12 @@ static tsr_status create_batch(tsr_vk *vk, vk_batch *b) {
     VkDescriptorPoolSize sizes[] = {
         {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, VK_BATCH_SETS * VK_SHOW_BINDINGS},
         {VK_DESCRIPTOR_TYPE_STORAGE_IMAGE, VK_BATCH_SETS},
+        {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, VK_BATCH_SETS * VK_SHOW_TEXELS},
     };
     VkDescriptorPoolCreateInfo sets = {
         .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
         .maxSets = VK_BATCH_SETS,
-        .poolSizeCount = 2,
+        .poolSizeCount = sizeof sizes / sizeof *sizes,
         .pPoolSizes = sizes,
     };
     VK(vk->d.vkCreateDescriptorPool(vk->device, &sets, NULL, &b->sets));

@@ -33,6 +33,7 @@ typedef struct vk_buffer {
     VkDeviceSize taken; /* of the memory, where we allocated it; 0: imported */
     void *mapped;       /* NULL where not for the host */
     bool coherent;
+    VkBufferView texels; /* of tsr_vk_buffer_texels, made at first use */
 } vk_buffer;
 
 typedef enum vk_home {
@@ -48,6 +49,7 @@ enum {
     VK_BATCH_WAITS = 16,       /* timelines one waits for */
     VK_BINDINGS = 5,           /* storage buffers a shader sees */
     VK_SHOW_BINDINGS = 8,      /* what those of the preview see */
+    VK_SHOW_TEXELS = 4,        /* of these, buffers read as texels */
     VK_READBACKS = 2,
     VK_DITHER = 64, /* edge of the dither pattern */
     VK_PUSH_BYTES = 64,
@@ -189,6 +191,8 @@ tsr_status tsr_vk_buffer_bare(
     tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, VkExternalMemoryHandleTypeFlags external, const char *name);
 tsr_status tsr_vk_buffer_create(tsr_vk *vk, vk_buffer *b, VkDeviceSize bytes, vk_home home, const char *name);
 void tsr_vk_buffer_destroy(tsr_vk *vk, vk_buffer *b);
+/* The buffer, of our own memory and all of one type, as texels: the device makes floats of them. */
+tsr_status tsr_vk_buffer_texels(tsr_vk *vk, vk_buffer *b, tsr_dtype dtype, VkBufferView *out);
 void tsr_vk_name(tsr_vk *vk, VkObjectType type, uint64_t object, const char *name);
 
 /* batch.c */

@@ -39,8 +39,9 @@ tsr_status tsr_vk_buffer_bare(
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .pNext = external ? &ext : NULL,
         .size = bytes,
-        .usage =
-            VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+                 (external ? 0 : (VkBufferUsageFlags)VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT),
     };
     *b = (vk_buffer){.bytes = bytes};
     VK(vk->d.vkCreateBuffer(vk->device, &info, NULL, &b->buffer));
@@ -105,7 +106,23 @@ error:
     return status;
 }
 
+tsr_status tsr_vk_buffer_texels(tsr_vk *vk, vk_buffer *b, tsr_dtype dtype, VkBufferView *out) {
+    tsr_status status = TSR_OK;
+    VkBufferViewCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
+        .buffer = b->buffer,
+        .format = dtype == TSR_F16 ? VK_FORMAT_R16_SFLOAT : VK_FORMAT_R32_SFLOAT,
+        .range = VK_WHOLE_SIZE,
+    };
+    if (!b->texels)
+        VK(vk->d.vkCreateBufferView(vk->device, &info, NULL, &b->texels));
+    *out = b->texels;
+error:
+    return status;
+}
+
 void tsr_vk_buffer_destroy(tsr_vk *vk, vk_buffer *b) {
+    vk->d.vkDestroyBufferView(vk->device, b->texels, NULL);
     vk->d.vkDestroyBuffer(vk->device, b->buffer, NULL);
     vk->d.vkFreeMemory(vk->device, b->memory, NULL); /* unmaps */
     vk->used -= b->taken;

@@ -8,16 +8,7 @@
 #include <string.h>
 
 enum { MOST_TAPS = 8, GROUP_X = 16, GROUP_Y = 4, GROUP = 64 }; /* groups as the shaders say */
-enum {
-    FRESH = 1,
-    FRESH_F16 = 2,
-    FRESH_WHOLE = 4,
-    OLD = 8,
-    OLD_F16 = 16,
-    REFERENCE = 32,
-    REFERENCE_F16 = 64,
-    ROUGH = 128
-};
+enum { FRESH = 1, FRESH_WHOLE = 2, OLD = 4, ROUGH = 8 };
 enum { SMOOTH = 1, WEIGHTS = 2, WIPE = 4, DIFFERENCE = 8, DITHER_SCREEN = 16, DITHER_NONE = 32, SHRUNK = 64 };
 enum { BIND_TABLES = 3, BIND_ROUGH, BIND_DITHER, BIND_CANVAS, BIND_OUT }; /* before them the three layers */
 
@@ -188,6 +179,12 @@ static void canvas_barrier(tsr_vk *vk, const vk_batch *b, tsr_vk_canvas *c, bool
 
 /* ---------------------------------------------------------------- pipelines */
 
+static VkDescriptorType type_of(uint32_t binding) {
+    return binding < BIND_TABLES || binding == BIND_DITHER ? VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER
+           : binding == BIND_CANVAS                        ? VK_DESCRIPTOR_TYPE_STORAGE_IMAGE
+                                                           : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+}
+
 static tsr_status need_layouts(tsr_vk *vk) {
     tsr_status status;
     if (vk->show_layout)
@@ -196,7 +193,7 @@ static tsr_status need_layouts(tsr_vk *vk) {
     for (uint32_t i = 0; i < VK_SHOW_BINDINGS; i++)
         bindings[i] = (VkDescriptorSetLayoutBinding){
             .binding = i,
-            .descriptorType = i == BIND_CANVAS ? VK_DESCRIPTOR_TYPE_STORAGE_IMAGE : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorType = type_of(i),
             .descriptorCount = 1,
             .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
         };
@@ -227,18 +224,18 @@ static size_t table_floats(const tsr_vk_stack *s) {
     return s->columns ? 2 * ((size_t)s->width + (size_t)s->height) + (size_t)s->columns * (size_t)s->rows : 0;
 }
 
-static tsr_status add_layer(
-    const tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_layer *l, int bit, int f16_bit, int *layers) {
+static tsr_status add_layer(const tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_layer *l, int bit, int *layers) {
     const tsr_vk_frames *f = l->frames;
     if (!f)
         return TSR_OK;
     if (f->width != s->width || f->height != s->height || l->frame < 0 || l->frame >= f->count)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: a layer that does not fit a frame of %dx%d", s->width, s->height);
-    if (f->frame[l->frame].bytes > vk->range_most)
+    VkDeviceSize bytes = f->frame[l->frame].bytes, texels = bytes / tsr_dtype_size(f->dtype);
+    if (bytes > vk->range_most || texels > vk->properties.limits.maxTexelBufferElements)
         return tsr_fail(TSR_ERR_UNSUPPORTED,
             "vulkan: frames of %dx%d are too large for %s to show; render them to a file", s->width, s->height,
             vk->properties.deviceName);
-    *layers |= bit | (f->dtype == TSR_F16 ? f16_bit : 0);
+    *layers |= bit;
     return TSR_OK;
 }
 
@@ -249,9 +246,9 @@ static tsr_status check_stack(const tsr_vk *vk, const tsr_vk_stack *s, show_push
     if (s->width < 8 || s->height < 8 || s->width % 8 || s->height % 8)
         return tsr_fail(TSR_ERR_ARGUMENT, "vulkan: a frame of %dx%d; sides are multiples of 8", s->width, s->height);
     tsr_status status;
-    TSR_TRY(add_layer(vk, s, &s->fresh, FRESH, FRESH_F16, layers));
-    TSR_TRY(add_layer(vk, s, &s->old, OLD, OLD_F16, layers));
-    TSR_TRY(add_layer(vk, s, &s->reference, REFERENCE, REFERENCE_F16, layers));
+    TSR_TRY(add_layer(vk, s, &s->fresh, FRESH, layers));
+    TSR_TRY(add_layer(vk, s, &s->old, OLD, layers));
+    TSR_TRY(add_layer(vk, s, &s->reference, 0, layers));
     if (s->rough && s->rough_frame >= 0 && s->rough_frame < s->rough->frames) {
         *layers |= ROUGH;
         push->rough_size[0] = s->rough->width;
@@ -263,22 +260,37 @@ error:
     return status;
 }
 
-/* Binds the stack, and what the shader in hand writes: a canvas or a buffer. Layers that are absent are bound to
+/* What is read as texels: the dither pattern, and in the place of layers that are absent too, where it is never read.
+ */
+static tsr_status bind_texels(tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, VkBufferView texels[BIND_DITHER + 1]) {
+    tsr_status status;
+    const tsr_vk_layer *layer[BIND_TABLES] = {&s->fresh, &s->old, &s->reference};
+    TSR_TRY(tsr_vk_need_dither(vk));
+    TSR_TRY(tsr_vk_buffer_texels(vk, &vk->dither, TSR_F32, &texels[BIND_DITHER]));
+    for (int i = 0; i < BIND_TABLES; i++) {
+        tsr_vk_frames *f = layer[i]->frames;
+        texels[i] = texels[BIND_DITHER];
+        if (f) {
+            tsr_vk_touch(vk, b, f, layer[i]->frame);
+            TSR_TRY(tsr_vk_buffer_texels(vk, &f->frame[layer[i]->frame], f->dtype, &texels[i]));
+        }
+    }
+error:
+    return status;
+}
+
+/* Binds the stack, and what the shader in hand writes: a canvas or a buffer. Buffers that are absent are bound to
  * something that is never read. */
 static tsr_status bind_stack(
     tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, const tsr_vk_canvas *canvas, const VkDescriptorBufferInfo *out) {
     tsr_status status;
     VkDescriptorSet set;
+    VkBufferView texels[BIND_DITHER + 1];
+    TSR_TRY(bind_texels(vk, b, s, texels));
     TSR_TRY(tsr_vk_batch_set(vk, b, vk->show_set_layout, &set));
     VkDescriptorBufferInfo none = {b->upload.buffer, 0, vk->offset_align}, buffer[VK_SHOW_BINDINGS];
     for (int i = 0; i < VK_SHOW_BINDINGS; i++)
         buffer[i] = none;
-    const tsr_vk_layer *layer[] = {&s->fresh, &s->old, &s->reference};
-    for (int i = 0; i < 3; i++)
-        if (layer[i]->frames) {
-            tsr_vk_touch(vk, b, layer[i]->frames, layer[i]->frame);
-            buffer[i] = (VkDescriptorBufferInfo){layer[i]->frames->frame[layer[i]->frame].buffer, 0, VK_WHOLE_SIZE};
-        }
     if (s->columns) {
         float *to = tsr_vk_batch_upload(vk, b, table_floats(s) * sizeof *to, &buffer[BIND_TABLES]);
         memcpy(to, s->x, 2 * (size_t)s->width * sizeof *to);
@@ -287,8 +299,6 @@ static tsr_status bind_stack(
     }
     if (s->rough)
         buffer[BIND_ROUGH] = (VkDescriptorBufferInfo){s->rough->b.buffer, 0, VK_WHOLE_SIZE};
-    if (canvas)
-        buffer[BIND_DITHER] = (VkDescriptorBufferInfo){vk->dither.buffer, 0, VK_WHOLE_SIZE};
     if (out)
         buffer[BIND_OUT] = *out;
     VkDescriptorImageInfo image = {
@@ -296,17 +306,18 @@ static tsr_status bind_stack(
     VkWriteDescriptorSet write[VK_SHOW_BINDINGS];
     uint32_t n = 0;
     for (uint32_t i = 0; i < VK_SHOW_BINDINGS; i++) {
-        bool is_canvas = i == BIND_CANVAS;
-        if (is_canvas && !canvas)
+        VkDescriptorType type = type_of(i);
+        if (i == BIND_CANVAS && !canvas)
             continue;
         write[n++] = (VkWriteDescriptorSet){
             .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
             .dstSet = set,
             .dstBinding = i,
             .descriptorCount = 1,
-            .descriptorType = is_canvas ? VK_DESCRIPTOR_TYPE_STORAGE_IMAGE : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-            .pImageInfo = is_canvas ? &image : NULL,
-            .pBufferInfo = is_canvas ? NULL : &buffer[i],
+            .descriptorType = type,
+            .pImageInfo = type == VK_DESCRIPTOR_TYPE_STORAGE_IMAGE ? &image : NULL,
+            .pBufferInfo = type == VK_DESCRIPTOR_TYPE_STORAGE_BUFFER ? &buffer[i] : NULL,
+            .pTexelBufferView = type == VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER ? &texels[i] : NULL,
         };
     }
     vk->d.vkUpdateDescriptorSets(vk->device, n, write, 0, NULL);
@@ -351,7 +362,6 @@ tsr_status tsr_vk_show_frame(tsr_vk *vk, const tsr_vk_stack *s, const tsr_vk_sho
     int layers;
     TSR_TRY(check_stack(vk, s, &push, &layers));
     TSR_TRY(need_layouts(vk));
-    TSR_TRY(tsr_vk_need_dither(vk));
     TSR_TRY(grow_canvas(vk, canvas, o->width, o->height));
     int how = fill_show(s, o, &push);
     TSR_TRY(tsr_vk_show_pipe(vk, VK_PIPE_SHOW + canvas->deep, layers | how << 8, &pipe));

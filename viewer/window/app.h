@@ -189,8 +189,8 @@ typedef struct app {
     tuned tuned;
 
     /* measured */
-    double frame_seconds[64]; /* between the last frames drawn */
-    int frames_drawn;
+    double frame_seconds[64];         /* between the last frames drawn */
+    int frames_drawn, pictures_drawn; /* of the interface; of the video */
     double mouse_x, mouse_y;
 } app;
 

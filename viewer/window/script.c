@@ -275,6 +275,7 @@ static void print(app *a) {
     json_integer(&j, "dialog", a->dialog);
     json_integer(&j, "losses", a->losses);
     json_integer(&j, "drawn", a->frames_drawn);
+    json_integer(&j, "pictures", a->pictures_drawn);
     json_number(&j, "time", app_time());
     json_text(&j, "message", a->toast_until > 0 ? a->toast : "");
     json_text(&j, "clipboard", a->clipboard);

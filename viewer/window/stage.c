@@ -78,6 +78,7 @@ static void draw_picture(app *a, const tsr_preview_info *i) {
             return;
         }
         a->image_stale = false;
+        a->pictures_drawn++;
         compare(a, i);
     }
     float w = (float)(x1 - x0), h = (float)(y1 - y0);

@@ -9,7 +9,7 @@
 #include <time.h>
 
 enum { REDRAWS = 3 /* after an event: what it changed is settled by then */ };
-static const double FRAME_SECONDS = 1.0 / 60, FADE = 0.15, TOAST_SECONDS = 5;
+static const double FRAME_SECONDS = 1.0 / 60, LATE = 0.002 /* that is made up for */, FADE = 0.15, TOAST_SECONDS = 5;
 /* Seconds between pictures of a frame in the making where cores draw: one takes them as long as a quarter of a tile. */
 static const double PARTIAL_EVERY = 0.5;
 static const int64_t KEEP_BYTES = (int64_t)2 << 30;
@@ -396,7 +396,7 @@ void app_draw(app *a, bool must) {
         return;
     }
     ui_rect panel, timeline;
-    double since = a->drawn_at > 0 ? now - a->drawn_at : FRAME_SECONDS;
+    double since = a->drawn_at > 0 ? now - a->drawn_at : FRAME_SECONDS, due = a->drawn_at + FRAME_SECONDS;
     ui_begin((int)a->gpu.width, (int)a->gpu.height, since);
     a->width = (int)a->gpu.width;
     a->height = (int)a->gpu.height;
@@ -412,6 +412,6 @@ void app_draw(app *a, bool must) {
     if (!a->lost)
         note(a, gpu_draw(&a->gpu, lists, clear, &drawn), gpu_last_error());
     a->frame_seconds[a->frames_drawn++ % 64] = since;
-    a->drawn_at = now;
+    a->drawn_at = now > due && now < due + LATE ? due : now; /* so that sleeping a little too long costs no rate */
     a->redraw -= a->redraw > 0;
 }

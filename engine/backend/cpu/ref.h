@@ -15,8 +15,9 @@ tsr_status tsr_ref_attention(const tsr_op_io *io);
 size_t tsr_ref_attention_scratch(const tsr_program *p, const tsr_op *op);
 tsr_status tsr_ref_cache_load(const tsr_op_io *io);
 tsr_status tsr_ref_cache_save(const tsr_op_io *io);
-/* CACHE_LOAD of u8 codes, which lie in the head: from the cache's range to that of the buffer, which may have grown. */
-void tsr_ref_recode(const tsr_op_io *io, void *codes, tsr_code_range old);
+/* CACHE_LOAD of u8 codes to the head, where they may lie already: from the cache's range, old, to that of the buffer,
+ * which may have grown. */
+void tsr_ref_recode(const tsr_op_io *io, const void *from, void *to, tsr_code_range old);
 tsr_status tsr_ref_store(const tsr_op_io *io);
 
 /* The same in bands of rows, and what only bands need. */

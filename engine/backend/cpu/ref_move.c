@@ -1,5 +1,6 @@
 /* Ops that only move frames: in, to and from the caches, out. */
 #include "backend/cpu/ref.h"
+#include "backend/cpu/simd.h"
 
 #include <math.h>
 #include <string.h>
@@ -49,19 +50,23 @@ static void copy_bytes(void *to, const void *from, size_t bytes) {
 }
 
 typedef struct recode {
-    uint8_t *codes;
+    const uint8_t *from;
+    uint8_t *to;
     tsr_code_range old, now;
 } recode;
 
 static void recode_range(void *ctx, size_t begin, size_t end) {
     const recode *r = ctx;
-    tsr_requantise(r->codes + begin, r->old, r->codes + begin, r->now, end - begin);
+    tsr_simd_best()->recode(
+        r->from + begin, r->to + begin, end - begin, r->old.scale / r->now.scale, r->old.zero, r->now.zero);
 }
 
-void tsr_ref_recode(const tsr_op_io *io, void *codes, tsr_code_range old) {
-    const tsr_cache *c = &io->program->cache[io->op->cache];
-    recode r = {codes, old, *io->range};
-    tsr_parallel_for((size_t)io->op->out.nt * frame_bytes(c), COPY_GRAIN, recode_range, &r);
+void tsr_ref_recode(const tsr_op_io *io, const void *from, void *to, tsr_code_range old) {
+    size_t bytes = (size_t)io->op->out.nt * frame_bytes(&io->program->cache[io->op->cache]);
+    if (old.scale == io->range->scale && old.zero == io->range->zero)
+        copy_bytes(to, from, from == to ? 0 : bytes);
+    else
+        tsr_parallel_for(bytes, COPY_GRAIN, recode_range, &(recode){from, to, old, *io->range});
 }
 
 tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
@@ -72,9 +77,10 @@ tsr_status tsr_ref_cache_load(const tsr_op_io *io) {
     size_t skip = (size_t)(c->frames - op->out.nt) * frame_bytes(c); /* the newest frames are the head's */
     size_t bytes = (size_t)op->out.nt * frame_bytes(c);
     void *to = tsr_pixel(tsr_io_out(io), io->out, op->out.t0, 0, 0);
-    copy_bytes(to, (char *)io->cache + skip, bytes);
     if (tsr_ref_is_u8(io->program, op->out.buf))
-        tsr_ref_recode(io, to, *io->cache_range);
+        tsr_ref_recode(io, (char *)io->cache + skip, to, *io->cache_range);
+    else
+        copy_bytes(to, (char *)io->cache + skip, bytes);
     return TSR_OK;
 }
 

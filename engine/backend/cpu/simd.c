@@ -82,6 +82,7 @@ static void sums(const float *restrict x, size_t pixels, int c, double *restrict
 static void affine(const float *x, float *y, size_t pixels, int c, const float *restrict scale,
     const float *restrict shift, bool silu) {
     for (size_t i = 0; i < pixels; i++, x += c, y += c) {
+        fetch_ahead(x, (size_t)c);
         if (silu) {
 #pragma GCC ivdep
             for (int j = 0; j < c; j++) {
@@ -120,6 +121,9 @@ static void extremes(const float *restrict x, size_t pixels, int c, double *rest
         }
 }
 
+#ifndef TSR_CODES /* else simd_codes.c has them */
+#define TSR_CODES codes
+
 /* Rounds to an integer by the addition of 1.5 * 2^23, then in the low bits, and cuts it as an integer to 0..top; NaN
  * becomes 0. */
 static inline int32_t code_of(float v, int32_t zero, int32_t top) {
@@ -131,37 +135,58 @@ static inline int32_t code_of(float v, int32_t zero, int32_t top) {
     return i - least;
 }
 
-static void codes_of_one(const float *restrict x, uint8_t *restrict y, size_t pixels, int c,
-    const float *restrict scale, const float *restrict shift, const float *restrict gain, int zero, bool silu) {
-    for (size_t i = 0; i < pixels; i++, x += c, y += c) {
-        if (silu) {
-            for (int j = 0; j < c; j++) {
-                float v = x[j] * scale[j] + shift[j];
-                y[j] = (uint8_t)code_of(silu_of(v) * gain[j], zero, 255);
-            }
-        } else {
-            for (int j = 0; j < c; j++)
-                y[j] = (uint8_t)code_of((x[j] * scale[j] + shift[j]) * gain[j], zero, 255);
-        }
-    }
+static inline int32_t code_at(const float *x, int j, const float *scale, const float *shift, const float *gain,
+    int32_t zero, int32_t top, bool silu) {
+    float v = x[j] * scale[j] + shift[j];
+    return code_of((silu ? silu_of(v) : v) * gain[j], zero, top);
 }
 
-static void codes_of_two(const float *restrict x, uint8_t *y, size_t pixels, int c, const float *restrict scale,
-    const float *restrict shift, const float *restrict gain, int zero, bool silu) {
-    for (size_t i = 0; i < pixels; i++, x += c, y += 2 * c) {
-        uint8_t *restrict down = y, *restrict up = y + c;
-        for (int j = 0; j < c; j++) {
-            float v = x[j] * scale[j] + shift[j];
-            int32_t code = code_of((silu ? silu_of(v) : v) * gain[j], 2 * zero, 510);
-            down[j] = (uint8_t)(code >> 1);
-            up[j] = (uint8_t)((code + 1) >> 1);
-        }
+/* Inlined where planes and silu are constants: with a choice in the loop no compiler makes vectors of it. */
+static inline __attribute__((always_inline)) void pixel_codes(const float *restrict x, uint8_t *restrict y, int c,
+    int planes, const float *restrict scale, const float *restrict shift, const float *restrict gain, int zero,
+    bool silu) {
+#pragma GCC ivdep
+    for (int j = 0; j < c; j++) {
+        int32_t code = code_at(x, j, scale, shift, gain, planes * zero, planes * 255, silu);
+        y[j] = (uint8_t)(planes == 2 ? code >> 1 : code);
+        if (planes == 2)
+            y[c + j] = (uint8_t)((code + 1) >> 1);
     }
 }
 
 static void codes(const float *x, uint8_t *y, size_t pixels, int c, int planes, const float *scale, const float *shift,
     const float *gain, int zero, bool silu) {
-    (planes == 2 ? codes_of_two : codes_of_one)(x, y, pixels, c, scale, shift, gain, zero, silu);
+    for (size_t i = 0; i < pixels; i++, x += c, y += planes * c)
+        if (planes == 2 && silu)
+            pixel_codes(x, y, c, 2, scale, shift, gain, zero, true);
+        else if (planes == 2)
+            pixel_codes(x, y, c, 2, scale, shift, gain, zero, false);
+        else if (silu)
+            pixel_codes(x, y, c, 1, scale, shift, gain, zero, true);
+        else
+            pixel_codes(x, y, c, 1, scale, shift, gain, zero, false);
+}
+#else
+tsr_codes_fn TSR_CODES;
+#endif
+
+static inline void recode_some(const uint8_t *from, uint8_t *to, size_t n, float by, int old_zero, int zero) {
+#pragma GCC ivdep
+    for (size_t i = 0; i < n; i++) {
+        float v = rintf((float)(from[i] - old_zero) * by) + (float)zero;
+        v = v > 0 ? v : 0;
+        to[i] = (uint8_t)(v < 255 ? v : 255);
+    }
+}
+
+static void recode(const uint8_t *from, uint8_t *to, size_t n, float by, int old_zero, int zero) {
+    enum { PAGE = 4096, LINE = 64 };
+    for (; n >= LINE; from += LINE, to += LINE, n -= LINE) { /* both ends have long been out of the cache */
+        __builtin_prefetch((const void *)((uintptr_t)from + PAGE));
+        __builtin_prefetch((const void *)((uintptr_t)to + PAGE), 1);
+        recode_some(from, to, LINE, by, old_zero, zero);
+    }
+    recode_some(from, to, n, by, old_zero, zero);
 }
 
 enum { LANES = 32 }; /* partial results side by side */
@@ -209,4 +234,4 @@ static void scale_by(float *x, int n, float by) {
         x[i] *= by;
 }
 
-const tsr_simd TSR_SIMD = {sums, affine, extremes, codes, largest, exponentials, scale_by};
+const tsr_simd TSR_SIMD = {sums, affine, extremes, TSR_CODES, recode, largest, exponentials, scale_by};

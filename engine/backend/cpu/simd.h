@@ -7,6 +7,11 @@
 
 #include "backend/ops.h"
 
+/* y = x * scale[c] + shift[c], then SiLU, then the u8 code: rounded y * gain[c] + zero, within 0..255, 0 for NaN; of
+ * two planes, [pixels][2][c], the sum of which is rounded y * gain[c] + 2 * zero. x is [pixels][c]. */
+typedef void tsr_codes_fn(const float *x, uint8_t *y, size_t pixels, int c, int planes, const float *scale,
+    const float *shift, const float *gain, int zero, bool silu);
+
 typedef struct tsr_simd {
     /* Adds to sum[c] and squares[c] those of x, [pixels][c]. */
     void (*sums)(const float *x, size_t pixels, int c, double *sum, double *squares);
@@ -14,10 +19,9 @@ typedef struct tsr_simd {
     void (*affine)(const float *x, float *y, size_t pixels, int c, const float *scale, const float *shift, bool silu);
     /* As sums, and the smallest and largest of each channel. */
     void (*extremes)(const float *x, size_t pixels, int c, double *sum, double *squares, float *least, float *most);
-    /* y = x * scale[c] + shift[c], then SiLU, then the u8 code: rounded y * gain[c] + zero, within 0..255; of two
-     * planes, [pixels][2][c], the sum of which is rounded y * gain[c] + 2 * zero. */
-    void (*codes)(const float *x, uint8_t *y, size_t pixels, int c, int planes, const float *scale, const float *shift,
-        const float *gain, int zero, bool silu);
+    tsr_codes_fn *codes;
+    /* As tsr_requantise, to the bit, of ranges whose scales have this ratio; from == to is allowed. */
+    void (*recode)(const uint8_t *from, uint8_t *to, size_t n, float by, int old_zero, int zero);
     float (*largest)(const float *x, int n, float so_far);
     float (*exponentials)(float *x, int n, float largest); /* x = exp(x - largest), 0 below e^-87; returns their sum */
     void (*scale)(float *x, int n, float by);

@@ -107,10 +107,12 @@ void tsr_cpu_stream_op(tsr_cpu_stream *s, const tsr_op_io *io) {
     const tsr_view *v = op->kind == TSR_OP_CACHE_LOAD ? &op->out : &op->in;
     if (!tsr_ref_is_u8(io->program, v->buf))
         return;
-    if (op->kind == TSR_OP_CACHE_LOAD)
-        tsr_ref_recode(io, tsr_pixel(tsr_io_out(io), io->out, v->t0, 0, 0), s->range[op->cache]);
-    else
+    if (op->kind == TSR_OP_CACHE_SAVE) {
         s->range[op->cache] = *io->range;
+        return;
+    }
+    void *codes = tsr_pixel(tsr_io_out(io), io->out, v->t0, 0, 0);
+    tsr_ref_recode(io, codes, codes, s->range[op->cache]);
 }
 
 /* ---------------------------------------------------------------- life */

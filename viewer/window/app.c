@@ -1,5 +1,5 @@
 /* The window's life: devices, files, events, one frame after another. */
-#include "app.h"
+#include "widgets.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -380,7 +380,6 @@ static void lay_out(app *a, ui_rect *panel, ui_rect *timeline) {
 }
 
 void app_draw(app *a, bool must) {
-    static const float clear[4] = {0x0c / 255.0f, 0x0d / 255.0f, 0x10 / 255.0f, 1};
     double now = app_time();
     bool animating = a->preview && tsr_preview_get_info(a->preview)->animating;
     if (a->lost || a->quit || !a->gpu_ready)
@@ -408,9 +407,10 @@ void app_draw(app *a, bool must) {
         panel_draw(a, panel);
     dialogs_draw(a);
     int lists = ui_end();
+    const gpu_fill back[] = {{COLOR_PANEL, panel}, {COLOR_BAR, timeline}};
     bool drawn = false;
     if (!a->lost)
-        note(a, gpu_draw(&a->gpu, lists, clear, &drawn), gpu_last_error());
+        note(a, gpu_draw(&a->gpu, lists, COLOR_STAGE, back, 2, &drawn), gpu_last_error());
     a->frame_seconds[a->frames_drawn++ % 64] = since;
     a->drawn_at = now > due && now < due + LATE ? due : now; /* so that sleeping a little too long costs no rate */
     a->redraw -= a->redraw > 0;

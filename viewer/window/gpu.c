@@ -1,8 +1,6 @@
 /* Swapchain or image, and a frame of triangles on it. */
 #include "gpu.h"
 
-#include "ui.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -357,7 +355,22 @@ static tsr_status present(gpu *g, uint32_t image) {
     return gpu_check(r, "vkQueuePresentKHR");
 }
 
-tsr_status gpu_draw(gpu *g, int lists, const float clear[4], bool *drawn) {
+static VkClearValue clear_value(ui_color c) {
+    VkClearValue v;
+    for (int i = 0; i < 4; i++)
+        v.color.float32[i] = (float)(c >> 8 * i & 0xff) / 255;
+    return v;
+}
+
+static void record_fill(gpu *g, VkCommandBuffer c, const gpu_fill *fill) {
+    VkClearAttachment color = {.aspectMask = VK_IMAGE_ASPECT_COLOR_BIT, .clearValue = clear_value(fill->color)};
+    VkClearRect area = {.layerCount = 1};
+    ui_rect r = fill->area;
+    if (scissor(g, (float[]){r.x, r.y, r.x + r.w, r.y + r.h}, &area.rect))
+        vkCmdClearAttachments(c, 1, &color, 1, &area);
+}
+
+tsr_status gpu_draw(gpu *g, int lists, ui_color clear, const gpu_fill *fill, int fills, bool *drawn) {
     tsr_status status;
     gpu_frame *f = &g->frame[g->turn % GPU_IN_FLIGHT];
     uint32_t image;
@@ -370,7 +383,7 @@ tsr_status gpu_draw(gpu *g, int lists, const float clear[4], bool *drawn) {
     VkCommandBufferBeginInfo begin = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
     GPU_TRY(vkBeginCommandBuffer(f->commands, &begin));
-    VkClearValue color = {.color.float32 = {clear[0], clear[1], clear[2], clear[3]}};
+    VkClearValue color = clear_value(clear);
     VkRenderPassBeginInfo pass = {
         .sType = VK_STRUCTURE_TYPE_RENDER_PASS_BEGIN_INFO,
         .renderPass = g->pass,
@@ -380,6 +393,8 @@ tsr_status gpu_draw(gpu *g, int lists, const float clear[4], bool *drawn) {
         .pClearValues = &color,
     };
     vkCmdBeginRenderPass(f->commands, &pass, VK_SUBPASS_CONTENTS_INLINE);
+    for (int i = 0; i < fills; i++)
+        record_fill(g, f->commands, &fill[i]);
     GPU_DO(record_lists(g, f, lists));
     vkCmdEndRenderPass(f->commands);
     GPU_TRY(vkEndCommandBuffer(f->commands));

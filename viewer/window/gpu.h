@@ -5,6 +5,8 @@
 #ifndef TSR_GPU_H
 #define TSR_GPU_H
 
+#include "ui.h"
+
 #include <tessera/preview.h>
 
 #include <volk.h>
@@ -80,9 +82,15 @@ tsr_status gpu_resize(gpu *g, int width, int height);
  * none. */
 bool gpu_choose_format(const VkSurfaceFormatKHR *have, uint32_t n, VkSurfaceFormatKHR *out, bool *deep);
 
-/* Draws the lists of the frame that ui_end ended, over a colour. *drawn false: there was nothing to
+/* A part of the window that is of one colour where nothing lies over it. Where cores draw, filling it so takes a small
+ * part of the time that triangles take. */
+typedef struct gpu_fill {
+    ui_color color;
+    ui_rect area;
+} gpu_fill;
+/* Draws the lists of the frame that ui_end ended, over a colour and the fills. *drawn false: there was nothing to
  * draw on, try again after the next event. */
-tsr_status gpu_draw(gpu *g, int lists, const float clear[4], bool *drawn);
+tsr_status gpu_draw(gpu *g, int lists, ui_color clear, const gpu_fill *fill, int fills, bool *drawn);
 /* Without a surface: what was drawn last, RGB8 [height][width][3]. */
 tsr_status gpu_read(gpu *g, uint8_t *rgb);
 

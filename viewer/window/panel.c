@@ -370,7 +370,7 @@ static void draw_write(app *a) {
 void panel_draw(app *a, ui_rect r) {
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
     float padding = app_px(a, 16);
-    ui_area_begin("panel", r, padding, COLOR_PANEL, false);
+    ui_area_begin("panel", r, padding, ui_alpha(COLOR_PANEL, 0), false);
     ui_draw_on(UI_HERE);
     if (!a->latent) {
         widget_text_clipped(UI_BOLD, (ui_rect){ui_left(), ui_top(), ui_width(), 0}, COLOR_TEXT, "Tessera", false);

@@ -80,7 +80,7 @@ static void draw_strip(app *a, ui_rect area, int frames) {
 void timeline_draw(app *a, ui_rect r) {
     const tsr_preview_info *i = tsr_preview_get_info(a->preview);
     char text[64];
-    ui_area_begin("timeline", r, 0, UI_RGB(0x121418), false);
+    ui_area_begin("timeline", r, 0, ui_alpha(COLOR_BAR, 0), false);
     ui_draw_on(UI_HERE);
     if (i->frames) {
         draw_play(a, r);

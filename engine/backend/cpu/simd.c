@@ -100,13 +100,16 @@ static void affine(const float *x, float *y, size_t pixels, int c, const float *
 static void extremes(const float *restrict x, size_t pixels, int c, double *restrict sum, double *restrict squares,
     float *restrict least, float *restrict most) {
     size_t n = (size_t)c, i = 0;
-    for (; i + 2 <= pixels; i += 2, x += 2 * n) {
-        fetch_ahead(x, 2 * n);
+    for (; i + 4 <= pixels; i += 4, x += 4 * n) {
+        fetch_ahead(x, 4 * n);
         for (size_t j = 0; j < n; j++) {
-            double a = (double)x[j], b = (double)x[j + n];
-            float low = x[j] < x[j + n] ? x[j] : x[j + n], high = x[j] > x[j + n] ? x[j] : x[j + n];
-            sum[j] += a + b;
-            squares[j] += a * a + b * b;
+            float p = x[j], q = x[j + n], r = x[j + 2 * n], t = x[j + 3 * n];
+            double a = (double)p, b = (double)q, d = (double)r, e = (double)t;
+            float low = p < q ? p : q, low2 = r < t ? r : t, high = p > q ? p : q, high2 = r > t ? r : t;
+            low = low < low2 ? low : low2;
+            high = high > high2 ? high : high2;
+            sum[j] += (a + b) + (d + e);
+            squares[j] += (a * a + b * b) + (d * d + e * e);
             least[j] = low < least[j] ? low : least[j];
             most[j] = high > most[j] ? high : most[j];
         }

@@ -67,18 +67,21 @@ static tsr_status choose_pixels(const tsr_writer_params *p, const AVCodec *c, en
         p->depth, full ? " 4:4:4, which an odd picture size needs" : "");
 }
 
-/* With AVX-512 libx264's output hangs on what memory held before: the same frames now and then give another stream, and
- * a render that is gone on with another file than one nobody disturbed. Every CPU that has it has these. */
-static void avoid_chance(const AVCodec *c, AVDictionary **options) {
+/*
+ * With AVX-512 libx264's output hangs on what memory held before: the same frames now and then give another stream, and
+ * a render that is gone on with another file than one nobody disturbed. Every CPU that has it has these.
+ * libx265's vectors (3.5, seen with AVX2) write past the end of its own memory where pictures are narrower than 56.
+ */
+static void avoid_faults(const AVCodec *c, int width, AVDictionary **options) {
 #ifdef __x86_64__
     if (strcmp(c->name, "libx264") == 0 && __builtin_cpu_supports("avx512f"))
         av_dict_set(options, "x264-params", "asm=MMX2,SSE2Fast,SSSE3,SSE4.2,AVX,FMA3,BMI2,AVX2", 0);
-#else
-    (void)c, (void)options;
 #endif
+    if (strcmp(c->name, "libx265") == 0 && width < 64)
+        av_dict_set(options, "x265-params", ":no-asm=1", AV_DICT_APPEND);
 }
 
-static tsr_status encoder_options(int crf, const AVCodec *c, AVDictionary **options) {
+static tsr_status encoder_options(int crf, const AVCodec *c, int width, AVDictionary **options) {
     const char *more = "";
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(c->name, known[i].encoder) == 0) {
@@ -86,7 +89,7 @@ static tsr_status encoder_options(int crf, const AVCodec *c, AVDictionary **opti
             more = known[i].options;
         }
     av_dict_parse_string(options, more, "=", ":", 0);
-    avoid_chance(c, options);
+    avoid_faults(c, width, options);
     if (crf < 0)
         return TSR_OK;
     if (!c->priv_class || !av_opt_find((void *)&c->priv_class, "crf", NULL, 0, AV_OPT_SEARCH_FAKE_OBJ))
@@ -101,7 +104,7 @@ static tsr_status begin_part(tsr_encoder *e) {
     AVDictionary *options = NULL;
     int num, den, error;
     tsr_status status;
-    TSR_TRY(encoder_options(p->crf, e->codec, &options));
+    TSR_TRY(encoder_options(p->crf, e->codec, p->width, &options));
     AVCodecContext *av = e->av = avcodec_alloc_context3(e->codec);
     if (!av)
         TSR_TRY(tsr_fail(TSR_ERR_MEMORY, "out of memory: %s", e->codec->name));

@@ -260,8 +260,7 @@ error:
     return status;
 }
 
-/* What is read as texels: the dither pattern, and in the place of layers that are absent too, where it is never read.
- */
+/* What is read as texels: the layers, and the dither pattern, which also stands where layers are absent, unread. */
 static tsr_status bind_texels(tsr_vk *vk, vk_batch *b, const tsr_vk_stack *s, VkBufferView texels[BIND_DITHER + 1]) {
     tsr_status status;
     const tsr_vk_layer *layer[BIND_TABLES] = {&s->fresh, &s->old, &s->reference};
